@@ -1,0 +1,134 @@
+"""What every config shares: the argument after the colon, baselines, families, the smoke run.
+
+Where a value comes from, as the comments of the config files say it:
+  stated       printed by the FunLoRA paper
+  common code  what public flow-matching code for the same network does; the paper is silent
+  ours         our choice: nothing is known, or our own runs said so (F1-F13 in README.md)
+"""
+
+import dataclasses
+import typing
+from collections.abc import Sequence
+
+import ml_collections
+
+from flcl import config as library
+from flcl import settings
+
+FAMILIES = typing.get_args(settings.FamilyName)
+UNPROTECTED = ("finetune", "generative_replay")
+BASELINES = ("joint", *UNPROTECTED, "vanilla_add", "vanilla_mult")
+
+# Adam's learning rate of the factors in phase 2 (ours): the best of 1e-3 .. 1e-1 for each family on
+# the digits, 150 steps per task. One shared rate would compare step sizes, not families: shift
+# spreads every entry over p places at 1/p of the weight, power starts with a slope of (p + 1) / 2.
+FACTOR_LEARNING_RATE = {
+    "vanilla_add": 3e-2,
+    "vanilla_mult": 1e-1,
+    "shift": 1e-1,
+    "power": 1e-2,
+    "cosine": 3e-2,
+    "cosine_learnable": 3e-2,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What stands behind the colon of `--config=FILE:ARG`."""
+
+    smoke: bool
+    baseline: str
+    family: str
+    tasks: str
+
+
+def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2")) -> Args:
+    """`smoke,baseline=joint,family=shift,tasks=10` as `Args`; every word may be left out.
+
+    `tasks` are the accepted numbers of tasks, the default first. Raises `ValueError` for an unknown
+    or repeated word, an unknown value and words that exclude each other.
+    """
+    accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
+    words = {}
+    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
+        name, _, value = word.partition("=")
+        if word != "smoke" and value not in accepted.get(name, ()):
+            raise ValueError(_unknown(word, accepted))
+        if name in words:
+            raise ValueError(f"config argument {name!r} is given twice")
+        words[name] = value
+    baseline, family = words.get("baseline", ""), words.get("family", "")
+    if baseline in UNPROTECTED and family:
+        raise ValueError(f"config argument family={family}: {baseline} has no class factors")
+    if baseline in FAMILIES:
+        if family not in ("", baseline):
+            raise ValueError(
+                f"config argument family={family}: baseline={baseline} is a family too"
+            )
+        baseline, family = "", baseline
+    return Args(
+        smoke="smoke" in words,
+        baseline=baseline,
+        family=family or "cosine_learnable",
+        tasks=words.get("tasks", tasks[0]),
+    )
+
+
+def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
+    """Turns a complete FunLoRA config into the asked baseline and size, and completes its title."""
+    title = f"{args.baseline} " if args.baseline else ""
+    if args.baseline in UNPROTECTED:
+        config = _unprotected(config, args.baseline)
+    else:
+        title += args.family
+        if args.baseline == "joint":
+            _joint(config)
+    config.name = f"{config.name}: {title.strip()}"
+    if args.smoke:
+        _smoke(config)
+    return config
+
+
+def _joint(config: ml_collections.ConfigDict) -> None:
+    """All classes at once, with as many steps as the whole sequence has."""
+    config.stream.joint = True
+    config.phase1.steps += (int(config.stream.tasks) - 1) * config.phase2.steps
+    config.phase1.groups = 8  # ours: a batch of two classes is a noisy gradient for ten or more
+
+
+def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
+    """The same network and steps; every task trains every parameter, so at the rate of phase 1."""
+    config = library.switch(config, method)
+    config.phase2.learning_rate = config.phase1.learning_rate
+    config.phase2.dropout = config.phase1.dropout
+    if method == "generative_replay":
+        config.phase2.groups = 2 * config.phase2.groups  # ours: new and old classes in every batch
+    return config
+
+
+def _smoke(config: ml_collections.ConfigDict) -> None:
+    """A run of seconds through the same code: embedded stand-in images, a tiny net, few steps.
+
+    Channels, flip, attention, method and family stay those of the real config. Its numbers mean
+    nothing.
+    """
+    config.name = f"{config.name} (smoke)"
+    config.data.source = "fashion16" if config.data.channels == 3 else "digits"
+    config.data.image_size = 8
+    config.stream.tasks = "5,5"
+    config.model.update(width=16, multipliers=(1, 2), blocks=1, head_channels=16)
+    config.model.attention = (4,) if config.model.attention else ()
+    for phase in (config.phase1, config.phase2):
+        phase.update(steps=4, batch_size=16, groups=2, warmup_steps=1)
+    config.sample.update(solver="euler", num_steps=2, chunk=16)
+    config.judge.update(width=8, epochs=1.0, batch_size=32, images_per_class=16, crop=1)
+    config.runtime.update(save_every=2, log_every=2)
+    if "adapter" in config:
+        config.adapter.layers = "all"
+    if "replay" in config:
+        config.replay.images_per_class = 16
+
+
+def _unknown(word: str, accepted: dict[str, tuple[str, ...]]) -> str:
+    choices = "; ".join(f"{name}={'|'.join(values)}" for name, values in accepted.items())
+    return f"config argument {word!r}: accepted, joined by commas, are smoke; {choices}"

@@ -1,0 +1,60 @@
+"""FunLoRA on the embedded 8x8 digits, 5 tasks of 2 classes: the quickstart.
+
+    python launch/train.py --config=configs/funlora_digits.py --workdir=runs/digits
+
+Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
+`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+"""
+
+from configs import common
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = common.parse_arg(arg)
+    config = library.defaults("funlora")
+    config.name = "digits"
+
+    config.data.source = "digits"  # 1,797 grey images; a fifth of each class is the test set
+    config.data.image_size = 8  # their own size
+    config.data.channels = 1  # grey
+    config.data.flip = False  # a mirrored digit is another sign
+
+    config.stream.tasks = args.tasks  # 2 classes each
+
+    config.model.width = 32  # ours: small enough for two CPU cores
+    config.model.multipliers = (1, 2)  # ours: 8 and 4 pixels
+    config.model.blocks = 1  # ours
+    config.model.attention = ()  # ours: the middle block attends anyway
+    config.model.head_channels = 32  # ours
+
+    config.adapter.family = args.family  # stated: cosine with learned frequencies is best
+    config.adapter.learning_rate = 1e-3  # ours: as the trunk in phase 1
+
+    config.phase1.steps = 600  # ours: enough for a trunk at this size
+    config.phase1.batch_size = 64  # ours
+    config.phase1.learning_rate = 1e-3  # ours: short runs need larger steps
+    config.phase1.warmup_steps = 50  # ours
+    config.phase1.ema_decay = 0.99  # ours: a window of 100 steps
+    config.phase1.dropout = 0.0  # ours: not enough steps to overfit
+
+    config.phase2.steps = 150  # ours: more steps gain little
+    config.phase2.batch_size = 64  # ours
+    config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
+    config.phase2.warmup_steps = 10  # ours
+    config.phase2.ema_decay = 0.95  # ours: a window of 20 steps
+    config.phase2.dropout = 0.0  # ours (F5): the trunk is frozen
+
+    config.sample.num_steps = 20  # ours (F9): 40 function evaluations with Heun
+
+    config.judge.width = 16  # ours: 8x8 images need no 64 channels
+    config.judge.epochs = 20.0  # ours
+    config.judge.batch_size = 64  # ours
+    config.judge.learning_rate = 0.05  # ours
+    config.judge.crop = 0  # ours: a digit fills its image
+    config.judge.flip = False  # a mirrored digit is another sign
+    config.judge.images_per_class = 150  # ours (F10): about what a class really has
+
+    config.runtime.save_every = 200  # a few seconds of work
+    return common.finish(config, args)

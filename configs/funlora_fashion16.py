@@ -1,0 +1,57 @@
+"""FunLoRA on the embedded 16x16 Fashion-MNIST, 5 tasks of 2 classes: minutes on a laptop.
+
+    python launch/train.py --config=configs/funlora_fashion16.py --workdir=runs/fashion16
+
+Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
+`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+"""
+
+from configs import common
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = common.parse_arg(arg)
+    config = library.defaults("funlora")
+    config.name = "fashion16"
+
+    config.data.source = "fashion16"  # 5,000 training and 1,000 test images
+    config.data.image_size = 16  # their own size
+    config.data.channels = 1  # grey
+    config.data.flip = False  # ours: all shoes point the same way
+
+    config.stream.tasks = args.tasks  # 2 classes each
+
+    config.model.width = 32  # ours: small enough for two CPU cores
+    config.model.multipliers = (1, 2, 2)  # ours: 16, 8 and 4 pixels
+    config.model.blocks = 1  # ours
+    config.model.attention = ()  # ours: the middle block attends anyway
+    config.model.head_channels = 32  # ours
+
+    config.adapter.family = args.family  # stated: cosine with learned frequencies is best
+    config.adapter.learning_rate = 1e-3  # ours: as the trunk in phase 1
+
+    config.phase1.steps = 1_500  # ours
+    config.phase1.batch_size = 64  # ours
+    config.phase1.learning_rate = 1e-3  # ours: short runs need larger steps
+    config.phase1.warmup_steps = 100  # ours
+    config.phase1.ema_decay = 0.995  # ours: a window of 200 steps
+    config.phase1.dropout = 0.0  # ours: not enough steps to overfit
+
+    config.phase2.steps = 400  # ours
+    config.phase2.batch_size = 64  # ours
+    config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
+    config.phase2.warmup_steps = 20  # ours
+    config.phase2.ema_decay = 0.98  # ours: a window of 50 steps
+    config.phase2.dropout = 0.0  # ours (F5): the trunk is frozen
+
+    config.sample.num_steps = 20  # ours (F9): 40 function evaluations with Heun
+
+    config.judge.width = 32  # ours
+    config.judge.epochs = 20.0  # ours
+    config.judge.batch_size = 128  # ours
+    config.judge.crop = 1  # ours: clothes fill their image
+
+    config.runtime.save_every = 200  # a minute of work
+    return common.finish(config, args)

@@ -1,0 +1,44 @@
+"""FunLoRA on Fashion-MNIST at 28x28, 5 tasks of 2 classes: one GPU, or a patient laptop.
+
+    python launch/train.py --config=configs/funlora_fashion_mnist.py --workdir=runs/fashion_mnist
+
+Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
+`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+"""
+
+from configs import common
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = common.parse_arg(arg)
+    config = library.defaults("funlora")
+    config.name = "Fashion-MNIST"
+
+    config.data.source = "tfds:fashion_mnist"  # prepared from the files in data.manual_dir
+    config.data.image_size = 28  # their own size
+    config.data.channels = 1  # grey
+    config.data.flip = False  # ours: all shoes point the same way
+
+    config.stream.tasks = args.tasks  # 2 classes each
+
+    config.model.width = 64  # ours: half of the CIFAR network
+    config.model.multipliers = (1, 2, 2)  # ours: 28, 14 and 7 pixels
+    config.model.attention = (14,)  # ours: the level nearest to the 16 pixels of CIFAR
+
+    config.adapter.family = args.family  # stated: cosine with learned frequencies is best
+
+    config.phase1.steps = 20_000  # ours: grey images need fewer than CIFAR
+    config.phase1.warmup_steps = 1_000  # ours: the same share of the steps as on CIFAR
+    config.phase1.ema_decay = 0.999  # ours: a window of 1,000 steps
+
+    config.phase2.steps = 5_000  # ours: the same share as on CIFAR
+    config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
+    config.phase2.warmup_steps = 200  # ours
+    config.phase2.ema_decay = 0.999  # ours
+    config.phase2.dropout = 0.0  # ours (F5): the trunk is frozen
+
+    config.judge.epochs = 30.0  # ours: grey images need fewer than CIFAR
+    config.judge.crop = 2  # ours: clothes fill their image
+    return common.finish(config, args)

@@ -1,0 +1,13 @@
+"""flcl: continual learning of vision models on JAX."""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+__all__ = ["describe", "open_run", "run"]
+
+
+def __getattr__(name: str):
+    # JAX takes seconds to import: `import flcl` alone should not.
+    if name in __all__:
+        return getattr(import_module("flcl.api"), name)
+    raise AttributeError(f"module 'flcl' has no attribute {name!r}")

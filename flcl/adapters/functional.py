@@ -1,0 +1,135 @@
+"""FunLoRA's class bank: per class and per adapted convolution the factors A_y, B_y, alpha_y, omega_y.
+
+A bank is `{layer name: {"a": [K, Cout], "b": [K, Cin], "alpha": [K, p], "omega": [K, p]}}` with a fixed
+number of rows K; adding a class fills a row and never changes a shape. Rows of a few classes ("rows")
+have the same structure with a shorter first axis.
+"""
+
+import functools
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flcl.adapters.functions import FAMILIES, Factors, Family
+from flcl.adapters.modulate import Modulation, modulated_kernel
+
+Bank = dict[str, Factors]
+Layers = dict[str, tuple[int, int]]  # adapted convolution -> (Cin, Cout)
+
+
+def init_rows(key: jax.Array, layers: Layers, family: str, labels, p: int, sigma: float) -> Bank:
+    """Fresh factors of `labels` [G]; a class's factors depend only on (key, label, layer)."""
+
+    def one_class(label, layer_key, cin, cout):
+        return FAMILIES[family].init(jax.random.fold_in(layer_key, label), cin, cout, p, sigma)
+
+    labels = jnp.asarray(labels, jnp.int32)
+    return {
+        name: jax.vmap(functools.partial(one_class, cin=cin, cout=cout), in_axes=(0, None))(
+            labels, jax.random.fold_in(key, index)
+        )
+        for index, (name, (cin, cout)) in enumerate(layers.items())
+    }
+
+
+def warm_rows(key: jax.Array, bank: Bank, learned, count: int, how: str) -> Bank:
+    """Factors for `count` new classes from the learned ones (F4).
+
+    `class`: each new class copies a random learned class. `mean`: all start at the mean of the learned
+    classes, rescaled per vector to their average root-mean-square: factors of different classes are
+    uncorrelated, so the plain mean shrinks towards zero, where the cosine has no gradient.
+
+    Args:
+      learned: labels [L] of the classes to start from, at least one.
+    """
+    learned = jnp.asarray(learned, jnp.int32)
+    if how == "class":
+        chosen = jax.random.choice(key, learned, (count,))
+        return take(bank, chosen)
+
+    def mean_of(values):
+        values = values[learned]
+        mean = values.mean(axis=0)
+        usual = jnp.sqrt(jnp.mean(values**2, axis=-1)).mean()
+        scale = usual / jnp.maximum(jnp.sqrt(jnp.mean(mean**2)), 1e-12)
+        return jnp.broadcast_to(mean * scale, (count, *mean.shape))
+
+    return jax.tree.map(mean_of, bank)
+
+
+def empty_bank(rows: Bank, capacity: int) -> Bank:
+    """A bank of zeros with `capacity` rows, shaped after `rows`."""
+    return jax.tree.map(lambda v: jnp.zeros((capacity, *v.shape[1:]), v.dtype), rows)
+
+
+def take(bank: Bank, labels) -> Bank:
+    """Rows of `labels` [G]."""
+    labels = jnp.asarray(labels, jnp.int32)
+    return jax.tree.map(lambda v: v[labels], bank)
+
+
+def put(bank: Bank, labels, rows: Bank) -> Bank:
+    """The bank with the rows of `labels` [G] replaced; every other row keeps its bits."""
+    labels = jnp.asarray(labels, jnp.int32)
+    return jax.tree.map(lambda v, row: v.at[labels].set(row), bank, rows)
+
+
+def lift(factors: Factors, family: Family) -> jax.Array:
+    """F [..., Cin, Cout] in float32 of factors with any leading axes."""
+    axes = factors["a"].ndim - 1
+    function = family.lift
+    for _ in range(axes):
+        function = jax.vmap(function)
+    return function(jax.tree.map(lambda v: v.astype(jnp.float32), factors))
+
+
+def lift_rows(rows: Factors, family_name: str) -> jax.Array:
+    """F [G, Cin, Cout] of one layer's rows."""
+    return lift(rows, FAMILIES[family_name])
+
+
+def modulation_collection(rows: Bank, family_name: str) -> dict:
+    """The `modulation` variables of the U-Net for the G classes of `rows`."""
+    family = FAMILIES[family_name]
+
+    def modulation(factors: Factors) -> Modulation:
+        if family.separable:
+            return Modulation(scale_in=factors["b"], scale_out=factors["a"])
+        return Modulation(matrix=lift(factors, family), add=family.adds)
+
+    return flax.traverse_util.unflatten_dict(
+        {(*name.split("/"), "f"): modulation(factors) for name, factors in rows.items()}
+    )
+
+
+def merge(trunk: dict, factors: Bank, family_name: str) -> dict:
+    """Trunk parameters with the kernels W_y of one class built in (factors without leading axis).
+
+    The merged trunk is an ordinary U-Net: sampling pays nothing for the adapter.
+    """
+    family = FAMILIES[family_name]
+    flat = flax.traverse_util.flatten_dict(trunk, sep="/")
+    for name, values in factors.items():
+        modulation = Modulation(matrix=lift(values, family)[None], add=family.adds)
+        flat[f"{name}/kernel"] = modulated_kernel(flat[f"{name}/kernel"], modulation)[0]
+    return flax.traverse_util.unflatten_dict(flat, sep="/")
+
+
+def importance(rows: Bank, family_name: str) -> dict[str, tuple[float, float]]:
+    """Per layer: how much the classes differ there, and how far they are from no adapter (F12).
+
+    First value: sqrt(mean over (o, c) of the variance over classes of F_y(o, c)), divided by the
+    largest over layers; zero exactly where a layer does not use the class. Second value: the
+    root-mean-square of F - 1 (of F for an additive family).
+    """
+    family = FAMILIES[family_name]
+    spread, deviation = {}, {}
+    for name, factors in rows.items():
+        matrices = np.asarray(lift(factors, family), np.float64)
+        spread[name] = float(np.sqrt(matrices.var(axis=0).mean()))
+        neutral = 0.0 if family.adds else 1.0
+        deviation[name] = float(np.sqrt(((matrices - neutral) ** 2).mean()))
+    largest = max(spread.values()) or 1.0
+    return {name: (spread[name] / largest, deviation[name]) for name in rows}

@@ -1,0 +1,114 @@
+"""The functions f_i that lift a rank-1 product A B to a matrix of higher rank (FunLoRA).
+
+A family turns one class's vectors `a` [Cout] and `b` [Cin] into F [Cin, Cout] (the order of a flax
+kernel; the paper writes F as [Cout, Cin]):
+
+    F = (1/p) sum_i alpha_i f_i(a, b),    W_y = W0 * F  or, for `vanilla_add`,  W0 + F
+
+All formulas are element-wise over `outer(b, a)`, so a family is a few lines and a new one is a new
+entry of `FAMILIES`. papers.md 1.2 says which forms are forced by the printed ranks and counts.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+Factors = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """One function family.
+
+    Attributes:
+      lift: factors `a` [Cout], `b` [Cin] and, where used, `alpha` [p], `omega` [p] -> F [Cin, Cout].
+      init: (key, cin, cout, p, sigma) -> factors of one class.
+      adds: F is added to the kernel instead of multiplied with it.
+      separable: F = outer(b, a), so the convolution factors into scale, conv, scale.
+    """
+
+    lift: Callable[[Factors], jax.Array]
+    init: Callable[[jax.Array, int, int, int, float], Factors]
+    adds: bool = False
+    separable: bool = False
+
+
+def _outer(factors: Factors) -> jax.Array:
+    return factors["b"][:, None] * factors["a"][None, :]
+
+
+def _mean_of(alpha: jax.Array, terms: jax.Array) -> jax.Array:
+    """(1/p) sum_i alpha_i terms_i for terms [p, Cin, Cout]."""
+    return jnp.tensordot(alpha, terms, axes=1) / alpha.shape[0]
+
+
+def _lift_shift(factors: Factors) -> jax.Array:
+    """f_i = roll(A, i) roll(B, i), i = 0..p-1: both must move, or the sum stays rank 1 (F2)."""
+    count = factors["alpha"].shape[0]
+    a = jnp.stack([jnp.roll(factors["a"], i) for i in range(count)])
+    b = jnp.stack([jnp.roll(factors["b"], i) for i in range(count)])
+    return jnp.einsum("p,pi,po->io", factors["alpha"], b, a) / count
+
+
+def _lift_power(factors: Factors) -> jax.Array:
+    """f_i = (A B)^i element-wise, i = 1..p; rank at most p because (A B)^i = A^i B^i."""
+    powers = jnp.arange(1, factors["alpha"].shape[0] + 1)
+    a = factors["a"][None, :] ** powers[:, None]
+    b = factors["b"][None, :] ** powers[:, None]
+    return jnp.einsum("p,pi,po->io", factors["alpha"], b, a) / powers.shape[0]
+
+
+def _lift_cosine(factors: Factors) -> jax.Array:
+    """f_i = cos(omega_i A B), the cosine of the product matrix: the only reading of rank > p (F1)."""
+    alpha = factors["alpha"]
+    omega = factors.get("omega", jnp.arange(1, alpha.shape[0] + 1, dtype=alpha.dtype))
+    return _mean_of(alpha, jnp.cos(omega[:, None, None] * _outer(factors)[None]))
+
+
+def _normal(key: jax.Array, cin: int, cout: int, mean: float, sigma: float) -> Factors:
+    key_a, key_b = jax.random.split(key)
+    return {
+        "a": mean + sigma * jax.random.normal(key_a, (cout,)),
+        "b": mean + sigma * jax.random.normal(key_b, (cin,)),
+    }
+
+
+# Around 1 the vanilla, shift and power families need a narrow spread: F must stay near 1 for the
+# trunk to keep working (F4), whatever `sigma` suits the cosine.
+_NEAR_ONE = 0.02
+
+
+def _init_near_one(key, cin, cout, p, sigma) -> Factors:
+    del p, sigma
+    return _normal(key, cin, cout, 1.0, _NEAR_ONE)
+
+
+def _init_weighted(key, cin, cout, p, sigma) -> Factors:
+    return {**_init_near_one(key, cin, cout, p, sigma), "alpha": jnp.ones(p)}
+
+
+def _init_add(key, cin, cout, p, sigma) -> Factors:
+    """B = 0: the kernel starts as W0, and A gives B a gradient."""
+    del p
+    return {**_normal(key, cin, cout, 0.0, sigma), "b": jnp.zeros(cin)}
+
+
+def _init_cosine(key, cin, cout, p, sigma) -> Factors:
+    """Not zero: at A = B = 0 the gradient of the cosine with respect to A and B vanishes."""
+    return {**_normal(key, cin, cout, 0.0, sigma), "alpha": jnp.ones(p)}
+
+
+def _init_cosine_learnable(key, cin, cout, p, sigma) -> Factors:
+    return {**_init_cosine(key, cin, cout, p, sigma), "omega": jnp.arange(1.0, p + 1.0)}
+
+
+FAMILIES: dict[str, Family] = {
+    "vanilla_add": Family(_outer, _init_add, adds=True),
+    "vanilla_mult": Family(_outer, _init_near_one, separable=True),
+    "shift": Family(_lift_shift, _init_weighted),
+    "power": Family(_lift_power, _init_weighted),
+    "cosine": Family(_lift_cosine, _init_cosine),
+    "cosine_learnable": Family(_lift_cosine, _init_cosine_learnable),
+}

@@ -1,0 +1,245 @@
+"""The command line of `launch/`: flags, config overrides, help, and errors in one line.
+
+Overrides are parsed by absl and `ml_collections.config_flags`; this module adds what they lack:
+every complaint is one line that says what is accepted, and `--help` lists every key of a config.
+"""
+
+import importlib.util
+import inspect
+import os
+import re
+import sys
+import textwrap
+import traceback
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from flcl import config as configs
+from flcl import settings
+
+_OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
+_SPEC = re.compile(r"--?config(=|$)")
+
+
+class Arguments(NamedTuple):
+    """What a program was called with: its own flags and, when it takes a config, the settings."""
+
+    flags: flags.FlagValues
+    run: settings.GeneratorRun | None
+
+
+def main(
+    program: Callable[[Arguments], None],
+    *,
+    doc: str,
+    define: Callable[[flags.FlagValues], None],
+    config: bool = False,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parses the command line, runs `program` and returns the exit code.
+
+    Args:
+      program: called with the parsed `Arguments`.
+      doc: what `--help` prints first.
+      define: adds the program's own flags to a `FlagValues`.
+      config: whether `--config` and its overrides are taken (and needed).
+      argv: the words of the command line with the program's name first; None: `sys.argv`.
+
+    Bad input (`ValueError`, `OSError`) becomes one line on stderr and exit code 2, a run that had
+    to stop (`FloatingPointError`) code 1, Ctrl-C code 130. FLCL_TRACEBACK=1 shows where.
+    """
+    argv = list(sys.argv if argv is None else argv)
+    try:
+        if _wants_help(argv):
+            print(_help(argv, doc, define, config))
+        else:
+            program(parse(argv, define, config))
+        return 0
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        return _complain(error, 2)
+    except FloatingPointError as error:
+        return _complain(error, 1)
+    except KeyboardInterrupt:
+        print("\ninterrupted: run the same command to continue", file=sys.stderr)
+        return 130
+
+
+def parse(
+    argv: Sequence[str], define: Callable[[flags.FlagValues], None], config: bool = False
+) -> Arguments:
+    """Flags and frozen settings of a command line; raises `ValueError` in one clear line."""
+    values = flags.FlagValues()
+    define(values)
+    edited = None
+    if config:
+        spec, argv = _split_spec(argv)
+        if spec is None:
+            raise ValueError("--config is missing, such as --config=configs/funlora_digits.py")
+        edited = _define_overrides(load_config(spec), argv, values)
+    try:
+        words = values(argv)
+    except flags.UnrecognizedFlagError as error:
+        hint = configs.did_you_mean(error.flagname, list(values))
+        raise ValueError(f"unknown flag --{error.flagname}.{hint} See --help") from error
+    except (flags.Error, ValueError, TypeError) as error:
+        raise ValueError(_plain(error, edited)) from error
+    if len(words) > 1:
+        raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
+    return Arguments(values, None if edited is None else configs.freeze(edited))
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The config of `path.py` or `path.py:argument`, before overrides.
+
+    Raises `ValueError` for a missing file, a file without `get_config` and an argument that the
+    file does not take.
+    """
+    name, _, argument = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        siblings = [str(path.with_name(file.name)) for file in sorted(path.parent.glob("*.py"))]
+        raise ValueError(f"--config: no file {name!r}.{configs.did_you_mean(name, siblings)}")
+    module_spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    if module_spec is None:
+        raise ValueError(f"--config: {name!r} is not a Python file")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise ValueError(f"--config: {name!r} does not define get_config(arg)")
+    if not inspect.signature(get_config).parameters:
+        if argument:
+            raise ValueError(f"--config: {name!r} takes no argument, {argument!r} was given")
+        return get_config()
+    return get_config(argument)
+
+
+def require(value, flag: str, example: str):
+    """`value` itself; raises `ValueError` with an example when the flag was not given."""
+    if value in (None, ""):
+        raise ValueError(f"--{flag} is missing, such as --{flag}={example}")
+    return value
+
+
+def new_file(path: str, overwrite: bool, suffixes: Iterable[str] = ()) -> Path:
+    """A path to write to; raises `ValueError` for another suffix and for an existing file."""
+    target = Path(path)
+    suffixes = tuple(suffixes)
+    if suffixes and target.suffix not in suffixes:
+        raise ValueError(f"--out={path}: must end in {' or '.join(suffixes)}")
+    if target.exists() and not overwrite:
+        raise ValueError(f"--out={path}: exists already; choose another name or add --overwrite")
+    if not target.parent.is_dir():
+        raise ValueError(f"--out={path}: there is no folder {str(target.parent)!r}")
+    return target
+
+
+def _split_spec(argv: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The value of `--config` and the other words."""
+    spec, rest, words = None, [], iter(argv)
+    for word in words:
+        if not _SPEC.match(word):
+            rest.append(word)
+        elif spec is not None:
+            raise ValueError("--config is given twice")
+        else:
+            _, equals, value = word.partition("=")
+            spec = value if equals else next(words, "")
+    return spec, rest
+
+
+def _define_overrides(
+    config: ConfigDict, argv: Sequence[str], values: flags.FlagValues
+) -> ConfigDict:
+    """Adds a flag for every `--config.key` in `argv`; returns the config that parsing will edit."""
+    given = [match[2] for match in map(_OVERRIDE.match, argv) if match]
+    for word in argv:
+        method = re.fullmatch(r"--?config\.method=(.*)", word)
+        if method:  # first, because the method decides which keys there are
+            config = configs.switch(config, method[1])
+    name = config.get("method")
+    known = [key for key, _ in configs.keys(configs.run_class(name))]
+    for key in given:
+        if key not in known:
+            raise configs.unread(key, known, name)
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(argv))
+    return values["config"].value
+
+
+def _plain(error: Exception, config: ConfigDict | None) -> str:
+    """absl's complaint about a value, in the words of `flcl.config`."""
+    match = re.match(r"flag --(config\.)?([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
+    if match is None:
+        return " ".join(str(error).split())
+    prefix, name, value, reason = match.groups()
+    if prefix and config is not None:
+        kinds = dict(configs.keys(configs.run_class(config.method)))
+        return f"--config.{name}={value}: {configs.accepted(kinds[name].type)}"
+    return f"--{name}={value}: {reason}"
+
+
+def _wants_help(argv: Sequence[str]) -> bool:
+    return any(word in ("--help", "-h", "-help", "--helpfull") for word in argv[1:])
+
+
+def _help(argv, doc: str, define, config: bool) -> str:
+    values = flags.FlagValues()
+    define(values)
+    parts = [doc.strip(), "Flags:\n" + "\n".join(_flag_lines(values))]
+    if config:
+        spec, rest = _split_spec(argv)
+        if spec is None:
+            parts.append("Add --config=FILE to list every key of that config, with its value.")
+        else:
+            words = [word for word in rest if _OVERRIDE.match(word)]
+            # Overrides are shown as given, so that a value can be checked before a run.
+            run = parse([argv[0], f"--config={spec}", *words], lambda _: None, True).run
+            parts.append(f"Keys of {spec}:\n" + "\n".join(_key_lines(run)))
+    return "\n\n".join(parts)
+
+
+def _flag_lines(values: flags.FlagValues) -> list[str]:
+    lines = []
+    for name in sorted(values):
+        flag = values[name]
+        shown = "" if flag.default in (None, "", []) else f"={flag.default_unparsed}"
+        lines.append(_entry(f"--{name}{shown}", flag.help))
+    return lines
+
+
+def _key_lines(run: settings.GeneratorRun) -> list[str]:
+    lines, group = [], ""
+    for name, field in configs.keys(type(run)):
+        value = configs.value(run, name)
+        before, group = group, name.rpartition(".")[0]
+        if before != group:
+            lines.append("")
+        text = ",".join(map(str, value)) or "()" if isinstance(value, tuple) else str(value)
+        lines.append(_entry(f"--config.{name}={text}", field.metadata["comment"]))
+    return lines
+
+
+def _entry(left: str, right: str) -> str:
+    gap = 44
+    wrapped = textwrap.wrap(right, 100 - gap) or [""]
+    first = f"  {left:<{gap - 4}}  " if len(left) <= gap - 4 else f"  {left}\n{' ' * gap}"
+    return first + f"\n{' ' * gap}".join(wrapped)
+
+
+def _complain(error: Exception, code: int) -> int:
+    if os.environ.get("FLCL_TRACEBACK"):
+        traceback.print_exception(error)
+        return code
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = lines[0] if lines else type(error).__name__
+    if len(lines) > 1 or not lines:
+        text += " (FLCL_TRACEBACK=1 shows the rest)"
+    print(f"error: {text}", file=sys.stderr)
+    return code

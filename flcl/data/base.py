@@ -1,0 +1,53 @@
+"""What every source delivers: images, labels and names, for training and for testing."""
+
+import dataclasses
+
+import numpy as np
+
+from flcl.data import images as images_lib
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """One half of a source.
+
+    images: uint8 [N, H, W, C]; an array, or a decoder that is indexed like one.
+    labels: int32 [N], source class ids: positions in `Source.class_names`.
+    domains: int32 [N], positions in `Source.domain_names`; all zero when there are none.
+    """
+
+    images: np.ndarray | images_lib.LazyImages
+    labels: np.ndarray
+    domains: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Source:
+    """Images with their classes. `domain_names` is empty when the data has no domains."""
+
+    name: str
+    train: Split
+    test: Split
+    class_names: tuple[str, ...]
+    domain_names: tuple[str, ...] = ()
+
+
+def make_split(images, labels, domains=None) -> Split:
+    """A `Split` with int32 labels [N]; `domains=None` means that there are none."""
+    labels = np.asarray(labels, np.int32)
+    domains = np.zeros_like(labels) if domains is None else np.asarray(domains, np.int32)
+    assert len(images) == len(labels) == len(domains), (len(images), len(labels), len(domains))
+    return Split(images, labels, domains)
+
+
+def check_classes(source: Source) -> Source:
+    """`source` itself; raises `ValueError` naming a class without training or test images."""
+    for part, split in (("training", source.train), ("test", source.test)):
+        counts = np.bincount(split.labels, minlength=len(source.class_names))
+        for name, count in zip(source.class_names, counts, strict=True):
+            if count == 0:
+                raise ValueError(
+                    f"{source.name}: class {name!r} has no {part} images; add some or leave the "
+                    "class out of both sets"
+                )
+    return source

@@ -1,0 +1,201 @@
+"""Images in folders: `train/` and `test/` of class folders, or one folder of them split by hash."""
+
+import hashlib
+import os
+import pathlib
+import unicodedata
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from flcl import settings
+from flcl.data import base, images
+
+_SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "Icon\r")  # what file managers leave behind
+_NO_DOMAIN = ""
+
+
+class _Leaf(NamedTuple):
+    """One folder that holds images; `domain` is empty in the one-level layout."""
+
+    domain: str
+    name: str
+
+
+# Files of each leaf folder, as paths relative to the scanned folder, in order.
+_Tree = dict[_Leaf, list[str]]
+
+
+def load_folder(path: str, data: settings.Data, threads: int) -> base.Source:
+    """Source from `path`, a folder of images of any format that Pillow reads.
+
+    Layouts: `{train,test}/<class>/*`, or `<class>/*`, of which the share `data.test_fraction` is
+    hashed into the test set; each also with `<domain>/<class>/*`. Classes and domains are the
+    folder names, sorted. Hidden files are not read. Raises `ValueError` naming the folder or file
+    for an empty class, for class folders that differ between sets or domains and for an unreadable
+    image (when it is first decoded, if the images are more than `data.memory_gib`).
+    """
+    name = f"folder:{path}"
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"{name}: no such folder")
+    train, test = _trees(name, root, data.test_fraction)
+    classes = tuple(sorted({leaf.name for leaf in train}))
+    domains = tuple(sorted({leaf.domain for leaf in train} - {_NO_DOMAIN}))
+    splits = [_split(root, tree, classes, domains, data, threads) for tree in (train, test)]
+    return base.Source(name, splits[0], splits[1], classes, domains)
+
+
+def _trees(name: str, root: pathlib.Path, fraction: float) -> tuple[_Tree, _Tree]:
+    """Training and test files, relative to `root`."""
+    present = {"train", "test"}.intersection(_entries(root)[0])
+    if len(present) == 1:
+        have = present.pop()
+        lack = "test" if have == "train" else "train"
+        raise ValueError(
+            f"{name}: {have}/ is there but {lack}/ is not; add it, or put all class folders "
+            "directly into one folder to have them split"
+        )
+    if not present:
+        whole = _scan(name, root)
+        _check_filled(name, "", whole)
+        return _hash_split(name, whole, fraction)
+    scanned = {part: _scan(f"{name}/{part}", root / part) for part in ("train", "test")}
+    _check_same(name, scanned["train"], scanned["test"])
+    for part, tree in scanned.items():
+        _check_filled(name, part, tree)
+        for leaf, files in tree.items():
+            tree[leaf] = [f"{part}/{file}" for file in files]
+    return scanned["train"], scanned["test"]
+
+
+def _entries(folder: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Names of the visible folders and files of `folder`, sorted the same on every system."""
+    folders, files = [], []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if not entry.name.startswith(".") and entry.name not in _SYSTEM_FILES:
+                (folders if entry.is_dir() else files).append(entry.name)
+    return sorted(folders, key=_portable), sorted(files, key=_portable)
+
+
+def _portable(path: str) -> str:
+    """`path` in the one spelling of accented letters that all file systems can agree on."""
+    return unicodedata.normalize("NFC", path)
+
+
+def _scan(name: str, folder: pathlib.Path) -> _Tree:
+    """Leaf folders below `folder`; one level (classes) or two (domains of classes) is detected."""
+    first = {entry: _entries(folder / entry) for entry in _entries(folder)[0]}
+    if not first:
+        raise ValueError(f"{name}: no class folders in it; images must lie in one folder a class")
+    nested = [entry for entry, (folders, _) in first.items() if folders]
+    flat = [entry for entry, (_, files) in first.items() if files]
+    if nested and flat:
+        raise ValueError(
+            f"{name}: {nested[0]!r} holds folders and {flat[0]!r} holds files; use either "
+            "<class>/<image> or <domain>/<class>/<image> throughout"
+        )
+    if nested:
+        return _scan_domains(name, folder, {entry: first[entry][0] for entry in first})
+    return {
+        _Leaf(_NO_DOMAIN, _portable(entry)): [f"{entry}/{file}" for file in files]
+        for entry, (_, files) in first.items()
+    }
+
+
+def _scan_domains(name: str, folder: pathlib.Path, domains: dict[str, list[str]]) -> _Tree:
+    """Leaf folders of the two-level layout; `domains` holds the class folders of each."""
+    tree: _Tree = {}
+    for domain, folders in domains.items():
+        for entry in folders:
+            deeper, files = _entries(folder / domain / entry)
+            if deeper:
+                raise ValueError(
+                    f"{name}: '{domain}/{entry}' holds the folder {deeper[0]!r}; images must lie "
+                    "in <class>/ or <domain>/<class>/"
+                )
+            leaf = _Leaf(_portable(domain), _portable(entry))
+            tree[leaf] = [f"{domain}/{entry}/{file}" for file in files]
+    classes = {domain: set(map(_portable, folders)) for domain, folders in domains.items()}
+    one, *others = classes
+    for other in others:
+        _check_equal(name, "class folder", [classes[one], classes[other]], (f"{one}/", f"{other}/"))
+    return tree
+
+
+def _check_same(name: str, train: _Tree, test: _Tree) -> None:
+    domains = [{leaf.domain for leaf in tree} for tree in (train, test)]
+    if ({_NO_DOMAIN} in domains) and domains[0] != domains[1]:
+        raise ValueError(
+            f"{name}: one of train/ and test/ holds <class>/<image> and the other "
+            "<domain>/<class>/<image>; use one layout for both"
+        )
+    _check_equal(name, "domain folder", domains, ("train/", "test/"))
+    classes = [{leaf.name for leaf in tree} for tree in (train, test)]
+    _check_equal(name, "class folder", classes, ("train/", "test/"))
+
+
+def _check_equal(name: str, what: str, sets: list[set[str]], where: tuple[str, str]) -> None:
+    for one, other, here, there in ((0, 1, *where), (1, 0, *reversed(where))):
+        extra = sorted(sets[one] - sets[other])
+        if extra:
+            raise ValueError(
+                f"{name}: {what} {extra[0]!r} is in {here} but not in {there}; "
+                "both need the same ones"
+            )
+
+
+def _check_filled(name: str, part: str, tree: _Tree) -> None:
+    for leaf, files in tree.items():
+        if not files:
+            folder = "/".join(filter(None, (part, leaf.domain, leaf.name)))
+            raise ValueError(
+                f"{name}: class {leaf.name!r} has no images in {folder}/; add some or remove "
+                "the class folder everywhere"
+            )
+
+
+def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
+    """Files whose path hashes below `fraction` are tested on.
+
+    A file's side depends on its own path only, with one exception: a folder that would be left
+    without training or test images gives the file that is nearest to the border.
+    """
+    train: _Tree = {}
+    test: _Tree = {}
+    for leaf, files in tree.items():
+        if len(files) < 2:
+            raise ValueError(
+                f"{name}: class {leaf.name!r} has one image only ({files[0]}); at least two are "
+                "needed, one to train and one to test on"
+            )
+        places = {file: _place(file) for file in files}
+        ranked = sorted(files, key=places.__getitem__)
+        count = sum(place < fraction for place in places.values())
+        tested = set(ranked[: min(max(count, 1), len(files) - 1)])
+        train[leaf] = [file for file in files if file not in tested]
+        test[leaf] = [file for file in files if file in tested]
+    return train, test
+
+
+def _place(path: str) -> float:
+    """Where in [0, 1) the SHA-256 of a relative path lies."""
+    digest = hashlib.sha256(_portable(path).encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
+
+
+def _split(root, tree: _Tree, classes, domains, data: settings.Data, threads: int) -> base.Split:
+    files, labels, ids = [], [], []
+    for leaf in sorted(tree):
+        files += tree[leaf]
+        labels += [classes.index(leaf.name)] * len(tree[leaf])
+        ids += [domains.index(leaf.domain) if domains else 0] * len(tree[leaf])
+
+    def read(positions: list[int]) -> Iterator[np.ndarray]:
+        paths = (root / files[position] for position in positions)
+        return (images.decode(path, str(path), data) for path in paths)
+
+    lazy = images.LazyImages(len(files), read, data)
+    return base.make_split(images.keep(lazy, data.memory_gib, threads), labels, ids)

@@ -1,0 +1,124 @@
+"""Pictures of any format in, uint8 arrays of one shape out; decoded once, or when asked for."""
+
+import concurrent.futures
+import pathlib
+from collections.abc import Callable, Iterable
+from typing import BinaryIO
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from flcl import settings
+
+_CHUNK = 256  # images per job of the thread pool: large enough to hide the cost of a job
+
+
+def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) -> np.ndarray:
+    """One image file as uint8 [data.image_size, data.image_size, data.channels].
+
+    Reads whatever Pillow reads: palettes, 16 bit grey (scaled to 8), EXIF orientation (applied),
+    animations (first frame), transparency (laid over white). Raises `ValueError` naming the image
+    when it is unreadable or truncated, or when `data.resize` is off and its size differs.
+    """
+    try:
+        with Image.open(file) as image:
+            image.load()
+            image = _to_mode(ImageOps.exif_transpose(image), data.channels)
+    except Exception as error:  # decoders raise anything from SyntaxError to struct.error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"{name}: no readable image ({reason}); repair or remove it") from error
+    return _fit(image, name, data)
+
+
+def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
+    """uint8 [h, w, c] as uint8 [data.image_size, data.image_size, data.channels]; see `decode`."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    return _fit(_to_mode(image, data.channels), name, data)
+
+
+def _to_mode(image: Image.Image, channels: int) -> Image.Image:
+    if image.mode.startswith("I"):
+        image = _eight_bit(image)
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no known range; save it with 8 or 16 bit")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("L" if channels == 1 else "RGB")
+
+
+def _eight_bit(image: Image.Image) -> Image.Image:
+    values = np.asarray(image).astype(np.int64)
+    if values.size and not 0 <= values.min() <= values.max() <= 65535:
+        raise ValueError("pixel values beyond 16 bit; save it with 8 or 16 bit")
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+
+
+def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
+    """Shorter side resized to `data.image_size`, centre cropped: one antialiased resampling."""
+    width, height = image.size
+    size = data.image_size
+    if (width, height) != (size, size):
+        if not data.resize:
+            raise ValueError(
+                f"{name}: the image is {width}x{height} pixels, but data.image_size={size} and "
+                "data.resize=False; resize the images or set data.resize=True"
+            )
+        side = min(width, height)
+        left, top = (width - side) / 2, (height - side) / 2
+        box = (left, top, left + side, top + side)
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return np.asarray(image, np.uint8).reshape(size, size, data.channels)
+
+
+class LazyImages:
+    """Images that are decoded when asked for; indexed like a uint8 array [N, H, W, C].
+
+    read: positions -> one uint8 [H, W, C] for each; must be safe to call from several threads.
+    """
+
+    dtype = np.dtype(np.uint8)
+
+    def __init__(
+        self, count: int, read: Callable[[list[int]], Iterable[np.ndarray]], data: settings.Data
+    ):
+        self.shape = (count, data.image_size, data.image_size, data.channels)
+        self._read = read
+        # NumPy resolves slices, negative numbers, masks and range errors on this one.
+        self._positions = np.arange(count)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images once decoded."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    def __getitem__(self, index) -> np.ndarray:
+        """uint8 [H, W, C] for one integer, otherwise [len(index), H, W, C]."""
+        chosen = self._positions[index]
+        images = np.empty((chosen.size, *self.shape[1:]), np.uint8)
+        positions = chosen.reshape(-1).tolist()
+        for row, image in enumerate(self._read(positions)):
+            images[row] = image
+        return images[0] if chosen.ndim == 0 else images
+
+
+def keep(images: LazyImages, memory_gib: float, threads: int) -> np.ndarray | LazyImages:
+    """All images decoded now by `threads` threads, or `images` itself beyond `memory_gib` GiB."""
+    if images.nbytes > memory_gib * 2**30:
+        return images
+    kept = np.empty(images.shape, np.uint8)
+
+    def fill(start: int) -> None:
+        kept[start : start + _CHUNK] = images[start : start + _CHUNK]
+
+    pool = concurrent.futures.ThreadPoolExecutor(max(threads, 1), "decode")
+    try:
+        # In order, so that of several unreadable images the same one is named every time.
+        for _ in pool.map(fill, range(0, len(images), _CHUNK)):
+            pass
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return kept

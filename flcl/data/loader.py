@@ -1,0 +1,137 @@
+"""Class-balanced training batches: batch k of task t is a pure function of (seed, t, k)."""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import grain
+import numpy as np
+
+from flcl.data import images as images_lib
+
+_LABEL_ORDER, _IMAGE_ORDER = 0, 1  # names of the random streams
+_KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one, and those of batches prepared ahead
+
+
+class Pool(NamedTuple):
+    """One label's training images: the rows `indices` [N] of `images` [*, H, W, C] uint8."""
+
+    images: np.ndarray | images_lib.LazyImages
+    indices: np.ndarray
+
+
+def class_groups(
+    pools: Mapping[int, Pool],
+    *,
+    groups: int,
+    per_group: int,
+    seed: int,
+    task: int,
+    shard: tuple[int, int] = (0, 1),
+) -> grain.MapDataset:
+    """Endless dataset of batches with `per_group` images of each of `groups` labels.
+
+    `ds[k]` is {"images": uint8 [per_group / shard_count, G, H, W, C], "labels": int32 [G]}. Group g
+    of batch k is position k * G + g of a sequence that goes through all labels, newly shuffled,
+    again and again; with fewer labels than groups a label fills several of them. A label's images
+    are taken in shuffled epochs, each exactly once per epoch, whatever the batch boundaries.
+    shard: (index, count) cuts axis n; only the images of this part are read, and the parts put
+    together along n are the whole batch. Raises `ValueError` for an empty pool, images of different
+    shapes and a `per_group` that the shards do not divide.
+    """
+    _check(pools, groups, per_group, seed, shard)
+    part = per_group // shard[1]
+    offset = part * shard[0]
+    shape = next(iter(pools.values())).images.shape[1:]
+    labels = _Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
+    rows = {
+        label: _Shuffled(pool.indices, [seed, task, _IMAGE_ORDER, label], _KEPT_EPOCHS)
+        for label, pool in pools.items()
+    }
+
+    def batch(k: int) -> dict[str, np.ndarray]:
+        chosen = labels.between(k * groups, (k + 1) * groups)
+        images = np.empty((part, groups, *shape), np.uint8)
+        for group, label in enumerate(chosen.tolist()):
+            # The label was served per_group images in every cycle before this one.
+            cycle = (k * groups + group) // len(pools)
+            start = cycle * per_group + offset
+            images[:, group] = pools[label].images[rows[label].between(start, start + part)]
+        return {"images": images, "labels": chosen.astype(np.int32)}
+
+    return grain.MapDataset.range(sys.maxsize // groups).map(batch)
+
+
+def iterate(
+    dataset: grain.MapDataset,
+    start: int = 0,
+    stop: int | None = None,
+    *,
+    threads: int = 4,
+    prefetch: int = 4,
+) -> Iterator[dict[str, np.ndarray]]:
+    """`dataset[start]`, `dataset[start + 1]`, ... before `stop` (None: without end).
+
+    Up to `prefetch` batches are prepared ahead by `threads` threads; either may be 0 for none. The
+    threads end with the iterator.
+    """
+    # More threads than batches in flight would idle (and grain warns about them).
+    options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
+    with contextlib.closing(iter(dataset[start:stop].to_iter_dataset(options))) as batches:
+        yield from batches
+
+
+class _Shuffled:
+    """Endless sequence of epochs, each all `values` [N] in an order drawn from (stream, epoch).
+
+    Whole epochs are shuffled at once and the last few kept. Grain's own shuffle goes index by index:
+    7 us each, and milliseconds each for as few values as there are labels.
+    """
+
+    def __init__(self, values: np.ndarray, stream: list[int], kept: int):
+        self._size = len(values)
+
+        @functools.lru_cache(maxsize=kept)
+        def epoch(number: int) -> np.ndarray:
+            return np.random.default_rng([*stream, number]).permutation(values)
+
+        self._epoch = epoch
+
+    def between(self, start: int, stop: int) -> np.ndarray:
+        """Entries `start` to `stop - 1` of the sequence."""
+        first, last = start // self._size, (stop - 1) // self._size
+        epochs = [self._epoch(number) for number in range(first, last + 1)]
+        entries = epochs[0] if first == last else np.concatenate(epochs)
+        return entries[start - first * self._size : stop - first * self._size]
+
+
+def _check(pools: Mapping[int, Pool], groups: int, per_group: int, seed: int, shard) -> None:
+    if not pools:
+        raise ValueError("training batches: no labels to train on; a task needs at least one")
+    for label, pool in pools.items():
+        if len(pool.indices) == 0:
+            raise ValueError(f"training batches: label {label} has no images; add some")
+    shapes = {label: tuple(pool.images.shape[1:]) for label, pool in pools.items()}
+    first = min(shapes)
+    for label, shape in shapes.items():
+        if shape != shapes[first]:
+            raise ValueError(
+                f"training batches: images of label {label} are {list(shape)} and those of label "
+                f"{first} are {list(shapes[first])}; all must have one shape"
+            )
+    if groups < 1 or per_group < 1:
+        raise ValueError(
+            f"training batches: {groups} groups of {per_group} images; both must be at least 1"
+        )
+    if seed < 0:
+        raise ValueError(f"seed={seed}: 0 or more is needed")
+    index, count = shard
+    if not 0 <= index < count:
+        raise ValueError(f"shard={shard}: an index from 0 to count - 1 is needed")
+    if per_group % count:
+        raise ValueError(
+            f"training batches: {per_group} images per class do not divide over {count} shards; "
+            f"use a batch_size that is a multiple of groups x {count}"
+        )

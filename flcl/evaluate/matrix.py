@@ -1,0 +1,152 @@
+"""The accuracy matrix of a task sequence and every number derived from it.
+
+R[t, j] is the accuracy, between 0 and 1, after task t on the test images of group j; NaN where j is
+not learned yet. Rows are what was trained in sequence, columns what is tested separately, so joint
+training has one full row. n_j is the number of test images of group j. Indices count from 1 in the
+formulae. Every function also takes the matrix of an unfinished run (fewer rows).
+
+Two means over groups are in use in the literature and differ when groups have different sizes.
+Names without a suffix weight images (all correct / all images); names ending in `_task_mean` weight
+groups equally.
+"""
+
+import numpy as np
+
+
+def image_counts(groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """n_j: [num_groups] int, from the group index [N] of every test image (from 0)."""
+    return np.bincount(np.asarray(groups, int), minlength=num_groups)
+
+
+def accuracy_row(correct: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
+    """One row of R: [num_groups] float, NaN for a group without an image.
+
+    correct [N] bool: was each test image classified right; groups [N] int: its group from 0.
+    """
+    counts = image_counts(groups, num_groups)
+    hits = np.bincount(np.asarray(groups, int), np.asarray(correct, float), num_groups)
+    return np.divide(hits, counts, out=np.full(num_groups, np.nan), where=counts > 0)
+
+
+def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """A_t = sum_j n_j R[t, j] / sum_j n_j over the groups learned after task t: [T]."""
+    matrix, counts = _checked(matrix, counts)
+    weights = np.where(np.isnan(matrix), 0.0, counts[None, :])
+    return (np.nan_to_num(matrix) * weights).sum(axis=1) / weights.sum(axis=1)
+
+
+def accuracy_per_task_task_mean(matrix: np.ndarray) -> np.ndarray:
+    """B_t = mean of R[t, j] over the groups learned after task t: [T]."""
+    return np.nanmean(_checked(matrix)[0], axis=1)
+
+
+def last_accuracy(matrix: np.ndarray, counts: np.ndarray) -> float:
+    """LA, also "Acc": A_T."""
+    return float(accuracy_per_task(matrix, counts)[-1])
+
+
+def last_accuracy_task_mean(matrix: np.ndarray) -> float:
+    """B_T."""
+    return float(accuracy_per_task_task_mean(matrix)[-1])
+
+
+def average_incremental_accuracy(matrix: np.ndarray, counts: np.ndarray) -> float:
+    """AIA, also "AAA": (1/T) sum_t A_t."""
+    return float(accuracy_per_task(matrix, counts).mean())
+
+
+def average_incremental_accuracy_task_mean(matrix: np.ndarray) -> float:
+    """(1/T) sum_t B_t."""
+    return float(accuracy_per_task_task_mean(matrix).mean())
+
+
+def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
+    """f_j = max over t < T of R[t, j], minus R[T, j]: [G], NaN for groups new in the last row.
+
+    Negative where a group is better at the end than ever before (Chaudhry et al. 2018).
+    """
+    matrix, _ = _checked(matrix)
+    best = np.where(np.isnan(matrix[:-1]), -np.inf, matrix[:-1]).max(axis=0, initial=-np.inf)
+    return np.where(np.isinf(best), np.nan, best - matrix[-1])
+
+
+def forgetting(matrix: np.ndarray) -> float:
+    """F = mean of f_j over the groups learned before the last task; NaN when there is none."""
+    return _mean(forgetting_per_group(matrix))
+
+
+def backward_transfer(matrix: np.ndarray) -> float:
+    """BWT = mean of R[T, j] - R[first row of j, j] over the groups learned before the last task.
+
+    The first row of j is the one after the task that taught it (Lopez-Paz & Ranzato 2017). NaN
+    when no group was learned before.
+    """
+    matrix, _ = _checked(matrix)
+    first = np.argmax(~np.isnan(matrix), axis=0)
+    then = matrix[first, np.arange(matrix.shape[1])]
+    return _mean(np.where(first < len(matrix) - 1, matrix[-1] - then, np.nan))
+
+
+def summary(matrix: np.ndarray, counts: np.ndarray) -> dict:
+    """Every derived number by name, ready for JSON: NaN is None, arrays are lists.
+
+    matrix: [T, G] as above, or nested lists with None. counts: [G] test images per group.
+    """
+    matrix = from_lists(matrix) if isinstance(matrix, list) else np.asarray(matrix, float)
+    values = {
+        "last_accuracy": last_accuracy(matrix, counts),
+        "last_accuracy_task_mean": last_accuracy_task_mean(matrix),
+        "average_incremental_accuracy": average_incremental_accuracy(matrix, counts),
+        "average_incremental_accuracy_task_mean": average_incremental_accuracy_task_mean(matrix),
+        "forgetting": forgetting(matrix),
+        "forgetting_per_group": forgetting_per_group(matrix),
+        "backward_transfer": backward_transfer(matrix),
+        "accuracy_per_task": accuracy_per_task(matrix, counts),
+        "accuracy_per_task_task_mean": accuracy_per_task_task_mean(matrix),
+    }
+    return {name: _jsonable(value) for name, value in values.items()}
+
+
+def to_lists(matrix: np.ndarray) -> list[list[float | None]]:
+    """The matrix as nested lists with None for NaN."""
+    return [_jsonable(row) for row in np.asarray(matrix, float)]
+
+
+def from_lists(rows: list[list[float | None]]) -> np.ndarray:
+    """Inverse of `to_lists`."""
+    return np.asarray([[np.nan if x is None else x for x in row] for row in rows], float)
+
+
+def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
+    matrix = np.asarray(matrix, float)
+    if matrix.ndim != 2 or 0 in matrix.shape:
+        raise ValueError(f"accuracy matrix has shape {matrix.shape}: expected [tasks, groups]")
+    learned = ~np.isnan(matrix)
+    if not learned[0].any() or (learned[:-1] & ~learned[1:]).any():
+        raise ValueError(
+            "accuracy matrix: the first row needs a value, and a group with a value needs one in "
+            "every later row"
+        )
+    if np.nanmin(matrix) < 0 or np.nanmax(matrix) > 1:
+        raise ValueError(
+            f"accuracy matrix has values in {np.nanmin(matrix)}..{np.nanmax(matrix)}: accepted are "
+            "0..1; divide percentages by 100"
+        )
+    counts = np.ones(matrix.shape[1]) if counts is None else np.asarray(counts, float)
+    if counts.shape != matrix.shape[1:] or (counts <= 0).any():
+        raise ValueError(
+            f"test image counts {counts.tolist()}: expected {matrix.shape[1]} positive numbers, "
+            "one per group"
+        )
+    return matrix, counts
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
+
+
+def _jsonable(value):
+    if np.ndim(value):
+        return [_jsonable(x) for x in value]
+    return None if np.isnan(value) else float(value)

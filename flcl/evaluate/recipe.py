@@ -1,0 +1,99 @@
+"""The judge's training recipe as pure functions (papers.md 1.4 "classifier", F11)."""
+
+import functools
+import zlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+MOMENTUM = 0.9
+
+
+def optimizer(weight_decay: float) -> optax.GradientTransformation:
+    """SGD direction with momentum, before the learning rate; decay on kernels only.
+
+    Norm scales, norm offsets and biases are not decayed. Nesterov is off.
+    """
+    return optax.chain(
+        optax.add_decayed_weights(weight_decay, mask=_is_kernel), optax.trace(decay=MOMENTUM)
+    )
+
+
+def learning_rate(base: float, step: jax.Array, total: jax.Array) -> jax.Array:
+    """Cosine from `base` at step 0 to 0 at step `total`; both may be traced."""
+    return base * 0.5 * (1.0 + jnp.cos(jnp.pi * step / total))
+
+
+def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.Array:
+    """Random crop of the image padded by `crop` black pixels, then a random horizontal flip.
+
+    images uint8 [B, H, W, C] -> the same shape; every image has its own draw. 0 and False switch
+    the two off.
+    """
+    crop_key, flip_key = jax.random.split(key)
+    batch, height, width, channels = images.shape
+    if crop:
+        padded = jnp.pad(images, ((0, 0), (crop, crop), (crop, crop), (0, 0)))
+        corners = jax.random.randint(crop_key, (batch, 2), 0, 2 * crop + 1)
+        cut = functools.partial(jax.lax.dynamic_slice, slice_sizes=(height, width, channels))
+        images = jax.vmap(lambda image, yx: cut(image, (yx[0], yx[1], 0)))(padded, corners)
+    if flip:
+        mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1, 1, 1))
+        images = jnp.where(mirrored, images[:, :, ::-1], images)
+    return images
+
+
+def to_float(images: jax.Array) -> jax.Array:
+    """uint8 0..255 -> float32 in [-1, 1]."""
+    return images.astype(jnp.float32) / 127.5 - 1.0
+
+
+def mask_unseen(logits: jax.Array, seen: jax.Array) -> jax.Array:
+    """Logits [B, K] with -inf where `seen` [K] is False: such a class is never the answer."""
+    return jnp.where(seen[None, :], logits, -jnp.inf)
+
+
+def masked_loss(logits: jax.Array, labels: jax.Array, seen: jax.Array) -> jax.Array:
+    """Mean cross-entropy over the seen classes; logits [B, K], labels [B], seen [K]."""
+    logits = mask_unseen(logits, seen)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+
+def stream_key(seed: int, name: str) -> jax.Array:
+    """Key of the random stream `name` of a run."""
+    return jax.random.fold_in(jax.random.key(seed), np.uint32(_hash(name)))
+
+
+class Order:
+    """Which images batch `step` holds: a pure function of (seed, name, count, size, step).
+
+    The stream is one fresh permutation of the `count` images after the other, cut into batches; so
+    an image returns only when all others were used, and a set smaller than a batch is repeated.
+    """
+
+    def __init__(self, seed: int, name: str, count: int, batch_size: int):
+        self._count = count
+        self._batch_size = batch_size
+        self._entropy = (seed, _hash(name))
+        # Neighbouring batches share an epoch; two are alive where a batch spans the border.
+        self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
+
+    def batch(self, step: int) -> np.ndarray:
+        """Indices [batch_size] into the images."""
+        position = step * self._batch_size + np.arange(self._batch_size)
+        epoch, slot = np.divmod(position, self._count)
+        parts = [self._epoch(int(e))[slot[epoch == e]] for e in np.unique(epoch)]
+        return np.concatenate(parts)
+
+    def _permutation(self, epoch: int) -> np.ndarray:
+        return np.random.default_rng((*self._entropy, epoch)).permutation(self._count)
+
+
+def _hash(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+def _is_kernel(params) -> dict:
+    return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)

@@ -1,0 +1,54 @@
+"""The straight probability path and its regression loss (FunLoRA; conditional flow matching)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
+    """Times [count] in [0, 1]: `uniform`, or `logit_normal`, which favours the middle."""
+    if how == "uniform":
+        return jax.random.uniform(key, (count,))
+    return jax.nn.sigmoid(jax.random.normal(key, (count,)))
+
+
+def interpolate(noise: jax.Array, images: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Point x_t = (1 - t) x0 + t z and target velocity z - x0, for [B, H, W, C] and t [B]."""
+    t = t.reshape(-1, *[1] * (images.ndim - 1))
+    return (1 - t) * noise + t * images, images - noise
+
+
+def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Array:
+    """Noise reordered inside each class group so that the total squared distance is least.
+
+    Only inside a class: pairing across classes would tell the class by the noise (F7). Batches are
+    n-major, [n * G, H, W, C].
+    """
+    shape = noise.shape
+    rows = noise.reshape(-1, groups, noise[0].size).swapaxes(0, 1)
+    targets = images.reshape(-1, groups, images[0].size).swapaxes(0, 1)
+
+    def reorder(sources, goals):
+        cost = jnp.sum((goals[:, None] - sources[None]) ** 2, axis=-1)
+        goal, source = optax.assignment.hungarian_algorithm(cost)
+        return jnp.zeros_like(sources).at[goal].set(sources[source])
+
+    return jax.vmap(reorder)(rows, targets).swapaxes(0, 1).reshape(shape)
+
+
+def flow_loss(velocity, key: jax.Array, images: jax.Array, groups: int, flow) -> jax.Array:
+    """Mean squared error of `velocity(x_t, t)` against z - x0.
+
+    Args:
+      velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
+      key: randomness of noise and times; one per step.
+      images: z [B, H, W, C] in [-1, 1], n-major over `groups` classes.
+      flow: `settings.Flow`.
+    """
+    key_noise, key_time = jax.random.split(key)
+    noise = jax.random.normal(key_noise, images.shape)
+    if flow.coupling == "class_ot":
+        noise = class_transport(noise, images, groups)
+    t = sample_times(key_time, images.shape[0], flow.time)
+    point, target = interpolate(noise, images, t)
+    return jnp.mean((velocity(point, t) - target) ** 2)

@@ -1,0 +1,106 @@
+"""From noise to images: the ODE dx/dt = v(x, t), solved by diffrax in one compiled call."""
+
+from collections.abc import Callable
+
+import diffrax
+import jax
+import jax.numpy as jnp
+
+from flcl import settings
+from flcl.data.pixels import to_uint8
+
+Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+
+_FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun": (diffrax.Heun, 2)}
+# dopri5 has seven stages but reuses the last one as the first of the next step: six calls a step, and
+# one before the first step.
+_DOPRI5_CALLS, _DOPRI5_START = 6, 1
+_DOPRI5_MAX_STEPS = 4096
+
+
+def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
+    """Images [B, H, W, C] at t = 1 and the number of function evaluations.
+
+    Fixed-step solvers advance all images together over `sample.num_steps` equal steps. dopri5 controls
+    the step of every image on its own, so that no image depends on its neighbours; the evaluations
+    reported are those of the slowest image, which is how often the network ran.
+
+    Args:
+      velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
+      noise: x0 [B, H, W, C].
+    """
+    if sample.solver == "dopri5":
+        images, steps = jax.vmap(lambda x: _adaptive(velocity, x, sample))(noise)
+        return images, _DOPRI5_START + _DOPRI5_CALLS * steps.max()
+    solver, calls = _FIXED[sample.solver]
+
+    def field(t, x, _):
+        return velocity(x, jnp.broadcast_to(t, x.shape[:1]))
+
+    times = jnp.linspace(0.0, 1.0, sample.num_steps + 1)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        solver(),
+        t0=times[0],
+        t1=times[-1],
+        dt0=None,
+        y0=noise,
+        stepsize_controller=diffrax.StepTo(times),
+        max_steps=sample.num_steps,
+    )
+    return solution.ys[0], jnp.asarray(calls * sample.num_steps)
+
+
+def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
+    def field(t, x, _):
+        return velocity(x[None], jnp.reshape(t, (1,)))[0]
+
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        diffrax.Dopri5(),
+        t0=0.0,
+        t1=1.0,
+        dt0=None,
+        y0=noise,
+        stepsize_controller=diffrax.PIDController(rtol=sample.rtol, atol=sample.atol),
+        max_steps=_DOPRI5_MAX_STEPS,
+    )
+    return solution.ys[0], solution.stats["num_steps"]
+
+
+def noise_of(key: jax.Array, label: jax.Array, indices: jax.Array, shape) -> jax.Array:
+    """x0 [B, *shape] of images `indices` [B] of a class: a function of (key, label, index) alone."""
+    class_key = jax.random.fold_in(key, label)
+    return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(class_key, i), shape))(indices)
+
+
+def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambda x: x):
+    """The function that samples classes, to be compiled by the caller.
+
+    Args:
+      class_velocity: (memory, label) -> velocity of that class. Called once per class, so kernels built
+        in it are built once, outside the solve.
+      shape: of one image, (H, W, C).
+      constrain: places a batch [B, H, W, C] on the devices.
+
+    Returns:
+      (memory, key, labels [K], indices [chunks, B]) -> uint8 [K, chunks * B, H, W, C] and the number of
+      function evaluations per image.
+    """
+
+    def sample_classes(memory, key, labels, indices):
+        def one_class(label):
+            velocity = class_velocity(memory, label)
+
+            def one_chunk(chunk):
+                noise = constrain(noise_of(key, label, chunk, shape))
+                images, calls = solve(velocity, noise, sample)
+                return to_uint8(images), calls
+
+            images, calls = jax.lax.map(one_chunk, indices)
+            return images.reshape(-1, *shape), calls.max()
+
+        images, calls = jax.lax.map(one_class, labels)
+        return images, calls.max()
+
+    return sample_classes

@@ -1,0 +1,173 @@
+"""FunLoRA: a generator that owns a few factors per class and a trunk that stops moving.
+
+Task 1 trains the trunk together with the factors of its classes. Every later task trains the factors of
+its own classes only, against the frozen trunk, so no old class can change (papers.md 1.4, F5).
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flcl import settings
+from flcl.adapters import functional
+from flcl.adapters.layers import select_layers
+from flcl.data.pixels import random_flip, to_float
+from flcl.data.stream import Task, TaskStream
+from flcl.evaluate.effective_rank import effective_rank
+from flcl.flow.path import flow_loss
+from flcl.methods import base, optimisation
+from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
+from flcl.models.unet import UNet
+
+# Effective ranks are logged for a few layers and classes only: each is a singular value decomposition.
+_RANKED_LAYERS = 5
+
+
+class FunLoRA(base.Generator):
+    """Memory: `trunk` (U-Net parameters) and `bank` (factors of every class, fixed capacity)."""
+
+    old_classes_fixed = True
+
+    def __init__(self, run: settings.FunLoRARun, stream: TaskStream):
+        super().__init__(run, stream)
+        self.size = run.data.image_size
+        self.convolutions = convolutions(self._model(0.0), self.size)
+        chosen = select_layers(run.adapter.layers, [conv.name for conv in self.convolutions])
+        self.adapted = tuple(self.convolutions[i] for i in chosen)
+        self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
+        later = [len(task.labels) for task in stream.tasks[1:]]
+        self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
+
+    def init(self, key):
+        key_trunk, key_bank = jax.random.split(key)
+        rows = self._fresh(key_bank, [0])
+        return {
+            "trunk": init_parameters(self._model(0.0), self.size, key_trunk),
+            "bank": functional.empty_bank(rows, self.stream.capacity),
+        }
+
+    def begin(self, memory, task: Task, key):
+        rows = self.rows_in_phase[self.phase(task)]
+        # Tasks of unequal size share one compiled step: spare rows belong to no class.
+        labels = np.full(rows, -1, np.int32)
+        labels[: len(task.labels)] = task.labels
+        frozen = {"labels": jnp.asarray(labels)}
+        if task.index == 1:
+            fresh = self._fresh(key, np.maximum(labels, 0))
+            return {"trunk": memory["trunk"], "factors": fresh}, frozen
+        frozen["trunk"] = memory["trunk"]
+        return {"factors": self._start(memory, task, key, labels)}, frozen
+
+    def loss(self, phase, trainable, frozen, batch, key):
+        key_flip, key_flow, key_dropout = jax.random.split(key, 3)
+        groups = batch["labels"].shape[0]
+        images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
+        if self.run.data.flip:
+            images = random_flip(key_flip, images)
+        trunk = trainable["trunk"] if phase == 1 else frozen["trunk"]
+        # Position of each group's class among the rows of this task.
+        local = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
+        rows = functional.take(trainable["factors"], local)
+        variables = {
+            "params": trunk,
+            "modulation": functional.modulation_collection(rows, self.run.adapter.family),
+        }
+        model = self._model(self.phase_settings(phase).dropout)
+
+        def velocity(x, t):
+            return model.apply(variables, x, t, train=True, rngs={"dropout": key_dropout})
+
+        return flow_loss(velocity, key_flow, images, groups, self.run.flow)
+
+    def end(self, memory, task: Task, trainable):
+        kept = jax.tree.map(lambda v: v[: len(task.labels)], trainable["factors"])
+        trunk = trainable["trunk"] if task.index == 1 else memory["trunk"]
+        return {"trunk": trunk, "bank": functional.put(memory["bank"], task.labels, kept)}
+
+    def added(self, memory, task: Task):
+        rows = functional.take(memory["bank"], task.labels)
+        return {"trunk": memory["trunk"], "rows": rows} if task.index == 1 else {"rows": rows}
+
+    def restore(self, memory, task: Task, added):
+        bank = functional.put(memory["bank"], task.labels, added["rows"])
+        return {"trunk": added.get("trunk", memory["trunk"]), "bank": bank}
+
+    def class_velocity(self, memory, label):
+        factors = jax.tree.map(lambda v: v[label], memory["bank"])
+        merged = functional.merge(memory["trunk"], factors, self.run.adapter.family)
+        model = self._model(0.0)
+        return lambda x, t: model.apply({"params": merged}, x, t)
+
+    def optimizer(self, phase: int) -> optax.GradientTransformation:
+        own = self.phase_settings(phase)
+        if phase == 2:
+            return optimisation.adam(own)
+        rates = {"trunk": own.learning_rate, "factors": self.run.adapter.learning_rate}
+        return optimisation.adam_by_part(own, rates)
+
+    def describe(self) -> dict:
+        rows = jax.eval_shape(lambda key: self._fresh(key, [0]), jax.random.key(0))
+        per_layer = {
+            name: sum(leaf.size for leaf in jax.tree.leaves(factors))
+            for name, factors in rows.items()
+        }
+        per_class = sum(per_layer.values())
+        trunk = sum(
+            math.prod(leaf.shape)
+            for leaf in jax.tree.leaves(abstract_parameters(self._model(0.0), self.size))
+        )
+        return {
+            "trunk_parameters": trunk,
+            "parameters_per_class": per_class,
+            "adapted_convolutions": [
+                {**conv._asdict(), "shape": list(conv.shape), "parameters": per_layer[conv.name]}
+                for conv in self.adapted
+            ],
+            "bytes_per_task": [
+                4 * (per_class * len(task.labels) + (trunk if task.index == 1 else 0))
+                for task in self.stream.tasks
+            ],
+        }
+
+    def diagnose(self, memory, task: Task) -> dict:
+        """Importance scores after task 1, and the effective rank of F of the task's first class."""
+        family = self.run.adapter.family
+        rows = functional.take(memory["bank"], task.labels)
+        lifted = {name: functional.lift_rows(rows[name], family) for name in self._ranked()}
+        figures = {
+            "effective_rank": {n: float(effective_rank(m[0])) for n, m in lifted.items()},
+        }
+        if task.index == 1:
+            scores = functional.importance(rows, family)
+            figures["importance"] = [
+                {"index": c.index, "name": c.name, "score": score, "rms_deviation": deviation}
+                for c in self.adapted
+                for score, deviation in [scores[c.name]]
+            ]
+        return figures
+
+    def _ranked(self) -> list[str]:
+        """Names of adapted convolutions with the largest F, spread evenly from first to last."""
+        widest = [c for c in self.adapted if min(c.shape[2:]) >= self.run.model.width]
+        picks = np.linspace(0, len(widest) - 1, min(_RANKED_LAYERS, len(widest))).round()
+        return [widest[int(i)].name for i in picks]
+
+    def _model(self, dropout: float) -> UNet:
+        run = self.run
+        return UNet(run.model, run.data.channels, dropout, run.adapter.strategy)
+
+    def _fresh(self, key, labels):
+        adapter = self.run.adapter
+        return functional.init_rows(
+            key, self.layers, adapter.family, labels, adapter.functions, adapter.sigma
+        )
+
+    def _start(self, memory, task: Task, key, labels):
+        how = self.run.adapter.warm_start
+        if how == "none":
+            return self._fresh(key, np.maximum(labels, 0))
+        learned = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        return functional.warm_rows(key, memory["bank"], learned, len(labels), how)

@@ -1,0 +1,110 @@
+"""ResNet-18 for small images: the judge of generated images (papers.md 1.4, row "classifier").
+
+He et al. 2016 with the stem that is usual at 32 pixels: one 3x3 convolution and no max-pool.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
+"""(channels / width, stride of the first block) of the four stages, two blocks each."""
+
+SMALL_MAP = 2
+"""Side in pixels up to which a convolution is computed as one matrix product."""
+
+_conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+class BasicBlock(nn.Module):
+    """conv-norm-relu-conv-norm plus shortcut, then relu: [B, H, W, C] -> [B, H/s, W/s, channels].
+
+    The shortcut is the identity, or a normalised 1x1 convolution where the shape changes.
+    """
+
+    channels: int
+    stride: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jnp.ndarray, train: bool) -> jnp.ndarray:
+        conv = functools.partial(_conv, dtype=self.dtype)
+        norm = functools.partial(_norm, train=train, dtype=self.dtype)
+        y = nn.relu(norm(name="norm1")(conv(self.channels, 3, self.stride, name="conv1")(x)))
+        y = norm(name="norm2")(conv(self.channels, 3, 1, name="conv2")(y))
+        if x.shape != y.shape:
+            x = conv(self.channels, 1, self.stride, name="shortcut")(x)
+            x = norm(name="shortcut_norm")(x)
+        return nn.relu(x + y)
+
+
+class ResNet18(nn.Module):
+    """Logits [B, num_classes] float32 of images [B, H, W, C] in [-1, 1].
+
+    The stem has stride 1 up to 32 pixels and stride 2 above. With `train` the batch statistics
+    are used and the running ones (collection `batch_stats`, momentum 0.9) move; under `jit` the
+    statistics are those of the global batch, on any number of devices.
+    """
+
+    num_classes: int
+    width: int = 64
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, images: jnp.ndarray, train: bool) -> jnp.ndarray:
+        stride = 1 if max(images.shape[1:3]) <= 32 else 2
+        x = _conv(self.width, 3, stride, self.dtype, name="stem")(images.astype(self.dtype))
+        x = nn.relu(_norm(train, self.dtype, name="stem_norm")(x))
+        for stage, (multiplier, first_stride) in enumerate(STAGES, start=1):
+            for block in (1, 2):
+                x = BasicBlock(
+                    self.width * multiplier,
+                    first_stride if block == 1 else 1,
+                    self.dtype,
+                    name=f"stage{stage}_block{block}",
+                )(x, train)
+        pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        return nn.Dense(self.num_classes, name="head")(pooled)
+
+
+def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
+    """`lax.conv_general_dilated` in NHWC/HWIO; small maps as a product with their patches.
+
+    On maps of 2x2 pixels XLA's CPU convolution takes five times as long as the product (measured
+    with 64 channels), and half of this network's stages are that small for 8x8 images.
+    """
+    if max(x.shape[1:3]) > SMALL_MAP:
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+    height, width, _, channels_out = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    rows = (x.shape[1] - height) // strides[0] + 1
+    columns = (x.shape[2] - width) // strides[1] + 1
+    taps = [
+        x[:, i :: strides[0], j :: strides[1]][:, :rows, :columns]
+        for i in range(height)
+        for j in range(width)
+    ]
+    patches = jnp.concatenate(taps, axis=-1)
+    matrix = kernel.reshape(-1, channels_out)
+    return jnp.einsum("bhwk,ko->bhwo", patches, matrix, precision=options.get("precision"))
+
+
+def _conv(channels: int, size: int, stride: int, dtype, name: str) -> nn.Conv:
+    # Explicit padding: "SAME" would pad only one side under stride 2.
+    return nn.Conv(
+        channels,
+        (size, size),
+        (stride, stride),
+        padding=size // 2,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=_conv_init,
+        conv_general_dilated=convolve,
+        name=name,
+    )
+
+
+def _norm(train: bool, dtype, name: str) -> nn.BatchNorm:
+    return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)

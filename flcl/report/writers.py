@@ -1,0 +1,165 @@
+"""Metrics of a run: one JSON line per record, and the same as TensorBoard events.
+
+`metrics.jsonl` is the truth. The event files are made from it again when a run is resumed, because
+a killed process loses the events that it had not flushed, and events cannot be taken back.
+"""
+
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+
+EVALUATION = "evaluation"
+"""Phase of the records that come after the training of a task; every other phase is training."""
+
+_FIELDS = ("task", "step", "phase", "time")
+
+
+class MetricWriter:
+    """Appends records to `workdir/metrics.jsonl` and `workdir/tensorboard/`.
+
+    workdir:     folder of the run.
+    enabled:     False (all processes but the first) = every call does nothing.
+    tensorboard: False = only JSON lines.
+
+    TensorBoard shows one curve per task (runs `task_01`, ...), over the steps of the task, and the
+    run `evaluation` over tasks. A last line torn by a kill is dropped; raises `ValueError` when any
+    other line is not JSON.
+    """
+
+    def __init__(self, workdir: str | Path, *, enabled: bool = True, tensorboard: bool = True):
+        self._path = Path(workdir) / "metrics.jsonl"
+        self._events = _Events(Path(workdir) / "tensorboard") if tensorboard else None
+        self._file = None
+        self._enabled = enabled
+        if enabled:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._open(read_metrics(self._path))
+
+    def write(self, *, task: int, step: int, phase: str, **scalars: float) -> None:
+        """One record, on disk when this returns.
+
+        task: number from 1. step: finished steps of the task. phase: "phase1", "phase2" or
+        `EVALUATION`. scalars: anything `float` takes; a value that is not finite is stored as null.
+        """
+        if not self._enabled:
+            return
+        if clash := set(scalars) & set(_FIELDS):
+            raise ValueError(f"metric name {sorted(clash)[0]!r} is taken: choose another name")
+        values = {name: _finite(value) for name, value in scalars.items()}
+        record = {"step": int(step), "task": int(task), "phase": phase, **values}
+        record["time"] = round(time.time(), 3)
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        self._file.flush()
+        if self._events:
+            self._events.add(record)
+
+    def rewind(self, task: int, step: int | None) -> None:
+        """Forgets what a resumed run will record again, so that no step appears twice.
+
+        Kept are the records of earlier tasks and those of the training of `task` up to `step`
+        finished steps; None = all of its training, when only its evaluation is repeated.
+        """
+        if not self._enabled:
+            return
+        records = read_metrics(self._path)
+        kept = [record for record in records if _is_before(record, task, step)]
+        if len(kept) < len(records):
+            self.close()
+            self._open(kept)
+
+    def close(self) -> None:
+        """Flushes and closes the files; the writer may not be used afterwards."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        if self._events:
+            self._events.close()
+
+    def __enter__(self) -> "MetricWriter":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _open(self, records: list[dict]) -> None:
+        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        if not self._path.exists() or self._path.read_text() != text:
+            temporary = self._path.with_name(".metrics.jsonl.tmp")
+            temporary.write_text(text)
+            temporary.replace(self._path)
+        self._file = self._path.open("a")
+        if self._events:
+            self._events.begin(records)
+
+
+def read_metrics(path: str | Path) -> list[dict]:
+    """Records of a `metrics.jsonl`, oldest first; empty when there is no such file.
+
+    A last line without an end is dropped. Raises `ValueError` with the number of any other bad line.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    lines = path.read_text(errors="replace").split("\n")
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            raise ValueError(f"{path} line {number} is not JSON: delete that line") from None
+    return records
+
+
+class _Events:
+    """TensorBoard event files, one folder per task, made when the first record comes."""
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._writers: dict[str, object] = {}
+        self._old: list[dict] = []
+
+    def begin(self, records: list[dict]) -> None:
+        """Starts anew from `records`."""
+        self._old = records
+        self._fresh = True
+
+    def add(self, record: dict) -> None:
+        if self._fresh:
+            self._fresh = False
+            shutil.rmtree(self._folder, ignore_errors=True)
+            for old in self._old:
+                self._write(old)
+            self._old = []
+        self._write(record)
+
+    def _write(self, record: dict) -> None:
+        evaluated = record["phase"] == EVALUATION
+        run = EVALUATION if evaluated else f"task_{record['task']:02d}"
+        step = record["task"] if evaluated else record["step"]
+        if run not in self._writers:
+            from tensorboardX import SummaryWriter  # here, because the import takes long
+
+            self._writers[run] = SummaryWriter(os.fspath(self._folder / run))
+        prefix = EVALUATION if evaluated else "train"
+        for name, value in record.items():
+            if name not in _FIELDS and value is not None:
+                self._writers[run].add_scalar(f"{prefix}/{name}", value, step, record["time"])
+
+    def close(self) -> None:
+        for writer in self._writers.values():
+            writer.close()
+        self._writers = {}
+
+
+def _is_before(record: dict, task: int, step: int | None) -> bool:
+    if record["task"] != task:
+        return record["task"] < task
+    return record["phase"] != EVALUATION and (step is None or record["step"] <= step)
+
+
+def _finite(value) -> float | None:
+    value = float(value)
+    return value if math.isfinite(value) else None

@@ -1,0 +1,11 @@
+"""All randomness: a key is a function of (seed, stream name, task), then folded with the step."""
+
+import zlib
+
+import jax
+
+
+def stream_key(seed: int, name: str, task: int = 0) -> jax.Array:
+    """Key of a named stream; adding a stream never shifts another one."""
+    key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+    return jax.random.fold_in(key, task)

@@ -1,0 +1,165 @@
+"""Checkpoints of a run; the only importer of Orbax.
+
+    checkpoints/tasks/<t>     what task t added to the memory (the trunk is part of task 1), once and for all
+    checkpoints/running/<k>   the training state inside a task, `k` counting steps over all tasks
+    checkpoints/judge/0       the judge trained on real images
+
+A save writes into a temporary folder and renames it, so a kill at any moment leaves the previous save whole.
+Each save carries a digest of its arrays, so that damage is found where it is and not in a result.
+"""
+
+import contextlib
+import hashlib
+import logging
+from pathlib import Path
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+
+
+class DamagedError(ValueError):
+    """A checkpoint that is missing or cannot be read back as it was written."""
+
+
+def digest(tree) -> str:
+    """SHA-256 over names, shapes, types and bytes of a tree of arrays."""
+    total = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        value = np.asarray(leaf)
+        header = f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}"
+        total.update(header.encode())
+        total.update(np.ascontiguousarray(value).tobytes())
+    return total.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoint folder of one run. Use as a context manager: leaving waits for saves."""
+
+    def __init__(self, folder: Path, read_only: bool = False):
+        self.folder = Path(folder).absolute()
+        self._read_only = read_only
+        self._managers: dict[str, ocp.CheckpointManager] = {}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        for manager in self._managers.values():
+            manager.close()
+
+    def save_task(self, task: int, added) -> None:
+        """Stores what a task added; returns when it is on disk."""
+        self._save("tasks", task, added, {"digest": digest(added)})
+        self._manager("tasks").wait_until_finished()
+
+    def tasks(self) -> list[int]:
+        """Numbers of the stored tasks, ascending. Raises `DamagedError` when one is missing in between."""
+        found = sorted(self._manager("tasks").all_steps())
+        for expected, task in enumerate(found, start=1):
+            if task != expected:
+                raise DamagedError(
+                    f"checkpoint {self.folder / 'tasks' / str(expected)} is missing; "
+                    f"{self._advice(expected)}"
+                )
+        return found
+
+    def restore_task(self, task: int, target):
+        """What `task` added. `target` gives shapes, types and shardings.
+
+        Raises `DamagedError`, naming the folder and the last good task.
+        """
+        try:
+            return self._restore("tasks", task, target)
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {self._advice(task)}") from error
+
+    def save_running(self, position: int, state, meta: dict) -> None:
+        """Stores the state inside a task, in the background; keeps the two newest."""
+        self._save("running", position, state, {**meta, "digest": digest(state)})
+
+    def running(self) -> tuple[int, dict] | None:
+        """Position and meta of the newest readable state inside a task, or None."""
+        for position in sorted(self._manager("running").all_steps(), reverse=True):
+            with contextlib.suppress(DamagedError):
+                return position, self._meta("running", position)
+        return None
+
+    def restore_running(self, position: int, target):
+        """The training state at `position`; raises `DamagedError`."""
+        return self._restore("running", position, target)
+
+    def drop_running(self, position: int | None = None) -> None:
+        """Deletes the states inside a task: all, or the one at `position`."""
+        manager = self._manager("running")
+        manager.wait_until_finished()
+        for step in manager.all_steps() if position is None else [position]:
+            manager.delete(step)
+
+    def save_judge(self, variables) -> None:
+        """Stores the judge trained on real images."""
+        self._save("judge", 0, variables, {"digest": digest(variables)})
+        self._manager("judge").wait_until_finished()
+
+    def restore_judge(self, target):
+        """The judge trained on real images, or None when there is none to read."""
+        if not self._manager("judge").all_steps():
+            return None
+        with contextlib.suppress(DamagedError):
+            return self._restore("judge", 0, target)
+        self._manager("judge").delete(0)
+        return None
+
+    def bytes_of_task(self, task: int) -> int:
+        """Size of a stored task on disk."""
+        folder = self.folder / "tasks" / str(task)
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+    def _manager(self, item: str) -> ocp.CheckpointManager:
+        if item not in self._managers:
+            options = ocp.CheckpointManagerOptions(
+                max_to_keep=2 if item == "running" else None,
+                enable_async_checkpointing=item == "running",
+                cleanup_tmp_directories=not self._read_only,
+                create=not self._read_only,
+                read_only=self._read_only,
+            )
+            self._managers[item] = ocp.CheckpointManager(self.folder / item, options=options)
+        return self._managers[item]
+
+    def _save(self, item: str, step: int, tree, meta: dict) -> None:
+        arrays = ocp.args.StandardSave(tree)
+        args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
+        self._manager(item).save(step, args=args, force=True)
+
+    def _meta(self, item: str, step: int) -> dict:
+        args = ocp.args.Composite(meta=ocp.args.JsonRestore())
+        return self._reading(item, step, lambda m: m.restore(step, args=args))["meta"]
+
+    def _restore(self, item: str, step: int, target):
+        meta = self._meta(item, step)
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
+        tree = self._reading(item, step, lambda m: m.restore(step, args=args))["state"]
+        if digest(tree) != meta["digest"]:
+            raise DamagedError(f"checkpoint {self.folder / item / str(step)} changed on disk")
+        return tree
+
+    def _reading(self, item: str, step: int, read):
+        try:
+            return read(self._manager(item))
+        except Exception as error:  # Orbax and its storage raise many kinds for a torn file
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
+            path = self.folder / item / str(step)
+            raise DamagedError(
+                f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})"
+            ) from error
+
+    def _advice(self, task: int) -> str:
+        if task == 1:
+            return f"no earlier one is good: delete {self.folder} to start again"
+        return (
+            f"the last good one is {self.folder / 'tasks' / str(task - 1)}: delete the later ones "
+            "to continue from there"
+        )

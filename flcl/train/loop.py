@@ -1,0 +1,75 @@
+"""The inner loop: the steps of one task, from wherever they were left."""
+
+from collections.abc import Callable, Iterable
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from flcl.train import mesh as meshes
+from flcl.train.state import TrainState
+
+Save = Callable[[int, TrainState], None]
+Record = Callable[[int, dict], None]  # (step, mean metrics since the last record)
+
+
+def train_task(
+    step_fn,
+    state: TrainState,
+    frozen,
+    batches: Iterable[dict],
+    *,
+    key: jax.Array,
+    mesh: Mesh,
+    log_every: int,
+    save_every: int,
+    steps: int,
+    save: Save,
+    record: Record,
+    advance: Callable[[int], None],
+    name: str,
+) -> TrainState:
+    """Trains until `steps` are done.
+
+    Metrics stay on the device until their record is due, so that the host never waits for a step. A
+    state is saved only after every loss before it was seen to be finite.
+
+    Args:
+      batches: host batches for steps `state.step`, `state.step + 1`, ...
+      save: called with the number of finished steps and the state, every `save_every` steps.
+      record: called with the number of finished steps and their mean metrics.
+      advance: called after each step with the number of finished steps.
+      name: of the task and phase, for errors.
+
+    Raises:
+      FloatingPointError: with the step and the keys to look at, when a loss is not finite.
+    """
+    pending: list[dict] = []
+    done = int(state.step)
+    for batch in batches:
+        state, metrics = step_fn(state, frozen, meshes.place_batch(batch, mesh), key)
+        pending.append(metrics)
+        done += 1
+        advance(done)
+        saving = done % save_every == 0 and done < steps
+        if saving or done % log_every == 0 or done == steps:
+            record(done, _drain(pending, done, name))
+        if saving:
+            save(done, state)
+    return state
+
+
+def _drain(pending: list[dict], done: int, name: str) -> dict:
+    """Means of the pending metrics, which are emptied; raises at the first loss that is not finite."""
+    values = jax.device_get(pending)
+    losses = np.asarray([entry["loss"] for entry in values])
+    first = done - len(losses) + 1
+    pending.clear()
+    if not np.isfinite(losses).all():
+        bad = int(np.flatnonzero(~np.isfinite(losses))[0])
+        phase = name.split()[-1]
+        raise FloatingPointError(
+            f"loss is {losses[bad]} at step {first + bad} of {name}: lower {phase}.learning_rate or "
+            f"adapter.learning_rate, or raise {phase}.warmup_steps"
+        )
+    return {key: float(np.mean([entry[key] for entry in values])) for key in values[0]}

@@ -1,0 +1,89 @@
+"""The only maker of meshes and shardings: a `data` x `fsdp` mesh with automatic partitioning."""
+
+import re
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+BATCH = PartitionSpec(("data", "fsdp"))
+
+# First match wins and a parameter without a match is an error. `output` shards the last axis (output
+# channels) over `fsdp`: never a spatial or a contracted one, which costs all-to-all exchanges.
+RULES: tuple[tuple[str, str], ...] = (
+    (r".*/(kernel|embedding)$", "output"),
+    (r".*/(bias|scale|a|b|alpha|omega)$", "replicate"),
+    (r"^(labels|step|count|.*/count)$", "replicate"),
+)
+
+
+def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
+    """Mesh of all devices, `fsdp` of which share parameters.
+
+    Raises `ValueError` when the devices do not divide. Axis types are Auto: with Explicit axes a
+    sharded contraction such as FSDP's is refused by the tracer.
+    """
+    devices = np.asarray(jax.devices() if devices is None else devices)
+    if fsdp < 1 or devices.size % fsdp:
+        raise ValueError(
+            f"runtime.fsdp={fsdp}: must divide the {devices.size} devices of this machine"
+        )
+    return Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
+
+
+def check_batch(name: str, batch: int, groups: int, mesh: Mesh) -> None:
+    """Raises `ValueError` unless a global batch splits evenly over groups and devices."""
+    if batch % (groups * mesh.size):
+        raise ValueError(
+            f"{name}.batch_size={batch}: must be a multiple of {groups * mesh.size} "
+            f"({groups} class groups x {mesh.size} devices)"
+        )
+
+
+def check_divides(name: str, size: int, mesh: Mesh) -> None:
+    """Raises `ValueError` unless `size` images split evenly over the devices."""
+    if size % mesh.size:
+        raise ValueError(f"{name}={size}: must be a multiple of the {mesh.size} devices")
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Leading axis over every device."""
+    return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The same values on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def place_batch(batch: dict, mesh: Mesh) -> dict:
+    """Global arrays from this process's part of a batch: images sharded, labels replicated."""
+    spread, same = batch_sharding(mesh), replicated(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(spread if name == "images" else same, value)
+        for name, value in batch.items()
+    }
+
+
+def tree_sharding(tree, mesh: Mesh):
+    """A sharding for every array of a tree of (abstract) parameters, by `RULES`."""
+
+    def one(path, leaf):
+        name = "/".join(_part(entry) for entry in path)
+        for pattern, rule in RULES:
+            if re.match(pattern, name):
+                return NamedSharding(mesh, _spec(rule, leaf.shape, mesh))
+        raise ValueError(f"no sharding rule covers parameter {name!r}")
+
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _part(entry) -> str:
+    return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))
+
+
+def _spec(rule: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
+    shards = mesh.shape["fsdp"]
+    if rule == "replicate" or shards == 1 or not shape or shape[-1] % shards:
+        return PartitionSpec()
+    return PartitionSpec(*[None] * (len(shape) - 1), "fsdp")

@@ -1,0 +1,69 @@
+"""Everything a run needs before its first step, checked before anything is written."""
+
+import dataclasses
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from jax.sharding import Mesh
+
+from flcl import settings
+from flcl.data.loader import Pool
+from flcl.data.sources import Source, load_source
+from flcl.data.stream import Task, TaskStream, make_stream
+from flcl.methods.base import Generator
+from flcl.train import mesh as meshes
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A checked run: settings, data, task stream, method and mesh."""
+
+    run: settings.GeneratorRun
+    source: Source
+    stream: TaskStream
+    method: Generator
+    mesh: Mesh
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        data = self.run.data
+        return (data.image_size, data.image_size, data.channels)
+
+    def pools(self, task: Task) -> dict[int, Pool]:
+        """The real training images of a task's classes."""
+        split = self.source.train
+        indices = self.stream.indices(split, task.labels)
+        return {label: Pool(split.images, chosen) for label, chosen in indices.items()}
+
+    def class_names(self) -> list[str]:
+        """Names by label, i.e. in class order."""
+        return [self.source.class_names[i] for i in self.stream.class_order]
+
+
+Build = Callable[[settings.GeneratorRun, TaskStream], Generator]
+
+
+def prepare(run: settings.GeneratorRun, build: Build) -> Setup:
+    """Loads the data and builds method and mesh.
+
+    Raises `ValueError` in one line for everything that would fail later: unreadable data, a class order
+    that is none, a batch that does not split, layers or classes that do not exist.
+    """
+    mesh = meshes.make_mesh(run.runtime.fsdp)
+    for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
+        meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
+    meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
+    source = load_source(run.data)
+    stream = make_stream(run.stream, source)
+    return Setup(run, source, stream, build(run, stream), mesh)
+
+
+def use_compile_cache(runtime: settings.Runtime) -> None:
+    """Keeps compiled programs on disk, so that a second run starts at once."""
+    if runtime.compile_cache == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(folder))

@@ -1,0 +1,31 @@
+"""What changes while one task trains."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+
+@flax.struct.dataclass
+class TrainState:
+    """State of one task.
+
+    Attributes:
+      step: optimiser steps done in this task, int32.
+      trainable: the only tree that is differentiated.
+      ema: exponential moving average of `trainable`; what is kept when the task ends.
+      opt_state: of the optimiser; starts afresh with every task.
+    """
+
+    step: jax.Array
+    trainable: Any
+    ema: Any
+    opt_state: Any
+
+
+def create(trainable, optimizer: optax.GradientTransformation) -> TrainState:
+    """State at the first step of a task."""
+    ema = jax.tree.map(jnp.copy, trainable)  # a buffer of its own: the state is donated
+    return TrainState(jnp.zeros((), jnp.int32), trainable, ema, optimizer.init(trainable))

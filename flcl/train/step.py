@@ -1,0 +1,56 @@
+"""One pure train step, compiled once per phase."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from flcl.train import mesh as meshes
+from flcl.train.state import TrainState
+
+Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key) -> scalar
+
+
+def train_step(
+    loss: Loss, optimizer: optax.GradientTransformation, ema_decay: float
+) -> Callable[..., tuple[TrainState, dict]]:
+    """The step `(state, frozen, batch, key) -> (state, metrics)`.
+
+    The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`, so that short tasks are
+    not averaged with their start (ours).
+    """
+
+    def step(state: TrainState, frozen, batch, key):
+        key = jax.random.fold_in(key, state.step)
+        value, grads = jax.value_and_grad(loss)(state.trainable, frozen, batch, key)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        trainable = optax.apply_updates(state.trainable, updates)
+        decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
+        ema = optax.incremental_update(trainable, state.ema, 1.0 - decay)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+        return TrainState(state.step + 1, trainable, ema, opt_state), metrics
+
+    return step
+
+
+def compile_step(step, state: TrainState, frozen, mesh: Mesh):
+    """`jax.jit` of a step with explicit shardings and a donated state.
+
+    `state` and `frozen` may be abstract. Images of a batch are sharded over all devices; parameters and
+    optimiser state follow `mesh.RULES`.
+    """
+    same = meshes.replicated(mesh)
+    state_sharding = meshes.tree_sharding(state, mesh)
+    return jax.jit(
+        step,
+        in_shardings=(
+            state_sharding,
+            meshes.tree_sharding(frozen, mesh),
+            {"images": meshes.batch_sharding(mesh), "labels": same},
+            same,
+        ),
+        out_shardings=(state_sharding, same),
+        donate_argnums=0,
+    )

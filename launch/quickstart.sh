@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# From nothing to a result: environment, then FunLoRA on the embedded digits, on the CPU.
+#
+#   bash launch/quickstart.sh
+#
+# Needs python3 >= 3.11 (or FLCL_PYTHON=/path/to/python). A second call uses the same environment and
+# goes on where a stopped run was.
+set -euo pipefail
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+
+ensure_environment
+cd "$ROOT"
+run=runs/quickstart/funlora
+"$VENV_PYTHON" launch/train.py --config=configs/funlora_digits.py --workdir="$run"
+
+cat <<TEXT
+
+Sample grids, one per task: $ROOT/$run/samples/
+What to try next, from $ROOT:
+  draw classes     .venv/bin/python launch/sample.py --workdir=$run --classes=3,8 --out=grid.png
+  upper bound      .venv/bin/python launch/train.py --config=configs/funlora_digits.py:baseline=joint --workdir=runs/quickstart/joint
+  change a key     .venv/bin/python launch/train.py --config=configs/funlora_digits.py --workdir=runs/seed1 --config.seed=1
+  list every key   .venv/bin/python launch/train.py --config=configs/funlora_digits.py --help
+TEXT

@@ -1,0 +1,86 @@
+"""Draws images of learned classes from a run, as a picture or as arrays.
+
+Usage:
+  python launch/sample.py --workdir=DIR --out=FILE.png|FILE.npz [flags]
+
+Examples:
+  python launch/sample.py --workdir=runs/digits --classes=3,5 --out=grid.png
+  python launch/sample.py --workdir=runs/digits --per_class=500 --out=samples.npz
+  python launch/sample.py --workdir=runs/digits --task=2 --seed=7 --solver=dopri5 --out=then.png
+
+An image depends only on the seed, its class and its index. The npz file holds images uint8
+[classes, per_class, height, width, channels], classes, names, and how they were drawn.
+"""
+
+import os
+import sys
+
+# The checkout in place of this folder, whose inspect.py would hide Python's own.
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+
+import numpy as np
+from absl import flags
+
+import flcl
+from flcl import cli
+
+
+def define(values: flags.FlagValues) -> None:
+    """The flags of this program."""
+
+    def add(define_kind, name: str, default, text: str) -> None:
+        define_kind(name, default, text, flag_values=values)
+
+    add(flags.DEFINE_string, "workdir", None, "folder of a run")
+    add(flags.DEFINE_string, "out", None, "file to write: .png or .npz")
+    add(flags.DEFINE_boolean, "overwrite", False, "replace an existing file")
+    add(
+        flags.DEFINE_list,
+        "classes",
+        [],
+        "ids or names, such as 3,5 or cat,dog; default: all learned",
+    )
+    add(flags.DEFINE_integer, "per_class", 16, "images of each class")
+    add(flags.DEFINE_integer, "num_steps", None, "steps of the solver; default: the config's")
+    add(flags.DEFINE_string, "solver", None, "euler|midpoint|heun|dopri5; default: the config's")
+    add(flags.DEFINE_integer, "seed", 0, "of the noise")
+    add(flags.DEFINE_integer, "task", None, "as the run was after this task; default: its last")
+
+
+def main(arguments: cli.Arguments) -> None:
+    """Samples, then writes the file."""
+    given = arguments.flags
+    workdir = cli.require(given.workdir, "workdir", "runs/NAME")
+    out = cli.new_file(cli.require(given.out, "out", "grid.png"), given.overwrite, (".png", ".npz"))
+    run = flcl.open_run(workdir)
+    samples = run.sample(
+        given.classes or None,
+        per_class=given.per_class,
+        num_steps=given.num_steps,
+        solver=given.solver,
+        seed=given.seed,
+        task=given.task,
+    )
+    if out.suffix == ".png":
+        from flcl.report import plots  # late: it loads matplotlib
+
+        plots.plot_samples(samples.images, samples.names, out)
+    else:
+        used = run.settings.sample
+        np.savez_compressed(
+            out,
+            images=samples.images,
+            classes=np.asarray(samples.classes),
+            names=np.asarray(samples.names),
+            solver=given.solver or used.solver,
+            num_steps=given.num_steps or used.num_steps,
+            seed=given.seed,
+            function_evaluations=samples.function_evaluations,
+        )
+    classes, per_class = samples.images.shape[:2]
+    calls = samples.function_evaluations
+    print(f"{out}: {classes} classes x {per_class} images, {calls} function evaluations each")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(main, doc=__doc__, define=define))

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Runs all tests in the environment of the quickstart, with the test extra added.
+#
+#   bash launch/test.sh [pytest arguments]
+set -euo pipefail
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+
+ensure_environment test
+cd "$ROOT"
+exec "$VENV_PYTHON" -m pytest "$@"

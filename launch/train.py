@@ -1,0 +1,39 @@
+"""Trains a continual run, or continues one: the same command goes on where it was stopped.
+
+Usage:
+  python launch/train.py --config=FILE[:ARG] --workdir=DIR [--config.key=value ...]
+
+Examples:
+  python launch/train.py --config=configs/funlora_digits.py --workdir=runs/digits
+  python launch/train.py --config=configs/funlora_digits.py:baseline=joint --workdir=runs/joint
+  python launch/train.py --config=configs/funlora_digits.py --workdir=runs/w --config.model.width=64
+  python launch/train.py --config=configs/funlora_digits.py --help     (lists every key)
+
+The workdir then holds config.json, metrics.jsonl, results.json, samples/ and checkpoints/.
+"""
+
+import os
+import sys
+
+# The checkout in place of this folder, whose inspect.py would hide Python's own.
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+
+from absl import flags
+
+import flcl
+from flcl import cli
+
+
+def define(values: flags.FlagValues) -> None:
+    """The flags of this program."""
+    flags.DEFINE_string("workdir", None, "folder of the run; made when missing", flag_values=values)
+
+
+def main(arguments: cli.Arguments) -> None:
+    """Runs the whole task sequence and prints its tables."""
+    workdir = cli.require(arguments.flags.workdir, "workdir", "runs/NAME")
+    flcl.run(arguments.run, workdir)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(main, doc=__doc__, define=define, config=True))

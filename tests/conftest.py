@@ -1,0 +1,69 @@
+"""What every test runs on: eight fake CPU devices, strict shapes, a cache of compiled programs."""
+
+import hashlib
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+DEVICES = 8
+
+
+def _cache_folder() -> Path:
+    """Where programs compiled by tests are kept: apart for each processor, Python and JAX."""
+    from importlib.metadata import version
+
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else [platform.processor()]
+    # A program compiled for instructions that another machine lacks would crash there.
+    chip = sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))})
+    identity = "\n".join([*chip, sys.version, version("jaxlib")])
+    digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
+    return ROOT / ".pytest_cache" / f"jax-{digest}"
+
+
+# Before the first import of JAX, and inherited by every program that a test starts.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+os.environ.setdefault("MPLBACKEND", "agg")
+os.environ.setdefault("COLUMNS", "120")
+
+import jax  # noqa: E402
+
+if os.environ["JAX_PLATFORMS"] == "cpu":
+    jax.config.update("jax_num_cpu_devices", DEVICES)
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture
+def launch():
+    """Runs `launch/NAME.py` as a user does: `launch("train", "--workdir=...", code=0)`.
+
+    Returns the finished process with its text output; fails when the exit code is not `code`.
+    """
+
+    def run(name: str, *words, code: int = 0, cwd=ROOT, env=None) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, ROOT / "launch" / f"{name}.py", *map(str, words)],
+            cwd=cwd,
+            env={**os.environ, **(env or {})},
+            capture_output=True,
+            text=True,
+            timeout=600,
+        )
+        assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
+        return done
+
+    return run

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flcl.evaluate import recipe
+
+
+def test_learning_rate_is_a_cosine_in_traced_steps():
+    rate = jax.jit(lambda step, total: recipe.learning_rate(0.1, step, total))
+    got = [float(rate(step, 8)) for step in range(9)]
+    wanted = [0.1 * np.cos(np.pi * step / 16) ** 2 for step in range(9)]
+    np.testing.assert_allclose(got, wanted, rtol=1e-5, atol=1e-8)
+    assert rate._cache_size() == 1
+
+
+def test_optimizer_is_plain_sgd_with_momentum_and_decay_on_kernels():
+    params = {"layer": {"kernel": jnp.array([2.0, -4.0]), "bias": jnp.array([2.0])}}
+    grads = {"layer": {"kernel": jnp.array([1.0, 1.0]), "bias": jnp.array([1.0])}}
+    optimizer = recipe.optimizer(0.5)
+    first, state = optimizer.update(grads, optimizer.init(params), params)
+    np.testing.assert_allclose(first["layer"]["kernel"], [1 + 0.5 * 2, 1 - 0.5 * 4])
+    np.testing.assert_allclose(first["layer"]["bias"], [1])
+    second, _ = optimizer.update(grads, state, params)
+    np.testing.assert_allclose(second["layer"]["kernel"], [1.9 * 2, 1.9 * -1], rtol=1e-6)
+    np.testing.assert_allclose(second["layer"]["bias"], [1.9], rtol=1e-6)
+
+
+def test_augment_makes_crops_and_flips_and_nothing_else():
+    image = np.random.default_rng(0).integers(1, 256, (5, 4, 2), dtype=np.uint8)
+    padded = np.pad(image, ((2, 2), (2, 2), (0, 0)))
+    crops = [padded[y : y + 5, x : x + 4] for y in range(5) for x in range(5)]
+    possible = {crop.tobytes() for crop in crops} | {crop[:, ::-1].tobytes() for crop in crops}
+    assert len(possible) == 50
+    images = jnp.tile(jnp.asarray(image)[None], (800, 1, 1, 1))
+    got = np.asarray(recipe.augment(jax.random.key(0), images, crop=2, flip=True))
+    assert got.dtype == np.uint8
+    assert {one.tobytes() for one in got} == possible
+
+
+def test_augment_switches():
+    images = np.random.default_rng(0).integers(0, 256, (64, 3, 3, 1), dtype=np.uint8)
+    key = jax.random.key(1)
+    off = recipe.augment(key, jnp.asarray(images), crop=0, flip=False)
+    np.testing.assert_array_equal(off, images)
+    flipped = np.asarray(recipe.augment(key, jnp.asarray(images), crop=0, flip=True))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    same = (flipped == images).all((1, 2, 3))
+    assert (mirrored | same).all() and mirrored.any() and same.any()
+
+
+def test_scaling_covers_minus_one_to_one():
+    got = recipe.to_float(jnp.array([0, 255], jnp.uint8))
+    assert got.dtype == jnp.float32
+    np.testing.assert_allclose(got, [-1, 1], atol=1e-7)
+
+
+def test_masked_loss_is_the_loss_of_the_seen_classes_alone():
+    rng = np.random.default_rng(0)
+    logits = jnp.asarray(rng.normal(size=(6, 5)), jnp.float32)
+    seen = np.array([True, False, True, True, False])
+    labels = np.array([0, 2, 3, 3, 2, 0])
+    kept = np.asarray(logits, np.float64)[:, seen]
+    position = np.cumsum(seen)[labels] - 1
+    chances = np.exp(kept) / np.exp(kept).sum(1, keepdims=True)
+    wanted = -np.log(chances[np.arange(6), position]).mean()
+    loss, grad = jax.value_and_grad(recipe.masked_loss)(logits, labels, seen)
+    assert loss == pytest.approx(wanted, rel=1e-5)
+    assert np.isfinite(grad).all() and (np.asarray(grad)[:, ~seen] == 0).all()
+    assert (np.asarray(grad)[:, seen] != 0).all()
+
+
+@pytest.mark.parametrize(("count", "size"), [(10, 4), (3, 8), (8, 8), (1, 5)])
+def test_order_uses_every_image_before_any_returns(count, size):
+    order = recipe.Order(0, "a", count, size)
+    stream = np.concatenate([order.batch(step) for step in range(3 * count)])
+    epochs = stream[: len(stream) // count * count].reshape(-1, count)
+    np.testing.assert_array_equal(
+        np.sort(epochs, axis=1), np.tile(np.arange(count), (len(epochs), 1))
+    )
+    if count > 2:
+        assert len({tuple(epoch) for epoch in epochs}) > 1
+
+
+def test_order_is_a_pure_function_of_seed_name_and_step():
+    batch = recipe.Order(1, "a", 100, 16).batch(9)
+    warmed = recipe.Order(1, "a", 100, 16)
+    for step in (40, 0, 3):
+        warmed.batch(step)
+    np.testing.assert_array_equal(warmed.batch(9), batch)
+    for seed, name in ((2, "a"), (1, "b")):
+        assert (recipe.Order(seed, name, 100, 16).batch(9) != batch).any()
+
+
+def test_stream_keys_differ_by_seed_and_name():
+    keys = [recipe.stream_key(s, n) for s in (0, 1) for n in ("a", "b")]
+    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == 4

@@ -1,0 +1,133 @@
+"""The U-Net's exact counts (papers.md 1.3 and 8), and what the class can and cannot reach."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flcl import settings
+from flcl.adapters import functional
+from flcl.adapters.functions import FAMILIES
+from flcl.models.convolutions import abstract_parameters, convolutions
+from flcl.models.unet import UNet, time_embedding
+
+CIFAR = UNet(settings.UNet(), 3)
+IMAGENET = UNet(settings.UNet(multipliers=(1, 2, 3, 4), attention=(32, 16, 8)), 3)
+TINY = settings.UNet(width=8, multipliers=(1, 2), blocks=1, attention=(4,), head_channels=8)
+
+
+def count(tree):
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
+
+
+def channels(convs):
+    return sum(conv.shape[2] + conv.shape[3] for conv in convs)
+
+
+def test_cifar_counts():
+    convs = convolutions(CIFAR, 32)
+    assert len(convs) == 65
+    assert count(abstract_parameters(CIFAR, 32)) == 35_746_307
+    assert channels(convs) == 34_054
+    assert channels(convs[40:55]) == 9_728
+
+
+def test_imagenet_counts():
+    convs = convolutions(IMAGENET, 64)
+    assert len(convs) == 67
+    assert count(abstract_parameters(IMAGENET, 64)) == 89_535_619
+    assert channels(convs) == 50_694
+
+
+def test_convolutions_are_numbered_as_in_the_paper():
+    names = {conv.index: conv.name for conv in convolutions(CIFAR, 32)}
+    assert names[0] == "input" and names[64] == "output"
+    assert names[5] == "encoder_0_down" and names[8] == "encoder_1_0/skip"
+    assert names[34] == "decoder_3_up" and names[44] == "decoder_2_up"
+    assert names[40] == "decoder_2_1/skip" and names[54] == "decoder_1_up"
+
+
+@pytest.mark.parametrize(("window", "expected"), [((0, 65), 35_354), ((40, 55), 10_028)])
+def test_parameters_per_class(window, expected):
+    layers = {c.name: c.shape[2:] for c in convolutions(CIFAR, 32)[slice(*window)]}
+    rows = jax.eval_shape(
+        lambda key: functional.init_rows(key, layers, "cosine_learnable", [0], 10, 0.3),
+        jax.random.key(0),
+    )
+    assert count(rows) == expected
+
+
+@pytest.mark.parametrize("size", [8, 12, 16])
+def test_shapes(size):
+    model = UNet(TINY, 1)
+    variables = {"params": abstract_parameters(model, size)}
+    out = jax.eval_shape(model.apply, variables, jnp.zeros((3, size, size, 1)), jnp.zeros(3))
+    assert out.shape == (3, size, size, 1) and out.dtype == jnp.float32
+
+
+def test_a_size_that_does_not_halve_is_named():
+    with pytest.raises(ValueError, match="data.image_size=9: 2 U-Net levels need a multiple of 2"):
+        abstract_parameters(UNet(TINY, 1), 9)
+
+
+def test_time_embedding_against_its_formula():
+    got = time_embedding(jnp.asarray([0.0, 0.7]), 8)
+    frequencies = [10_000 ** (-i / 4) for i in range(4)]
+    want = [[f(t * w) for f in (math.cos, math.sin) for w in frequencies] for t in (0.0, 0.7)]
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+
+
+def filled(abstract, seed=0):
+    """Parameters without zeros, so that every part of the model matters."""
+    generator = np.random.default_rng(seed)
+    return jax.tree.map(lambda v: jnp.asarray(generator.normal(0, 0.2, v.shape), v.dtype), abstract)
+
+
+def moved(rows, seed):
+    """Factors some way from their start."""
+    return jax.tree.map(lambda v, n: v + 0.3 * n, rows, filled(rows, seed))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_merged_kernels_equal_the_modulated_forward(family):
+    model = UNet(TINY, 1)
+    params = filled(abstract_parameters(model, 8))
+    layers = {c.name: c.shape[2:] for c in convolutions(model, 8)}
+    rows = moved(functional.init_rows(jax.random.key(1), layers, family, [0, 1], 10, 0.3), 2)
+    x = jax.random.normal(
+        jax.random.key(3), (4, 8, 8, 1)
+    )  # images 0, 2 of class 0; 1, 3 of class 1
+    t = jnp.asarray([0.1, 0.4, 0.6, 0.9])
+
+    @jax.jit
+    def modulated(rows):
+        modulation = functional.modulation_collection(rows, family)
+        return model.apply({"params": params, "modulation": modulation}, x, t)
+
+    @jax.jit
+    def merged(factors, x, t):
+        return model.apply({"params": functional.merge(params, factors, family)}, x, t)
+
+    mixed = modulated(rows)
+    for g in range(2):
+        alone = merged(jax.tree.map(lambda v, g=g: v[g], rows), x[g::2], t[g::2])
+        np.testing.assert_allclose(mixed[g::2], alone, rtol=2e-4, atol=2e-4)
+
+
+def test_a_class_gets_no_gradient_from_images_of_another():
+    model = UNet(TINY, 1)
+    params = filled(abstract_parameters(model, 8))
+    layers = {c.name: c.shape[2:] for c in convolutions(model, 8)}
+    rows = functional.init_rows(jax.random.key(1), layers, "cosine_learnable", [0, 1], 10, 0.3)
+    x = jax.random.normal(jax.random.key(3), (4, 8, 8, 1))
+
+    def loss_of_class_0(rows):
+        modulation = functional.modulation_collection(rows, "cosine_learnable")
+        out = model.apply({"params": params, "modulation": modulation}, x, jnp.full(4, 0.5))
+        return jnp.sum(out[0::2] ** 2)
+
+    for gradient in jax.tree.leaves(jax.jit(jax.grad(loss_of_class_0))(rows)):
+        assert np.abs(gradient[0]).max() > 0
+        assert not np.asarray(gradient[1]).any()

@@ -1,0 +1,364 @@
+"""The command line: every key can be overridden, and every mistake is one clear line."""
+
+import dataclasses
+import json
+import re
+import typing
+
+import pytest
+from absl import flags
+
+from flcl import cli, config, settings
+
+CONFIG = "configs/funlora_digits.py"
+
+# Values that fit the digits config where twice or half of the value would not.
+FITTING = {
+    "data.image_size": "16",
+    "model.multipliers": "1,2,2",
+    "model.attention": "4",
+    "model.head_channels": "16",
+    "adapter.layers": "0,3",
+}
+
+
+def define(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "where the run lies", flag_values=values)
+    flags.DEFINE_integer("count", 3, "how many", flag_values=values)
+
+
+def parse(*words, spec=CONFIG) -> settings.GeneratorRun:
+    return cli.parse(["program", f"--config={spec}", *words], define, config=True).run
+
+
+def call(*words, program=lambda arguments: None, config=True) -> int:
+    argv = ["program", *words]
+    return cli.main(program, doc="What it does.", define=define, config=config, argv=argv)
+
+
+@pytest.fixture(autouse=True)
+def _errors_in_one_line(monkeypatch, root):
+    monkeypatch.delenv("FLCL_TRACEBACK", raising=False)
+    monkeypatch.chdir(root)
+
+
+def _spec(method: str) -> str:
+    return CONFIG if method == "funlora" else f"{CONFIG}:baseline={method}"
+
+
+def _another(name: str, value, kind) -> str | None:
+    """Text of a value other than `value` that the key accepts; None when there is no other."""
+    if name in FITTING:
+        return FITTING[name]
+    if typing.get_origin(kind) is typing.Literal:
+        return next((str(each) for each in typing.get_args(kind) if each != value), None)
+    if kind is bool:
+        return str(not value).lower()
+    if kind is int:
+        return str(2 * value or 1)
+    if kind is float:
+        return str(value / 2 or 0.25)
+    assert kind is str, kind
+    return "seed:7, a=b"
+
+
+KEYS = [
+    (method, name)
+    for method, cls in settings.RUNS.items()
+    for name, _ in config.keys(cls)
+    if name != "method"
+]
+
+
+@pytest.mark.parametrize(("method", "name"), KEYS)
+def test_every_key_can_be_overridden(method, name):
+    before = parse(spec=_spec(method))
+    old = config.value(before, name)
+    kind = dict(config.keys(type(before)))[name].type
+    text = _another(name, old, kind)
+    if text is None:
+        assert len(typing.get_args(kind)) == 1
+        return
+    after = parse(f"--config.{name}={text}", spec=_spec(method))
+    new = config.value(after, name)
+    assert new != old
+    shown = ",".join(map(str, new)) if isinstance(new, tuple) else new
+    assert str(shown).lower() == text.lower()
+    changed = config.differing_keys(config.as_dict(before), config.as_dict(after))
+    assert len(changed) == 1, changed
+
+
+@pytest.mark.parametrize(
+    ("word", "name", "value"),
+    [
+        ("--config.model.multipliers=1,2", "model.multipliers", (1, 2)),
+        ("--config.model.multipliers=(1,2)", "model.multipliers", (1, 2)),
+        ("--config.model.multipliers=(1, 2)", "model.multipliers", (1, 2)),
+        ("--config.model.multipliers=[1,2,2]", "model.multipliers", (1, 2, 2)),
+        ("--config.model.multipliers=1,", "model.multipliers", (1,)),
+        ("--config.model.multipliers=3", "model.multipliers", (3,)),
+        ("--config.model.attention=()", "model.attention", ()),
+        ("--config.data.flip", "data.flip", True),
+        ("--config.data.flip=1", "data.flip", True),
+        ("--noconfig.judge.flip", "judge.flip", False),
+        ("--config.judge.flip=False", "judge.flip", False),
+        ("-config.seed=5", "seed", 5),
+        ("--config.phase1.learning_rate=1", "phase1.learning_rate", 1.0),
+        ("--config.phase1.learning_rate=3e-2", "phase1.learning_rate", 0.03),
+        ("--config.stream.tasks=4,2,2,2", "stream.tasks", "4,2,2,2"),
+        ("--config.stream.tasks=2", "stream.tasks", "2"),
+        ("--config.data.source=folder:/a b/c=d", "data.source", "folder:/a b/c=d"),
+        ("--config.runtime.compile_cache=", "runtime.compile_cache", ""),
+    ],
+)
+def test_ways_to_write_a_value(word, name, value):
+    found = config.value(parse(word), name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_value_as_its_own_word_and_overrides_before_the_config():
+    argv = ["program", "--config.seed", "4", "--config", CONFIG, "--count", "9"]
+    arguments = cli.parse(argv, define, config=True)
+    assert arguments.run.seed == 4
+    assert arguments.flags.count == 9
+
+
+def test_the_last_override_wins():
+    assert parse("--config.seed=1", "--config.seed=2").seed == 2
+
+
+def test_method_can_be_overridden_and_decides_which_keys_there_are():
+    run = parse("--config.replay.images_per_class=5", "--config.method=generative_replay")
+    assert type(run) is settings.ReplayRun
+    assert run.replay.images_per_class == 5
+    assert run.phase1.steps == parse().phase1.steps
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--config is missing, such as --config=configs/funlora_digits.py"),
+        (["--config=configs/funlora_digit.py"], "Did you mean 'configs/funlora_digits.py'?"),
+        (["--config=nowhere/x.py"], "--config: no file 'nowhere/x.py'."),
+        (["--config=configs"], "--config: no file 'configs'."),
+        (["--config"], "--config: no file ''."),
+        (["--config=LICENSE"], "--config: 'LICENSE' is not a Python file"),
+        (["--config=configs/common.py"], "'configs/common.py' does not define get_config(arg)"),
+        ([f"--config={CONFIG}", f"--config={CONFIG}"], "--config is given twice"),
+        ([f"--config={CONFIG}:smok"], "'smok': accepted, joined by commas, are smoke; baseline="),
+        ([f"--config={CONFIG}:family=cos"], "family=vanilla_add|vanilla_mult|shift|power|cosine|"),
+        ([f"--config={CONFIG}:smoke,smoke"], "config argument 'smoke' is given twice"),
+    ],
+)
+def test_mistakes_about_the_config_file(words, message, capsys):
+    _expect_one_line(words, message, capsys)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--config.model.multiplier=1", "Did you mean 'model.multipliers'?"),
+        ("--config.phase1=1", "'phase1' is a group of keys, such as 'phase1.steps'"),
+        ("--config.phase1.steps=many", "--config.phase1.steps=many: int is needed"),
+        ("--config.phase1.steps=2.5", "--config.phase1.steps=2.5: int is needed"),
+        ("--config.phase1.steps=0", "phase1.steps=0: must be at least 1"),
+        ("--config.phase1.steps", "Missing value for flag --config.phase1.steps"),
+        ("--config.data.flip=maybe", "--config.data.flip=maybe: bool is needed"),
+        ("--config.model.multipliers=1,a", "a tuple of int is needed, such as 1,2"),
+        ("--config.model.multipliers=1,2.5", "a tuple of int is needed, such as 1,2"),
+        ("--config.model.multipliers=", "a tuple of int is needed, such as 1,2"),
+        ("--config.sample.solver=heum", "accepted are euler, midpoint, heun, dopri5"),
+        ("--config.replay.images_per_class=3", "It belongs to method 'generative_replay'."),
+        ("--config.method=funlra", "method='funlra': accepted are funlora"),
+        ("--config.=1", "config key '' is read by no part"),
+        ("--workdr=x", "unknown flag --workdr. Did you mean 'workdir'? See --help"),
+        ("--confg.seed=1", "unknown flag --confg.seed"),
+        ("--count=x", "--count=x: "),
+        ("word", "unexpected argument 'word': write --name=value"),
+    ],
+)
+def test_mistakes_in_a_word(word, message, capsys):
+    _expect_one_line([f"--config={CONFIG}", word], message, capsys)
+
+
+def _expect_one_line(words, message, capsys):
+    def program(arguments):
+        raise AssertionError("must not be reached")
+
+    assert call(*words, program=program) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_config_file_without_an_argument(tmp_path):
+    path = tmp_path / "plain.py"
+    path.write_text(
+        "from flcl import config\n"
+        "def get_config():\n"
+        "    c = config.defaults('finetune')\n"
+        "    c.model.attention = ()\n"
+        "    return c\n"
+    )
+    assert parse(spec=str(path)).method == "finetune"
+    with pytest.raises(ValueError, match="takes no argument, 'smoke' was given"):
+        parse(spec=f"{path}:smoke")
+
+
+def test_new_key_in_a_config_file_is_refused(tmp_path):
+    path = tmp_path / "new.py"
+    path.write_text(
+        "from flcl import config\n"
+        "def get_config(arg):\n"
+        "    c = config.defaults('funlora')\n"
+        "    c.model.heads = 4\n"
+        "    return c\n"
+    )
+    with pytest.raises(ValueError, match=r"'model\.heads' is read by no part"):
+        parse(spec=str(path))
+
+
+def _raising(error):
+    def program(arguments):
+        raise error
+
+    return program
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ValueError("name=3: accepted are 1, 2"), 2, "error: name=3: accepted are 1, 2"),
+        (PermissionError(13, "Permission denied", "/x"), 2, "error: [Errno 13] Permission denied"),
+        (FloatingPointError("loss is nan at step 3"), 1, "error: loss is nan at step 3"),
+        (ValueError("first\nsecond"), 2, "error: first (FLCL_TRACEBACK=1 shows the rest)"),
+        (ValueError(), 2, "error: ValueError (FLCL_TRACEBACK=1 shows the rest)"),
+        (KeyboardInterrupt(), 130, "interrupted: run the same command to continue"),
+    ],
+)
+def test_what_a_program_raises(error, code, line, capsys):
+    assert call(f"--config={CONFIG}", program=_raising(error)) == code
+    err = capsys.readouterr().err.strip()
+    assert err.startswith(line)
+    assert "\n" not in err
+
+
+def test_a_defect_keeps_its_traceback():
+    with pytest.raises(KeyError):
+        call(f"--config={CONFIG}", program=_raising(KeyError("defect")))
+
+
+def test_traceback_on_request(monkeypatch, capsys):
+    monkeypatch.setenv("FLCL_TRACEBACK", "1")
+    assert call(f"--config={CONFIG}", program=_raising(ValueError("here"))) == 2
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", settings.RUNS)
+def test_help_lists_every_key_with_value_and_comment(method, capsys):
+    assert call(f"--config={_spec(method)}", "--config.seed=41", "--help") == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith("What it does.")
+    plain = re.sub(r"\s+", " ", out)
+    run = parse("--config.seed=41", spec=_spec(method))
+    for name, field in config.keys(type(run)):
+        value = config.value(run, name)
+        text = ",".join(map(str, value)) or "()" if isinstance(value, tuple) else value
+        assert f"--config.{name}={text} {field.metadata['comment']}" in plain.replace("= ", "= ")
+    assert max(map(len, out.splitlines())) <= 100
+
+
+def test_help_without_a_config_says_how_to_see_the_keys(capsys):
+    assert call("--help") == 0
+    out = capsys.readouterr().out
+    assert "--count=3" in out and "how many" in out
+    assert "Add --config=FILE" in out
+
+
+def test_help_of_a_program_without_a_config(capsys):
+    assert call("-h", config=False) == 0
+    assert "--config" not in capsys.readouterr().out
+
+
+def test_require_names_the_flag_and_an_example():
+    assert cli.require("x", "workdir", "runs/NAME") == "x"
+    with pytest.raises(ValueError, match="--workdir is missing, such as --workdir=runs/NAME"):
+        cli.require(None, "workdir", "runs/NAME")
+
+
+def test_new_file_is_never_an_old_one(tmp_path):
+    old = tmp_path / "old.png"
+    old.write_text("x")
+    with pytest.raises(ValueError, match="exists already; choose another name or add --overwrite"):
+        cli.new_file(str(old), overwrite=False)
+    assert cli.new_file(str(old), overwrite=True) == old
+    with pytest.raises(ValueError, match=r"must end in \.png or \.npz"):
+        cli.new_file(str(tmp_path / "new.gif"), False, (".png", ".npz"))
+    with pytest.raises(ValueError, match="there is no folder"):
+        cli.new_file(str(tmp_path / "no" / "new.png"), False)
+    assert cli.new_file(str(tmp_path / "new.png"), False, (".png",)) == tmp_path / "new.png"
+
+
+# The programs themselves, as a user starts them.
+
+
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "inspect"])
+def test_launch_help_is_quick_text(name, launch):
+    done = launch(name, "--help")
+    assert done.stdout.startswith(("Trains", "Draws", "Evaluates", "Prints"))
+    assert f"launch/{name}.py" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("train", [f"--config={CONFIG}"], "--workdir is missing, such as --workdir=runs/NAME"),
+        ("train", ["--workdir=x"], "--config is missing"),
+        ("inspect", [f"--config={CONFIG}", "--jsn"], "Did you mean 'json'?"),
+        ("sample", ["--workdir=x", "--out=x.gif"], "--out=x.gif: must end in .png or .npz"),
+        ("sample", ["--workdir=x"], "--out is missing"),
+        ("sample", ["--workdir=x", "--out=README.md"], "must end in"),
+        ("sample", ["--workdir=runs/there is none", "--out=x.png"], "there is none"),
+        ("evaluate", ["--workdir=x", "--out=x.txt"], "--out=x.txt: must end in .json"),
+        ("evaluate", ["--workdir=x", "--solver"], "Missing value for flag --solver"),
+        ("evaluate", ["--workdir=runs/there is none", "--out=x.json"], "there is none"),
+    ],
+)
+def test_launch_mistakes(name, words, message, launch):
+    done = launch(name, *words, code=2)
+    assert message in done.stderr
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_inspect_prints_the_sizes_as_json_and_as_a_table(launch):
+    done = launch("inspect", f"--config={CONFIG}", "--json")
+    sizes = json.loads(done.stdout)
+    assert set(sizes) == {
+        "trunk_parameters",
+        "parameters_per_class",
+        "adapted_convolutions",
+        "bytes_per_task",
+    }
+    layers = sizes["adapted_convolutions"]
+    assert all(set(layer) >= {"index", "name", "shape", "parameters"} for layer in layers)
+    # A and B per layer, and 10 alphas and 10 omegas.
+    expected = [layer["shape"][2] + layer["shape"][3] + 20 for layer in layers]
+    assert [layer["parameters"] for layer in layers] == expected
+    assert sizes["parameters_per_class"] == sum(expected)
+    assert len(sizes["bytes_per_task"]) == 5
+    table = launch("inspect", f"--config={CONFIG}").stdout
+    assert f"{sizes['trunk_parameters']:,}" in table
+    assert layers[-1]["name"] in table
+
+
+def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge(launch):
+    text = launch("evaluate", "--help").stdout
+    for section in (settings.Sample, settings.Judge):
+        for field in dataclasses.fields(section):
+            assert f"--{field.name} " in text

@@ -1,0 +1,293 @@
+"""The shipped configs: every argument works, full sizes are those of the paper, smoke runs run."""
+
+import ast
+import itertools
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+
+from configs import common
+from flcl import cli, config, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+FILES = sorted(path.name for path in (ROOT / "configs").glob("funlora_*.py"))
+TEN = ["digits", "fashion16", "fashion_mnist", "cifar10"]
+HUNDRED = ["cifar100", "imagenet100"]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def load(name: str, arg: str = "") -> settings.GeneratorRun:
+    return config.freeze(cli.load_config(f"configs/{name}:{arg}"))
+
+
+def funlora(name: str, arg: str = "") -> settings.FunLoRARun:
+    return load(f"funlora_{name}.py", arg)
+
+
+def arguments(name: str) -> list[str]:
+    """Every combination of words that a config accepts."""
+    tasks = ("5", "10") if name.endswith("100.py") else ("5", "2")
+    baselines = ["", *(f"baseline={each}" for each in common.BASELINES)]
+    families = ["", *(f"family={each}" for each in common.FAMILIES)]
+    heads = baselines + [f for f in families if f] + ["baseline=joint,family=shift"]
+    return [
+        ",".join(filter(None, (smoke, head, count)))
+        for smoke, head, count in itertools.product(
+            ("", "smoke"), heads, ("", *(f"tasks={each}" for each in tasks))
+        )
+    ]
+
+
+def test_the_promised_configs_are_there():
+    assert FILES == sorted(f"funlora_{name}.py" for name in TEN + HUNDRED)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_argument_freezes(name):
+    seen = set()
+    for arg in arguments(name):
+        run = load(name, arg)
+        assert run.stream.joint == ("joint" in arg)
+        assert ("(smoke)" in run.name) == ("smoke" in arg)
+        for method in common.UNPROTECTED:
+            assert (run.method == method) == (method in arg)
+        for family in common.FAMILIES:
+            if re.search(rf"={family}(,|$)", arg):
+                assert run.adapter.family == family
+        seen.add(json.dumps(config.as_dict(run), sort_keys=True))
+    # Different runs: 2 numbers of tasks for the 10 kinds; the smoke runs of both are the same ones.
+    kinds = len(common.FAMILIES) + len(common.UNPROTECTED) + len(["joint", "joint shift"])
+    assert len(seen) == 2 * kinds + kinds
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("smoke=1", "'smoke=1': accepted"),
+        ("baseline=none", "baseline=joint|finetune|generative_replay|vanilla_add|vanilla_mult"),
+        ("tasks=7", "tasks=5|"),
+        ("family", "'family': accepted"),
+        ("baseline=finetune,family=shift", "finetune has no class factors"),
+        ("baseline=vanilla_add,family=shift", "baseline=vanilla_add is a family too"),
+        ("tasks=5,tasks=5", "'tasks' is given twice"),
+    ],
+)
+def test_other_arguments_are_refused(name, arg, message):
+    with pytest.raises(ValueError) as caught:
+        load(name, arg)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_docstring_shows_a_line_that_runs_this_config(name):
+    doc = ast.get_docstring(ast.parse((ROOT / "configs" / name).read_text()))
+    lines = re.findall(r"^    python (launch/\w+\.py) (.*)$", doc, re.MULTILINE)
+    assert lines, "no run line"
+    for script, words in lines:
+        assert (ROOT / script).is_file()
+        assert f"--config=configs/{name}" in words
+    for word in re.findall(r"`(--config\.[^`]+)`", doc):
+        cli.parse(
+            ["p", f"--config=configs/{name}", word.replace("PATH", "x")], lambda _: None, True
+        )
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_change_from_a_default_has_a_comment(name):
+    for line in (ROOT / "configs" / name).read_text().splitlines():
+        if re.match(r"\s+config\.(?!name\b)\w[\w.]* = ", line):
+            assert re.search(r"  # \S", line), line
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_every_line_changes_something(name):
+    run = load(name)
+    defaults = config.as_dict(settings.RUNS[run.method]())
+    # Spelled out although they are defaults, because they say what the data or the paper is like.
+    stated = {"data.source", "data.image_size", "data.channels", "data.flip", "stream.tasks"}
+    stated |= {"adapter.family"}
+    for match in re.finditer(r"^ +config\.([\w.]+) = ", _source(name), re.MULTILINE):
+        key = match[1]
+        if key in stated or key == "name":
+            continue
+        value = config.value(run, key)
+        default = defaults
+        for part in key.split("."):
+            default = default[part]
+        assert (list(value) if isinstance(value, tuple) else value) != default, key
+
+
+@pytest.mark.parametrize("name", TEN)
+def test_ten_classes_come_in_five_tasks_of_two(name):
+    assert funlora(name).stream.tasks == "5"
+    assert funlora(name).stream.class_order == "natural"
+    assert funlora(name, "tasks=2").stream.tasks == "2"
+
+
+@pytest.mark.parametrize("name", HUNDRED)
+def test_hundred_classes_come_in_five_or_ten_tasks(name):
+    five, ten = funlora(name), funlora(name, "tasks=10")
+    assert (five.stream.tasks, ten.stream.tasks) == ("5", "10")
+    assert (five.phase2.steps, ten.phase2.steps) == (50_000, 25_000)
+    assert five.phase1.groups <= 10 and five.phase2.groups <= 10
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet100"])
+def test_full_size_recipe(name):
+    """The optimiser, sampler and judge of the public code that the paper's network comes from."""
+    run = funlora(name)
+    one, two = run.phase1, run.phase2
+    assert (one.steps, one.batch_size, one.learning_rate) == (100_000, 128, 2e-4)
+    assert (one.warmup_steps, one.clip_norm, one.ema_decay, one.dropout) == (
+        5_000,
+        1.0,
+        0.9999,
+        0.1,
+    )
+    assert 20_000 <= two.steps <= 50_000
+    assert (two.batch_size, two.learning_rate, two.ema_decay, two.dropout) == (
+        128,
+        3e-2,
+        0.999,
+        0.0,
+    )
+    assert run.adapter.family == "cosine_learnable"
+    assert (run.adapter.functions, run.adapter.layers, run.adapter.sigma) == (10, "all", 0.3)
+    assert (run.flow.time, run.flow.coupling) == ("uniform", "independent")
+    assert (run.sample.solver, run.sample.num_steps) == ("heun", 50)  # 100 function evaluations
+    judge = run.judge
+    assert (judge.width, judge.epochs, judge.batch_size, judge.learning_rate) == (64, 200, 256, 0.1)
+    assert (judge.weight_decay, judge.crop, judge.flip) == (5e-4, 4, True)
+    assert (judge.images_per_class, judge.oversample, judge.current_task) == (0, 1.0, "synthetic")
+    assert run.data.flip and run.data.channels == 3
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_cifar_network(name):
+    run = funlora(name)
+    assert run.data.image_size == 32
+    assert run.model == settings.UNet(
+        width=128, multipliers=(1, 2, 2, 2), blocks=2, attention=(16,), head_channels=64
+    )
+
+
+def test_imagenet_network():
+    run = funlora("imagenet100")
+    assert run.data.image_size == 64
+    assert run.data.source.startswith("folder:")
+    assert run.model == settings.UNet(
+        width=128, multipliers=(1, 2, 3, 4), blocks=2, attention=(32, 16, 8), head_channels=64
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "trunk", "convolutions", "per_class"),
+    [
+        ("cifar10", "", 35_746_307, 65, 35_354),
+        ("cifar10", "family=cosine", 35_746_307, 65, 34_054 + 650),
+        ("cifar10", "baseline=vanilla_mult", 35_746_307, 65, 34_054),
+        ("imagenet100", "", 89_535_619, 67, 50_694 + 67 * 20),
+    ],
+)
+def test_published_sizes(name, arg, trunk, convolutions, per_class):
+    """Counts of the paper, on a stream without its data: sizes do not depend on images."""
+    from flcl import methods
+    from flcl.data.stream import TaskStream
+
+    run = funlora(name, arg)
+    stream = TaskStream("cil", tuple(range(10)), (2,) * 5, False, 10)
+    sizes = methods.build(run, stream).describe()
+    assert sizes["trunk_parameters"] == trunk
+    assert len(sizes["adapted_convolutions"]) == convolutions
+    assert sizes["parameters_per_class"] == per_class
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("family", common.FAMILIES)
+def test_each_family_has_its_own_learning_rate(name, family):
+    run = load(name, f"family={family}")
+    assert run.phase2.learning_rate == common.FACTOR_LEARNING_RATE[family]
+    if family.startswith("vanilla"):
+        assert run == load(name, f"baseline={family}")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_joint_has_the_steps_of_the_whole_sequence(name):
+    for tasks in ("5", "10" if name.endswith("100.py") else "2"):
+        own, joint = load(name, f"tasks={tasks}"), load(name, f"baseline=joint,tasks={tasks}")
+        total = own.phase1.steps + (int(tasks) - 1) * own.phase2.steps
+        assert joint.phase1.steps == total
+        assert joint.model == own.model and joint.judge == own.judge
+        assert joint.phase1.learning_rate == own.phase1.learning_rate
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("method", common.UNPROTECTED)
+def test_unprotected_baselines_differ_only_where_they_must(name, method):
+    own, other = config.as_dict(load(name)), config.as_dict(load(name, f"baseline={method}"))
+    changed = {line.split(":")[0] for line in config.differing_keys(own, other)}
+    allowed = {"adapter", "replay", "method", "name", "phase2.learning_rate", "phase2.dropout"}
+    assert changed <= allowed | {"phase2.groups"}
+    assert other["phase2"]["learning_rate"] == own["phase1"]["learning_rate"]
+    assert other["phase2"]["steps"] == own["phase2"]["steps"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_batch_never_holds_more_classes_than_its_task(name):
+    classes = 100 if name.endswith("100.py") else 10
+    for arg in arguments(name):
+        run = load(name, arg)
+        sizes = [int(part) for part in run.stream.tasks.split(",")]
+        count = sum(sizes) if len(sizes) > 1 else classes
+        sizes = sizes if len(sizes) > 1 else [classes // sizes[0]] * sizes[0]
+        seen = list(itertools.accumulate(sizes))
+        first = count if run.stream.joint else sizes[0]
+        later = seen[1] if run.method == "generative_replay" else min(sizes[1:])
+        assert run.phase1.groups <= first, arg
+        assert run.stream.joint or run.phase2.groups <= later, arg
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_smoke_keeps_what_the_config_is_about(name):
+    full, smoke = load(name), load(name, "smoke")
+    assert smoke.data.channels == full.data.channels
+    assert smoke.data.flip == full.data.flip
+    assert bool(smoke.model.attention) == bool(full.model.attention)
+    assert smoke.data.source in ("digits", "fashion16")
+    assert math.prod([smoke.phase1.steps, smoke.phase1.batch_size]) < 1_000
+
+
+# Whole runs. Each config once, and each method once.
+SMOKE = [(name, "") for name in FILES]
+SMOKE += [("funlora_digits.py", f"baseline={each}") for each in common.BASELINES]
+SMOKE += [("funlora_digits.py", f"family={each}") for each in ("shift", "power", "cosine")]
+
+
+@pytest.mark.parametrize(("name", "arg"), SMOKE)
+def test_smoke_run(name, arg, tmp_path, launch):
+    spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
+    launch("train", f"--config={spec}", f"--workdir={tmp_path}/run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["complete"] is True
+    rows = results["matrix"]
+    assert len(rows) == (1 if "joint" in arg else 2)
+    accuracies = [value for value in rows[-1] if value is not None]
+    assert len(accuracies) == 2
+    assert all(0.0 <= value <= 1.0 for value in accuracies)
+    assert config.from_dict(json.loads((tmp_path / "run" / "config.json").read_text())) == load(
+        name, spec.partition(":")[2]
+    )
+    assert list((tmp_path / "run" / "samples").glob("*.png"))
+
+
+def _source(name: str) -> str:
+    return (ROOT / "configs" / name).read_text()
