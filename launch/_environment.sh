@@ -76,7 +76,7 @@ install_flcl() { # what to install: . or .[extra]
       "check network and proxy, then run the same command again; it goes on from here" \
       "without any network: PIP_NO_INDEX=1 PIP_FIND_LINKS=<folder of wheels> and the same command"
   fi
-  fail "pip could not install the packages: $(grep '^ERROR' "$log" | tail -n 1)" \
+  fail "pip could not install the packages: $(grep -o 'ERROR: .*' "$log" | tail -n 1)" \
     "all of its output: $log"
 }
 

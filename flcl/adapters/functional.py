@@ -85,6 +85,18 @@ def lift(factors: Factors, family: Family) -> jax.Array:
     return function(jax.tree.map(lambda v: v.astype(jnp.float32), factors))
 
 
+def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
+    """F of every layer. Layers of one shape are lifted together: fewer kernels to compile and run."""
+    by_shape: dict[tuple, list[str]] = {}
+    for name, factors in bank.items():
+        by_shape.setdefault((factors["b"].shape, factors["a"].shape), []).append(name)
+    found = {}
+    for names in by_shape.values():
+        stacked = jax.tree.map(lambda *values: jnp.stack(values), *[bank[name] for name in names])
+        found |= dict(zip(names, lift(stacked, family), strict=True))
+    return {name: found[name] for name in bank}
+
+
 def lift_rows(rows: Factors, family_name: str) -> jax.Array:
     """F [G, Cin, Cout] of one layer's rows."""
     return lift(rows, FAMILIES[family_name])
@@ -93,14 +105,13 @@ def lift_rows(rows: Factors, family_name: str) -> jax.Array:
 def modulation_collection(rows: Bank, family_name: str) -> dict:
     """The `modulation` variables of the U-Net for the G classes of `rows`."""
     family = FAMILIES[family_name]
-
-    def modulation(factors: Factors) -> Modulation:
-        if family.separable:
-            return Modulation(scale_in=factors["b"], scale_out=factors["a"])
-        return Modulation(matrix=lift(factors, family), add=family.adds)
-
+    if family.separable:
+        found = {name: Modulation(scale_in=f["b"], scale_out=f["a"]) for name, f in rows.items()}
+    else:
+        lifted = lift_all(rows, family)
+        found = {name: Modulation(matrix=f, add=family.adds) for name, f in lifted.items()}
     return flax.traverse_util.unflatten_dict(
-        {(*name.split("/"), "f"): modulation(factors) for name, factors in rows.items()}
+        {(*name.split("/"), "f"): modulation for name, modulation in found.items()}
     )
 
 
@@ -111,8 +122,8 @@ def merge(trunk: dict, factors: Bank, family_name: str) -> dict:
     """
     family = FAMILIES[family_name]
     flat = flax.traverse_util.flatten_dict(trunk, sep="/")
-    for name, values in factors.items():
-        modulation = Modulation(matrix=lift(values, family)[None], add=family.adds)
+    for name, matrix in lift_all(factors, family).items():
+        modulation = Modulation(matrix=matrix[None], add=family.adds)
         flat[f"{name}/kernel"] = modulated_kernel(flat[f"{name}/kernel"], modulation)[0]
     return flax.traverse_util.unflatten_dict(flat, sep="/")
 

@@ -122,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
-    """As pickled long ago: NumPy no longer takes integers for these two."""
+    """As pickled long ago, with integers for flags: NumPy 2.4.0 to 2.4.4 warn about those."""
     return np.dtype(code, align=bool(align), copy=bool(copy))
 
 

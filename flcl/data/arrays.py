@@ -62,7 +62,8 @@ def _read(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{name}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because NumPy leaves a damaged file open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # a damaged archive raises anything from BadZipFile to zlib.error
         reason = " ".join(str(error).split())

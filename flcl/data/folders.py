@@ -1,6 +1,5 @@
 """Images in folders: `train/` and `test/` of class folders, or one folder of them split by hash."""
 
-import hashlib
 import os
 import pathlib
 import unicodedata
@@ -171,19 +170,13 @@ def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
                 f"{name}: class {leaf.name!r} has one image only ({files[0]}); at least two are "
                 "needed, one to train and one to test on"
             )
-        places = {file: _place(file) for file in files}
+        places = {file: base.hashed_place(_portable(file)) for file in files}
         ranked = sorted(files, key=places.__getitem__)
         count = sum(place < fraction for place in places.values())
         tested = set(ranked[: min(max(count, 1), len(files) - 1)])
         train[leaf] = [file for file in files if file not in tested]
         test[leaf] = [file for file in files if file in tested]
     return train, test
-
-
-def _place(path: str) -> float:
-    """Where in [0, 1) the SHA-256 of a relative path lies."""
-    digest = hashlib.sha256(_portable(path).encode("utf-8", "surrogateescape")).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _split(root, tree: _Tree, classes, domains, data: settings.Data, threads: int) -> base.Split:

@@ -12,7 +12,7 @@ import numpy as np
 from flcl.data import images as images_lib
 
 _LABEL_ORDER, _IMAGE_ORDER = 0, 1  # names of the random streams
-_KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one, and those of batches prepared ahead
+_KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one and those of batches ahead
 
 
 class Pool(NamedTuple):
@@ -86,8 +86,8 @@ def iterate(
 class _Shuffled:
     """Endless sequence of epochs, each all `values` [N] in an order drawn from (stream, epoch).
 
-    Whole epochs are shuffled at once and the last few kept. Grain's own shuffle goes index by index:
-    7 us each, and milliseconds each for as few values as there are labels.
+    Whole epochs are shuffled at once and the last few kept. Grain's own shuffle goes index by
+    index: 7 us each, and milliseconds each for as few values as there are labels.
     """
 
     def __init__(self, values: np.ndarray, stream: list[int], kept: int):

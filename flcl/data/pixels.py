@@ -1,4 +1,4 @@
-"""Between bytes on the host and numbers on the device: scaling and flips, inside the compiled step."""
+"""Between bytes on the host and numbers on the device: scaling and flips, inside the step."""
 
 import jax
 import jax.numpy as jnp

@@ -1,11 +1,11 @@
 """Prepared TFDS data sets, read by TFDS's random-access reader and never through TensorFlow."""
 
+import contextlib
 import hashlib
 import io
-import os
 import pathlib
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -48,7 +48,9 @@ def load_tfds(name: str, data: settings.Data, threads: int) -> base.Source:
         raise ValueError(f"{source}: {folder} is damaged ({reason}); prepare it again") from error
     image_key, label_key = _keys(source, builder.info)
     if "train" not in splits:
-        raise ValueError(f"{source}: has no split 'train' (it has {', '.join(splits) or 'none'})")
+        raise ValueError(
+            f"{source}: has no split 'train' (it has {', '.join(sorted(splits)) or 'none'})"
+        )
     found = {}
     for part in ("train", "test", "validation"):
         if part in splits:
@@ -115,17 +117,17 @@ def _keys(source: str, info: Any) -> tuple[str, str]:
     """Names of the image and of the label among the features; `info` is a `DatasetInfo`."""
     import tensorflow_datasets as tfds
 
-    features = dict(info.features)
+    features = dict(sorted(info.features.items()))  # their own order differs between processes
     chosen = []
-    for kind in (tfds.features.Image, tfds.features.ClassLabel):
+    for kind, usual in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
         keys = [key for key, feature in features.items() if isinstance(feature, kind)]
         if not keys:
             raise ValueError(
                 f"{source}: has no {kind.__name__} feature (it has {', '.join(features)}); "
                 "images with class labels are needed"
             )
-        supervised = [key for key in keys if key in (info.supervised_keys or ())]
-        chosen.append((supervised or keys)[0])
+        first = [*(info.supervised_keys or ()), usual, *keys]
+        chosen.append(next(key for key in first if key in keys))
     image = features[chosen[0]]
     if image.np_dtype != np.uint8:
         raise ValueError(f"{source}: image feature is {image.np_dtype}; uint8 is needed")
@@ -154,8 +156,7 @@ def _train_and_test(source: str, found: dict[str, _Part], fraction: float) -> tu
         # Published test sets often hide their labels (-1).
         if part in found and found[part].labels.min(initial=0) >= 0:
             return train, found[part]
-    digests = [hashlib.sha256(str(row).encode()).digest() for row in train.rows]
-    tested = np.array([int.from_bytes(d[:8], "big") / 2**64 < fraction for d in digests], bool)
+    tested = np.array([base.hashed_place(str(row)) < fraction for row in train.rows], bool)
     return train._replace(rows=train.rows[~tested]), train._replace(rows=train.rows[tested])
 
 
@@ -197,9 +198,12 @@ def _state(folder: pathlib.Path) -> str:
 
 
 def _write_atomically(path: pathlib.Path, labels: np.ndarray) -> None:
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-            np.save(file, labels)
-        os.replace(file.name, path)
-    except OSError:
-        return  # a read-only folder costs a scan each time, nothing else
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # A folder that cannot be written to costs a scan each time, nothing else.
+    with contextlib.suppress(OSError):
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, labels)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""The judge's training recipe as pure functions (papers.md 1.4 "classifier", F11)."""
+"""The judge's training recipe as pure functions."""
 
 import functools
 import zlib
@@ -61,11 +61,6 @@ def masked_loss(logits: jax.Array, labels: jax.Array, seen: jax.Array) -> jax.Ar
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-def stream_key(seed: int, name: str) -> jax.Array:
-    """Key of the random stream `name` of a run."""
-    return jax.random.fold_in(jax.random.key(seed), np.uint32(_hash(name)))
-
-
 class Order:
     """Which images batch `step` holds: a pure function of (seed, name, count, size, step).
 
@@ -76,7 +71,7 @@ class Order:
     def __init__(self, seed: int, name: str, count: int, batch_size: int):
         self._count = count
         self._batch_size = batch_size
-        self._entropy = (seed, _hash(name))
+        self._entropy = (seed, zlib.crc32(name.encode()))
         # Neighbouring batches share an epoch; two are alive where a batch spans the border.
         self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
 
@@ -89,10 +84,6 @@ class Order:
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((*self._entropy, epoch)).permutation(self._count)
-
-
-def _hash(name: str) -> int:
-    return zlib.crc32(name.encode())
 
 
 def _is_kernel(params) -> dict:

@@ -1,4 +1,4 @@
-"""ResNet-18 for small images: the judge of generated images (papers.md 1.4, row "classifier").
+"""ResNet-18 for small images: the judge of generated images.
 
 He et al. 2016 with the stem that is usual at 32 pixels: one 3x3 convolution and no max-pool.
 """

@@ -11,11 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_SUMMARY = (
+SUMMARY = (
     ("last_accuracy", "last accuracy", "all classes after the last task"),
     ("average_incremental_accuracy", "average incremental accuracy", "mean over tasks"),
     ("forgetting", "forgetting", "best earlier accuracy minus the last one"),
     ("backward_transfer", "backward transfer", "last accuracy minus the first one"),
+)
+REFERENCES = (
+    ("ceiling", "the same judge trained on real images"),
+    ("fidelity", "samples that this judge recognises"),
 )
 
 
@@ -36,7 +40,7 @@ def as_text(results: dict, width: int = 100) -> str:
 
 def tables(results: dict, width: int) -> Iterator[Table]:
     """The matrix, in as many pieces side by side as `width` characters need, and the summary."""
-    headings = [_heading(results, task) for task in range(len(results["tasks"]))]
+    headings = _headings(results)
     sizes = [max(6, *map(len, heading.split("\n"))) + 2 for heading in headings]
     room = width - 24  # the row names, the column "all" and the frame
     pieces, used = [[]], 0
@@ -58,7 +62,7 @@ def title(results: dict) -> str:
 
 
 def overall(results: dict, name: str) -> float | None:
-    """One number for "ceiling" (image-weighted) or "fidelity" (mean over classes); None = unknown."""
+    """The "ceiling" (image-weighted) or "fidelity" (mean over classes) of a run; None = unknown."""
     if name == "fidelity":
         values = list(results.get("fidelity", {}).get("per_class", {}).values())
         return sum(values) / len(values) if values else None
@@ -100,21 +104,21 @@ def _summary(results: dict) -> Table:
     table.add_column(justify="right", style="bold", no_wrap=True)
     table.add_column(style="dim")
     summary = results.get("summary", {})
-    for key, label, meaning in _SUMMARY:
+    for key, label, meaning in SUMMARY:
         if summary.get(key) is not None:
             table.add_row(label, percent(summary[key]), meaning)
-    if (ceiling := overall(results, "ceiling")) is not None:
-        table.add_row("ceiling", percent(ceiling), "the same judge trained on real images")
-    if (fidelity := overall(results, "fidelity")) is not None:
-        table.add_row("fidelity", percent(fidelity), "samples that this judge recognises")
+    for key, meaning in REFERENCES:
+        if (value := overall(results, key)) is not None:
+            table.add_row(key, percent(value), meaning)
     return table
 
 
-def _heading(results: dict, task: int) -> str:
-    """The task's number, and below it the names of its classes where they are short."""
-    names = [str(results["class_names"][label]) for label in results["tasks"][task]]
-    line = " ".join(names)
-    return f"{task + 1}\n{line}" if len(line) <= 9 else str(task + 1)
+def _headings(results: dict) -> list[str]:
+    """The tasks' numbers, and below them the names of their classes where all are short."""
+    names = results["class_names"]
+    lines = [" ".join(str(names[label]) for label in task) for task in results["tasks"]]
+    short = max(map(len, lines)) <= 9
+    return [f"{j}\n{line}" if short else str(j) for j, line in enumerate(lines, start=1)]
 
 
 def percent(value: float | None) -> str:

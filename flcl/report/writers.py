@@ -9,6 +9,7 @@ import math
 import os
 import shutil
 import time
+import weakref
 from pathlib import Path
 
 EVALUATION = "evaluation"
@@ -32,11 +33,10 @@ class MetricWriter:
     def __init__(self, workdir: str | Path, *, enabled: bool = True, tensorboard: bool = True):
         self._path = Path(workdir) / "metrics.jsonl"
         self._events = _Events(Path(workdir) / "tensorboard") if tensorboard else None
-        self._file = None
         self._enabled = enabled
         if enabled:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._open(read_metrics(self._path))
+            self._start(read_metrics(self._path))
 
     def write(self, *, task: int, step: int, phase: str, **scalars: float) -> None:
         """One record, on disk when this returns.
@@ -51,8 +51,8 @@ class MetricWriter:
         values = {name: _finite(value) for name, value in scalars.items()}
         record = {"step": int(step), "task": int(task), "phase": phase, **values}
         record["time"] = round(time.time(), 3)
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
-        self._file.flush()
+        with self._path.open("a") as file:
+            file.write(json.dumps(record, allow_nan=False) + "\n")
         if self._events:
             self._events.add(record)
 
@@ -68,13 +68,10 @@ class MetricWriter:
         kept = [record for record in records if _is_before(record, task, step)]
         if len(kept) < len(records):
             self.close()
-            self._open(kept)
+            self._start(kept)
 
     def close(self) -> None:
-        """Flushes and closes the files; the writer may not be used afterwards."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        """Flushes and closes the event files; without it that happens when the writer goes."""
         if self._events:
             self._events.close()
 
@@ -84,13 +81,12 @@ class MetricWriter:
     def __exit__(self, *_) -> None:
         self.close()
 
-    def _open(self, records: list[dict]) -> None:
+    def _start(self, records: list[dict]) -> None:
         text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
         if not self._path.exists() or self._path.read_text() != text:
             temporary = self._path.with_name(".metrics.jsonl.tmp")
             temporary.write_text(text)
             temporary.replace(self._path)
-        self._file = self._path.open("a")
         if self._events:
             self._events.begin(records)
 
@@ -98,7 +94,7 @@ class MetricWriter:
 def read_metrics(path: str | Path) -> list[dict]:
     """Records of a `metrics.jsonl`, oldest first; empty when there is no such file.
 
-    A last line without an end is dropped. Raises `ValueError` with the number of any other bad line.
+    A last line without an end is dropped. Raises `ValueError` with the number of another bad line.
     """
     path = Path(path)
     if not path.exists():
@@ -120,6 +116,8 @@ class _Events:
         self._folder = folder
         self._writers: dict[str, object] = {}
         self._old: list[dict] = []
+        self._fresh = True
+        weakref.finalize(self, _close, self._writers)
 
     def begin(self, records: list[dict]) -> None:
         """Starts anew from `records`."""
@@ -149,9 +147,13 @@ class _Events:
                 self._writers[run].add_scalar(f"{prefix}/{name}", value, step, record["time"])
 
     def close(self) -> None:
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
+        _close(self._writers)
+
+
+def _close(writers: dict) -> None:
+    for writer in writers.values():
+        writer.close()
+    writers.clear()
 
 
 def _is_before(record: dict, task: int, step: int | None) -> bool:

@@ -120,9 +120,10 @@ class Experiment:
         trainable, frozen = setup.method.begin(
             memory, task, stream_key(setup.run.seed, "begin", task.index)
         )
-        state = states.create(trainable, setup.method.optimizer(phase_index))
-        sharding = meshes.tree_sharding(state, setup.mesh)
-        state = jax.device_put(state, sharding)
+        optimizer = setup.method.optimizer(phase_index)
+        abstract = jax.eval_shape(lambda tree: states.create(tree, optimizer), trainable)
+        sharding = meshes.tree_sharding(abstract, setup.mesh)
+        state = jax.jit(lambda t: states.create(t, optimizer), out_shardings=sharding)(trainable)
         frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
         state = self._resume(state, task)
         step_fn = self._step(phase_index, state, frozen)

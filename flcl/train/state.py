@@ -27,5 +27,6 @@ class TrainState:
 
 def create(trainable, optimizer: optax.GradientTransformation) -> TrainState:
     """State at the first step of a task."""
-    ema = jax.tree.map(jnp.copy, trainable)  # a buffer of its own: the state is donated
+    # Buffers of its own: the state is donated to every step, the memory it came from is not.
+    trainable, ema = (jax.tree.map(jnp.copy, trainable) for _ in range(2))
     return TrainState(jnp.zeros((), jnp.int32), trainable, ema, optimizer.init(trainable))

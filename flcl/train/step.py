@@ -29,7 +29,7 @@ def train_step(
         trainable = optax.apply_updates(state.trainable, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(trainable, state.ema, 1.0 - decay)
-        metrics = {"loss": value, "grad_norm": optax.global_norm(grads)}
+        metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, trainable, ema, opt_state), metrics
 
     return step

@@ -90,8 +90,3 @@ def test_order_is_a_pure_function_of_seed_name_and_step():
     np.testing.assert_array_equal(warmed.batch(9), batch)
     for seed, name in ((2, "a"), (1, "b")):
         assert (recipe.Order(seed, name, 100, 16).batch(9) != batch).any()
-
-
-def test_stream_keys_differ_by_seed_and_name():
-    keys = [recipe.stream_key(s, n) for s in (0, 1) for n in ("a", "b")]
-    assert len({tuple(np.asarray(jax.random.key_data(key))) for key in keys}) == 4

@@ -1,0 +1,125 @@
+"""Tells people how a run goes: bars and tables on screen, metrics, pictures and a page on disk."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+
+from flcl import settings
+from flcl.report import tables
+from flcl.report.progress import ProgressBar
+from flcl.report.writers import EVALUATION, MetricWriter
+
+KEPT = 10
+"""Samples of each class that go into the pictures of a task."""
+
+OVER_TASKS_ROWS, OVER_TASKS_COLUMNS = 20, 4
+
+
+class Reporter:
+    """What the outer loop calls; only the first process prints and writes.
+
+    workdir: folder of the run, which it fills with `metrics.jsonl`, `tensorboard/`, `samples/`,
+    `plots/` and `report.html`. run: settings; `runtime.progress` switches the bars off.
+    """
+
+    def __init__(self, workdir: Path, run: settings.GeneratorRun, console: Console | None = None):
+        self._workdir, self._run = Path(workdir), run
+        self._console = console or Console()
+        self._enabled = jax.process_index() == 0
+        self._writer = MetricWriter(workdir, enabled=self._enabled)
+        self._bar: ProgressBar | None = None
+        self._task, self._phase = 0, ""
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if self._enabled:
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def progress(self, description: str, total: int) -> ProgressBar:
+        """A bar; call it with the number of finished items and, optionally, a loss."""
+        if self._bar is not None:
+            self._bar.close()
+        shown = self._enabled and self._run.runtime.progress
+        self._bar = ProgressBar(description, total, enabled=shown, console=self._console)
+        return self._bar
+
+    def begin_task(self, task, phase: int, first_step: int) -> None:
+        """Training of `task` goes on after `first_step` finished steps."""
+        self._task, self._phase = task.index, f"phase{phase}"
+        self._writer.rewind(task.index, first_step)
+
+    def record(self, step: int, metrics: dict) -> None:
+        """Mean metrics since the last record of the task, after `step` finished steps."""
+        self._writer.write(task=self._task, step=step, phase=self._phase, **metrics)
+        if self._bar is not None and "loss" in metrics:
+            self._bar(step, metrics["loss"])
+
+    def evaluated(self, task, results: dict, samples: Mapping[int, np.ndarray]) -> None:
+        """Results after `task`, and the generated images [n, H, W, C] of each learned label."""
+        if not self._enabled:
+            return
+        self._writer.rewind(task.index, None)
+        phase = self._run.phase1 if task.index == 1 else self._run.phase2
+        numbers = _numbers(results)
+        self._writer.write(task=task.index, step=phase.steps, phase=EVALUATION, **numbers)
+        picture = self._keep_samples(task.index, samples, results)
+        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
+        self.say(f"task {task.index} of {len(results['tasks'])}, in %: {shown}; samples: {picture}")
+
+    def finished(self, results: dict) -> None:
+        """The run is complete: prints the tables and writes the page."""
+        self._writer.close()
+        if not self._enabled:
+            return
+        from flcl.report import page  # late, as all that loads matplotlib
+
+        self._draw_over_tasks(results)
+        path = page.write_page(self._workdir)
+        tables.print_results(results, self._console)
+        self.say(f"report: {path}")
+
+    def _keep_samples(self, index: int, samples: Mapping[int, np.ndarray], results: dict) -> Path:
+        from flcl.report import plots
+
+        labels = sorted(samples)
+        count = min(KEPT, *(len(samples[label]) for label in labels))
+        images = np.stack([samples[label][:count] for label in labels])
+        names = [str(results["class_names"][label]) for label in labels]
+        path = self._workdir / "samples" / f"task_{index:02d}.png"
+        title = f"{tables.title(results)} · after task {index}"
+        plots.plot_samples(images, names, path, title=title)
+        temporary = path.with_name(f".{path.stem}.npz")
+        np.savez_compressed(temporary, images=images, labels=np.array(labels))
+        temporary.replace(path.with_suffix(".npz"))
+        return path
+
+    def _draw_over_tasks(self, results: dict) -> None:
+        """`samples/over_tasks.png` from what `_keep_samples` left; of many classes only some."""
+        from flcl.report import plots
+
+        files = sorted((self._workdir / "samples").glob("task_*.npz"))
+        if len(files) < 2:
+            return
+        names = [str(name) for name in results["class_names"]]
+        rows = np.linspace(0, len(names) - 1, min(len(names), OVER_TASKS_ROWS)).round().astype(int)
+        blocks = []
+        for file in files:
+            with np.load(file) as kept:
+                pairs = zip(kept["labels"].tolist(), kept["images"], strict=True)
+                blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in pairs if k in rows})
+        path = self._workdir / "samples" / "over_tasks.png"
+        title = f"{tables.title(results)} · the same classes after every task"
+        plots.plot_samples_over_tasks(blocks, names, path, title=title)
+
+
+def _numbers(results: dict) -> dict[str, float]:
+    """What is worth a curve over tasks."""
+    numbers = {
+        "accuracy": results["summary"]["last_accuracy"],
+        "forgetting": results["summary"]["forgetting"],
+        "fidelity": tables.overall(results, "fidelity"),
+    }
+    return {name: value for name, value in numbers.items() if value is not None}

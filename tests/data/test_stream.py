@@ -1,0 +1,180 @@
+"""Class orders, tasks, label maps."""
+
+import json
+
+import numpy as np
+import pytest
+
+from flcl import settings
+from flcl.data import base, stream
+
+
+def source(count: int, per_class: int = 3) -> base.Source:
+    labels = np.random.RandomState(0).permutation(np.repeat(np.arange(count), per_class))
+    split = base.make_split(np.zeros((len(labels), 1, 1, 1), np.uint8), labels)
+    return base.Source("pets", split, split, tuple(f"class {n}" for n in range(count)))
+
+
+def make(count: int = 10, **values) -> stream.TaskStream:
+    return stream.make_stream(settings.Stream(**values), source(count))
+
+
+def test_equal_tasks():
+    made = make(tasks="5")
+    assert made.class_order == tuple(range(10)) and made.sizes == (2, 2, 2, 2, 2)
+    assert made.tasks[0] == stream.Task(1, (0, 1)) and made.tasks[4] == stream.Task(5, (8, 9))
+    assert made.groups == made.tasks and made.capacity == 10
+    assert made.scenario == "cil"
+
+
+def test_listed_tasks():
+    made = make(tasks="4, 2,2,2")
+    assert [task.labels for task in made.groups] == [(0, 1, 2, 3), (4, 5), (6, 7), (8, 9)]
+    assert [task.index for task in made.groups] == [1, 2, 3, 4]
+
+
+def test_joint_trains_once_and_evaluates_apart():
+    made = make(tasks="5", joint=True)
+    assert made.tasks == (stream.Task(1, tuple(range(10))),)
+    assert made.groups == make(tasks="5").groups
+
+
+def test_capacity():
+    assert make(capacity=16).capacity == 16
+    assert make(capacity=10).capacity == 10
+    with pytest.raises(ValueError, match="capacity=9: more classes than capacity .pets has 10"):
+        make(capacity=9)
+
+
+def test_seeded_orders_are_those_of_the_field():
+    # numpy.random.seed(N); numpy.random.permutation(count), as published code does.
+    np.random.seed(1993)
+    expected = np.random.permutation(100)
+    assert make(100, class_order="seed:1993").class_order == tuple(expected)
+    # The order of CIFAR-100 that such code prints.
+    assert make(100, class_order="seed:1993").class_order[:5] == (68, 56, 78, 8, 23)
+    assert make(class_order="seed:0").class_order != make(class_order="seed:1").class_order
+
+
+def test_explicit_order_maps_labels():
+    made = make(4, class_order=" 3, 1,0,2", tasks="2")
+    assert made.class_order == (3, 1, 0, 2)
+    assert made.groups[0].labels == (0, 1)  # labels are positions, whatever the order
+    labels = made.labels_of(np.array([0, 1, 2, 3, 4, -1, 99]))
+    np.testing.assert_array_equal(labels, [2, 1, 3, 0, -1, -1, -1])
+    assert labels.dtype == np.int32
+    # label -> source class id -> label
+    np.testing.assert_array_equal(made.labels_of(np.array(made.class_order)), range(4))
+
+
+def test_indices_are_those_of_a_naive_search():
+    data = source(6, per_class=5)
+    made = stream.make_stream(settings.Stream(class_order="seed:3", tasks="3"), data)
+    found = made.indices(data.train, (4, 0, 5))
+    assert list(found) == [4, 0, 5]
+    for label, positions in found.items():
+        wanted = made.class_order[label]
+        naive = [n for n, of_image in enumerate(data.train.labels) if of_image == wanted]
+        assert positions.tolist() == naive
+
+
+def test_indices_of_all_tasks_cover_every_image_once():
+    data = source(6)
+    made = stream.make_stream(settings.Stream(tasks="3"), data)
+    found = [made.indices(data.test, task.labels) for task in made.groups]
+    everything = np.concatenate([rows for part in found for rows in part.values()])
+    assert sorted(everything) == list(range(18))
+
+
+def test_indices_of_a_class_without_images_are_empty():
+    data = source(4)
+    made = stream.make_stream(settings.Stream(tasks="2"), data)
+    few = base.make_split(np.zeros((2, 1, 1, 1), np.uint8), [0, 3])
+    assert [len(rows) for rows in made.indices(few, range(4)).values()] == [1, 0, 0, 1]
+
+
+def test_json_and_back():
+    made = make(class_order="seed:7", tasks="4,2,2,2", capacity=12, joint=True)
+    copy = stream.TaskStream.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert copy == made and copy.fingerprint == made.fingerprint
+    assert copy.tasks == made.tasks
+    for wrong in ({"order": [1]}, {}):
+        values = {**made.to_dict(), **wrong}
+        if not wrong:
+            del values["sizes"]
+        with pytest.raises(ValueError, match="entry '(order|sizes)' is missing or unknown"):
+            stream.TaskStream.from_dict(values)
+
+
+def test_fingerprint_tells_streams_apart():
+    variants = [
+        {},
+        {"tasks": "2"},
+        {"tasks": "4,2,2,2"},
+        {"class_order": "seed:1"},
+        {"joint": True},
+        {"capacity": 11},
+    ]
+    prints = {make(**variant).fingerprint for variant in variants}
+    assert len(prints) == len(variants)
+    assert make(class_order="0,1,2,3,4,5,6,7,8,9").fingerprint == make().fingerprint
+    assert all(len(one) == 64 for one in prints)
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ("0,1,1,3", "class 1 named twice; each of 0 to 3 is needed once"),
+        ("0,1,2", "class 3 missing"),
+        ("0,1,2,4", "class 4 unknown"),
+        ("0,1,2,3,9", "class 9 unknown"),
+        ("2", "class 0, 1, 3 missing"),
+        ("", "accepted are natural, seed:N, or all class ids"),
+        ("random", "accepted are natural"),
+        ("seed:", "accepted are natural"),
+        ("seed:-1", "accepted are natural"),
+        ("seed:1.5", "accepted are natural"),
+        ("0,1,,3", "accepted are natural"),
+        ("0,1,2,-3", "accepted are natural"),
+        ("0;1;2;3", "accepted are natural"),
+        ("seed:4294967296", "seeds go up to 4294967295"),
+    ],
+)
+def test_wrong_orders_are_refused(order, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make(4, class_order=order, tasks="2")
+    assert str(caught.value).startswith("stream.class_order=")
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        ("3", "10 classes do not divide into 3 equal tasks; .* such as 4,3,3"),
+        ("11", "more tasks than classes"),
+        ("4,2,2", "adds up to 8 classes, but the data has 10"),
+        ("4,2,2,2,2", "adds up to 12"),
+        ("0", "accepted are a number of equal tasks"),
+        ("5,0,5", "accepted are a number"),
+        ("", "accepted are a number"),
+        ("five", "accepted are a number"),
+        ("-5", "accepted are a number"),
+        ("5,", "accepted are a number"),
+        ("2.5", "accepted are a number"),
+    ],
+)
+def test_wrong_tasks_are_refused(tasks, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make(tasks=tasks)
+    assert str(caught.value).startswith("stream.tasks=") and "\n" not in str(caught.value)
+
+
+def test_long_values_are_shortened_in_messages():
+    order = ",".join(map(str, [0, 0, *range(2, 100)]))
+    with pytest.raises(ValueError, match="class 0 named twice") as caught:
+        make(100, class_order=order)
+    assert len(str(caught.value)) < 200
+
+
+def test_other_scenarios_are_refused():
+    with pytest.raises(ValueError, match="stream.scenario='til': accepted is cil"):
+        make(scenario="til")

@@ -1,0 +1,120 @@
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from flcl.report import plots
+from flcl.report.page import write_page
+
+
+class Reader(HTMLParser):
+    """Rows of all tables, pictures, and everything that would be loaded from elsewhere."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.rows, self.images, self.loads, self.open = [], [], [], []
+        self.feed(text)
+        assert not self.open, f"tags left open: {self.open}"
+
+    def handle_starttag(self, tag, attributes):
+        values = dict(attributes)
+        if tag not in ("meta", "img", "link", "br"):
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+        if tag == "img":
+            self.images.append((values["alt"], values["src"]))
+        addresses = [values[name] for name in ("src", "href") if name in values]
+        self.loads += [address for address in addresses if not address.startswith("data:")]
+        self.loads += [tag] if tag in ("script", "link", "iframe") else []
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+@pytest.fixture
+def workdir(tmp_path, results):
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    lines = [
+        {"task": 1, "step": step, "phase": "phase1", "loss": 1 / step, "time": 0.0}
+        for step in range(1, 30)
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    timing = {"device": "cpu", "devices": 2, "tasks": {"1": {"training_seconds": 12.5}}}
+    (tmp_path / "timing.json").write_text(json.dumps(timing))
+    images = np.random.default_rng(0).integers(0, 255, (2, 3, 8, 8, 1), dtype=np.uint8)
+    plots.plot_samples(images, ["a", "b"], tmp_path / "samples" / "task_01.png")
+    return tmp_path
+
+
+def test_page_holds_numbers_facts_and_pictures_in_one_file(workdir, results):
+    path = write_page(workdir)
+    assert path == workdir / "report.html"
+    page = Reader(path.read_text())
+    assert page.loads == []
+    rows = {row[0]: row[1:] for row in page.rows if row}
+    assert rows["2"] == ["80.0", "70.0", "", "73.3"]
+    assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
+    assert rows["ceiling"] == ["99.0", "98.0", "97.0", "97.7"]
+    assert rows["fidelity of the samples"] == ["50.0", "25.0", "100.0", "50.0"]
+    assert rows["class order (ids in the data set)"] == ["3, 1, 0, 2, 5, 4"]
+    assert rows["scenario"] == ["cil"] and rows["seed"] == ["7"]
+    assert rows["solver"] == ["heun, 25 steps"]
+    assert rows["function evaluations per image"] == ["50"]
+    assert rows["generated images per class"] == ["480 to 500"]
+    assert rows["oversampling"] == ["5 x"]
+    assert rows["trunk parameters"] == ["35,746,307"]
+    assert rows["adapted convolutions"] == ["2"]
+    assert rows["bytes per task"] == ["143,000,000, 80,224, 80,224"]
+    assert rows["training seconds per task"] == ["12.5"] and rows["device"] == ["2 x cpu"]
+    names = [alt for alt, _ in page.images]
+    assert names == ["Accuracy after every task", "Training loss", "task 01"]
+    embedded = base64.b64decode(page.images[2][1].partition(",")[2])
+    assert embedded == (workdir / "samples" / "task_01.png").read_bytes()
+    assert sorted(p.name for p in (workdir / "plots").iterdir()) == [
+        "accuracy.png",
+        "loss.png",
+        "matrix.png",
+    ]
+
+
+def test_names_from_the_data_are_escaped(workdir):
+    text = write_page(workdir).read_text()
+    assert "<b>fox" not in text and "&lt;b&gt;fox" in text and "hen &amp; co" in text
+
+
+def test_headline_numbers(workdir):
+    tiles = re.findall(r"<b>([-\d.]+)</b><span>([^<]+)</span>", write_page(workdir).read_text())
+    assert tiles == [
+        ("64.2", "last accuracy"),
+        ("75.8", "average incremental accuracy"),
+        ("10.0", "forgetting"),
+        ("-10.0", "backward transfer"),
+        ("97.7", "ceiling"),
+        ("50.0", "fidelity"),
+    ]
+
+
+def test_unfinished_and_sparse_results_still_give_a_page(workdir, results):
+    few = {k: v for k, v in results.items() if k not in ("ceiling", "fidelity", "sampling")}
+    few |= {"complete": False, "matrix": [], "summary": {}, "parameters": {}}
+    (workdir / "results.json").write_text(json.dumps(few))
+    for name in ("metrics.jsonl", "timing.json", "samples/task_01.png"):
+        (workdir / name).unlink()
+    page = Reader(write_page(workdir).read_text())
+    assert page.images == []
+    assert "not complete: 0 tasks evaluated" in (workdir / "report.html").read_text()
+
+
+def test_a_folder_without_results_is_named(tmp_path):
+    with pytest.raises(ValueError, match="has no results.json"):
+        write_page(tmp_path)

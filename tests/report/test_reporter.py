@@ -1,0 +1,103 @@
+import io
+import json
+import types
+
+import jax
+import numpy as np
+import pytest
+from rich.console import Console
+
+from flcl import settings
+from flcl.evaluate.matrix import summary
+from flcl.report.reporter import Reporter
+from flcl.report.writers import read_metrics
+
+RUN = settings.FunLoRARun(phase1=settings.Phase(steps=4), phase2=settings.Phase(steps=2))
+
+
+def images(labels, shade: int = 0) -> dict[int, np.ndarray]:
+    return {k: np.full((12, 8, 8, 1), 10 * k + shade, np.uint8) for k in labels}
+
+
+def partial(results: dict, rows: int) -> dict:
+    matrix = results["matrix"][:rows]
+    return {**results, "matrix": matrix, "summary": summary(matrix, results["test_counts"])}
+
+
+def play(workdir, results, console, tasks=(1, 2, 3), first_step: int = 0) -> None:
+    """A run as the outer loop tells it."""
+    reporter = Reporter(workdir, RUN, console)
+    for index in tasks:
+        task = types.SimpleNamespace(index=index)
+        steps = 4 if index == 1 else 2
+        advance = reporter.progress(f"task {index}", steps)
+        reporter.begin_task(task, 1 if index == 1 else 2, first_step)
+        for step in range(first_step + 1, steps + 1):
+            advance(step)
+            reporter.record(step, {"loss": 1.0 / step})
+        now = partial(results, index)
+        reporter.evaluated(task, now, images(range(2 * index)))
+        (workdir / "results.json").write_text(json.dumps(now))
+        first_step = 0
+    reporter.finished(results)
+
+
+@pytest.fixture
+def console():
+    return Console(file=io.StringIO(), width=160)
+
+
+def test_a_whole_run_leaves_its_files_and_says_so(tmp_path, results, console):
+    play(tmp_path, results, console)
+    text = console.file.getvalue()
+    assert "task 1  4/4" in text
+    assert "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, fidelity 50.0" in text
+    assert str(tmp_path / "samples" / "task_02.png") in text
+    assert str(tmp_path / "report.html") in text and "average incremental accuracy" in text
+    present = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    pictures = {f"samples/task_0{i}.{kind}" for i in (1, 2, 3) for kind in ("png", "npz")}
+    assert pictures | {"samples/over_tasks.png", "report.html", "metrics.jsonl"} <= present
+    with np.load(tmp_path / "samples" / "task_02.npz") as kept:
+        assert kept["images"].shape == (4, 10, 8, 8, 1)
+        assert kept["images"][3, 0, 0, 0, 0] == 30 and kept["labels"].tolist() == [0, 1, 2, 3]
+
+
+def test_a_resumed_run_records_the_same(tmp_path, results, console):
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    play(whole, results, console)
+    play(broken, results, console, tasks=(1, 2))
+    # As if killed in task 2 after its first step was saved: the rest is done again.
+    play(broken, results, console, tasks=(2, 3), first_step=1)
+
+    def content(folder):
+        records = read_metrics(folder / "metrics.jsonl")
+        return [{k: v for k, v in record.items() if k != "time"} for record in records]
+
+    assert content(broken) == content(whole)
+    evaluations = [r for r in content(whole) if r["phase"] == "evaluation"]
+    assert [(r["task"], r["step"]) for r in evaluations] == [(1, 4), (2, 2), (3, 2)]
+    assert evaluations[2]["accuracy"] == pytest.approx(38.5 / 60)
+
+
+def test_other_processes_are_silent(tmp_path, results, console, monkeypatch):
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    reporter = Reporter(tmp_path, RUN, console)
+    task = types.SimpleNamespace(index=1)
+    reporter.say("hello")
+    reporter.begin_task(task, 1, 0)
+    advance = reporter.progress("task 1", 1)
+    advance(1)
+    reporter.record(1, {"loss": 1.0})
+    reporter.evaluated(task, partial(results, 1), images(range(2)))
+    reporter.finished(results)
+    assert console.file.getvalue() == "" and list(tmp_path.iterdir()) == []
+
+
+def test_progress_can_be_switched_off_without_losing_lines(tmp_path, console):
+    quiet = settings.FunLoRARun(runtime=settings.Runtime(progress=False))
+    reporter = Reporter(tmp_path, quiet, console)
+    reporter.progress("task 1", 2)(2)
+    reporter.say("[bold]1/2[/bold]")
+    assert console.file.getvalue() == "[bold]1/2[/bold]\n"

@@ -1,0 +1,64 @@
+import pytest
+
+from flcl.evaluate.matrix import summary
+from flcl.report import tables
+
+
+def cells(text: str, name: str) -> list[str]:
+    rows = [line.split() for line in text.splitlines()]
+    (row,) = [row for row in rows if row[:1] == [name] and "." in row[-1]]
+    return row[1:]
+
+
+def test_matrix_with_ceiling_and_fidelity(results):
+    text = tables.as_text(results)
+    assert text.splitlines()[0] == "toy · funlora · cil · seed 7 · accuracy in %"
+    assert cells(text, "1") == ["90.0", "90.0"]
+    assert cells(text, "2") == ["80.0", "70.0", "73.3"]
+    assert cells(text, "3") == ["75.0", "65.0", "60.0", "64.2"]
+    matrix_part, summary_part = text.split("last accuracy", 1)
+    assert cells(matrix_part, "fidelity") == ["50.0", "25.0", "100.0", "50.0"]
+    # (10 * .99 + 20 * .98 + 30 * .97) / 60
+    assert cells(matrix_part, "ceiling") == ["99.0", "98.0", "97.0", "97.7"]
+    for number in ("64.2", "75.8", "10.0", "-10.0", "97.7", "50.0"):
+        assert number in summary_part
+
+
+def test_short_class_names_stand_below_the_number_of_the_task(results):
+    assert "cat dog" not in tables.as_text(results)  # others are too long
+    rows = [
+        line.split()
+        for line in tables.as_text({**results, "class_names": list("abcdef")}).splitlines()
+    ]
+    assert ["1", "2", "3"] in rows and ["after", "task", *"abcdef", "all"] in rows
+
+
+def test_joint_and_unfinished_runs(results):
+    joint = {**results, "matrix": [[0.5, 0.6, 0.7]]}
+    joint["summary"] = summary(joint["matrix"], results["test_counts"])
+    text = tables.as_text(joint)
+    assert cells(text, "joint") == ["50.0", "60.0", "70.0", "63.3"]
+    assert "forgetting" not in text
+    nothing = {**results, "matrix": [], "summary": {}, "ceiling": None, "fidelity": {}}
+    assert "forgetting" not in tables.as_text(nothing)
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_many_tasks_are_split_to_fit(results, width):
+    count = 20
+    matrix = [[(t + j) / 100 if j <= t else None for j in range(count)] for t in range(count)]
+    wide = {**results, "matrix": matrix, "test_counts": [1] * count, "ceiling": [0.5] * count}
+    wide["tasks"] = [[0, 1, 2, 3]] * count
+    wide["fidelity"] = {"per_task": [0.25] * count, "per_class": {"cat": 0.25}}
+    wide["summary"] = summary(matrix, wide["test_counts"])
+    text = tables.as_text(wide, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    last = [line.split() for line in text.splitlines() if line.split()[:1] == ["20"]]
+    values = [value for line in last for value in line[1:]]
+    assert values[:-1] == [f"{19 + j}.0" for j in range(count)]
+    assert values[-1] == "28.5"
+
+
+def test_percent():
+    assert [tables.percent(v) for v in (None, 0.0, 0.91666, 1.0)] == ["", "0.0", "91.7", "100.0"]

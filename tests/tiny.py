@@ -1,0 +1,71 @@
+"""A run of seconds that every whole-program test shares: six classes of 8x8 patterns, three tasks."""
+
+from pathlib import Path
+
+import numpy as np
+
+from flcl import config, settings
+
+CLASSES = 6
+
+
+def write_data(path: Path, per_class: int = 24, seed: int = 0) -> Path:
+    """Six noisy but different patterns as an `npz:` source."""
+    generator = np.random.default_rng(seed)
+    patterns = generator.integers(0, 256, (CLASSES, 8, 8, 1))
+
+    def split(count):
+        labels = np.repeat(np.arange(CLASSES), count)
+        noise = generator.normal(0, 20, (len(labels), 8, 8, 1))
+        images = np.clip(patterns[labels] + noise, 0, 255).astype(np.uint8)
+        return images, labels
+
+    train_images, train_labels = split(per_class)
+    test_images, test_labels = split(8)
+    np.savez(
+        path,
+        train_images=train_images,
+        train_labels=train_labels,
+        test_images=test_images,
+        test_labels=test_labels,
+        class_names=np.array(["ant", "bee", "cat", "dog", "eel", "fox"]),
+    )
+    return path
+
+
+def settings_of(data: Path, method: str = "funlora", **changes) -> settings.GeneratorRun:
+    """Settings of a tiny run; `changes` are dotted keys with `__` for the dot."""
+    values = {
+        "name": "tiny",
+        "data.source": f"npz:{data}",
+        "stream.tasks": "3",
+        "model.width": 8,
+        "model.multipliers": (1, 2),
+        "model.blocks": 1,
+        "model.attention": (),
+        "model.head_channels": 16,
+        "sample.solver": "euler",
+        "sample.num_steps": 2,
+        "sample.chunk": 8,
+        "judge.width": 4,
+        "judge.epochs": 2.0,
+        "judge.batch_size": 32,
+        "judge.learning_rate": 0.02,
+        "judge.crop": 0,
+        "judge.images_per_class": 8,
+        "runtime.save_every": 2,
+        "runtime.log_every": 2,
+        "runtime.progress": False,
+    }
+    for phase in ("phase1", "phase2"):
+        values |= {
+            f"{phase}.steps": 6,
+            f"{phase}.batch_size": 16,
+            f"{phase}.warmup_steps": 2,
+            f"{phase}.learning_rate": 1e-2,
+            f"{phase}.dropout": 0.1,
+        }
+    values |= {name.replace("__", "."): value for name, value in changes.items()}
+    run = config.defaults(method)
+    run.update_from_flattened_dict(values)
+    return config.freeze(run)
