@@ -37,23 +37,26 @@ class Args:
     """What stands behind the colon of `--config=FILE:ARG`."""
 
     smoke: bool
+    small: bool
     baseline: str
     family: str
     tasks: str
 
 
-def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2")) -> Args:
+def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = False) -> Args:
     """`smoke,baseline=joint,family=shift,tasks=10` as `Args`; every word may be left out.
 
-    `tasks` are the accepted numbers of tasks, the default first. Raises `ValueError` for an unknown
+    `tasks` are the accepted numbers of tasks, the default first; `small` says whether the config has a
+    small variant. Raises `ValueError` for an unknown
     or repeated word, an unknown value and words that exclude each other.
     """
     accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
+    flags = ("smoke", "small") if small else ("smoke",)
     words = {}
     for word in filter(None, (part.strip() for part in (arg or "").split(","))):
         name, _, value = word.partition("=")
-        if word != "smoke" and value not in accepted.get(name, ()):
-            raise ValueError(_unknown(word, accepted))
+        if word not in flags and value not in accepted.get(name, ()):
+            raise ValueError(_unknown(word, flags, accepted))
         if name in words:
             raise ValueError(f"config argument {name!r} is given twice")
         words[name] = value
@@ -68,6 +71,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2")) -> Args:
         baseline, family = "", baseline
     return Args(
         smoke="smoke" in words,
+        small="small" in words,
         baseline=baseline,
         family=family or "cosine_learnable",
         tasks=words.get("tasks", tasks[0]),
@@ -129,6 +133,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
         config.replay.images_per_class = 16
 
 
-def _unknown(word: str, accepted: dict[str, tuple[str, ...]]) -> str:
-    choices = "; ".join(f"{name}={'|'.join(values)}" for name, values in accepted.items())
-    return f"config argument {word!r}: accepted, joined by commas, are smoke; {choices}"
+def _unknown(word: str, flags: tuple[str, ...], accepted: dict[str, tuple[str, ...]]) -> str:
+    choices = [*flags, *(f"{name}={'|'.join(values)}" for name, values in accepted.items())]
+    return f"config argument {word!r}: accepted, joined by commas, are {'; '.join(choices)}"

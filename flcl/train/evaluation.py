@@ -87,12 +87,13 @@ class Evaluator:
         return {label: self.drawn[label] for label in labels}
 
     def train_on_real(self) -> dict:
-        """Variables of the judge trained on the real images of every class."""
+        """Variables of the judge trained on all real images, for as many steps as on samples."""
         split = self.setup.source.train
         by_label = self.setup.stream.indices(split, list(self._real_counts))
         chosen = np.concatenate(list(by_label.values()))
         labels = np.repeat(list(by_label), [len(v) for v in by_label.values()])
-        return self._train(_Chosen(split.images, chosen), labels, len(chosen), "real")
+        plain = sum(self.plain_count(label) for label in by_label)
+        return self._train(_Chosen(split.images, chosen), labels, plain, "real")
 
     def accuracies(self, variables, groups: list[Task]) -> list[float]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""
