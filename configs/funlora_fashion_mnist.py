@@ -2,8 +2,9 @@
 
     python launch/train.py --config=configs/funlora_fashion_mnist.py --workdir=runs/fashion_mnist
 
-Arguments: `:smoke`, `:small` (16 pixels, a short run of minutes on two CPU cores), `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+Arguments: `:smoke`, `:small` (16 pixels, minutes on two CPU cores), `:baseline=joint` (or finetune,
+generative_replay, vanilla_add, vanilla_mult), `:family=shift` (or another family, with its own
+learning rate), `:tasks=2`; joined by commas.
 """
 
 from configs import common

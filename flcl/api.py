@@ -11,7 +11,7 @@ from flcl.train.opened import Run
 
 
 def run(settings: settings.GeneratorRun, workdir: str | Path) -> dict:
-    """Trains and evaluates a task sequence, or continues one; returns the content of `results.json`.
+    """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
     See `flcl.train.experiment.run` for what is raised.
     """

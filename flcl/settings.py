@@ -8,9 +8,7 @@ edited tree back into these frozen classes, so code past the entry points never 
 import dataclasses
 from typing import Literal
 
-FamilyName = Literal[
-    "vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"
-]
+FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
 
 

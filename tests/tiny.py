@@ -1,4 +1,4 @@
-"""A run of seconds that every whole-program test shares: six classes of 8x8 patterns, three tasks."""
+"""A run of seconds for whole-program tests: six classes of 8x8 patterns in three tasks."""
 
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
         "judge.learning_rate": 0.02,
         "judge.crop": 0,
         "judge.images_per_class": 8,
-        "runtime.save_every": 2,
+        "runtime.save_every": 100,
         "runtime.log_every": 2,
         "runtime.progress": False,
     }

@@ -1,8 +1,8 @@
-"""FunLoRA's class bank: per class and per adapted convolution the factors A_y, B_y, alpha_y, omega_y.
+"""FunLoRA's class bank: per class and adapted convolution A_y, B_y, alpha_y and omega_y.
 
-A bank is `{layer name: {"a": [K, Cout], "b": [K, Cin], "alpha": [K, p], "omega": [K, p]}}` with a fixed
-number of rows K; adding a class fills a row and never changes a shape. Rows of a few classes ("rows")
-have the same structure with a shorter first axis.
+A bank is `{layer name: {"a": [K, Cout], "b": [K, Cin], "alpha": [K, p], "omega": [K, p]}}` with a
+fixed number of rows K; adding a class fills a row and never changes a shape. Rows of a few classes
+("rows") have the same structure with a shorter first axis.
 """
 
 import functools
@@ -19,13 +19,14 @@ Bank = dict[str, Factors]
 Layers = dict[str, tuple[int, int]]  # adapted convolution -> (Cin, Cout)
 
 
-def init_rows(key: jax.Array, layers: Layers, family: str, labels, p: int, sigma: float) -> Bank:
+def init_rows(
+    key: jax.Array, layers: Layers, family: str, labels: jax.Array, p: int, sigma: float
+) -> Bank:
     """Fresh factors of `labels` [G]; a class's factors depend only on (key, label, layer)."""
 
     def one_class(label, layer_key, cin, cout):
         return FAMILIES[family].init(jax.random.fold_in(layer_key, label), cin, cout, p, sigma)
 
-    labels = jnp.asarray(labels, jnp.int32)
     return {
         name: jax.vmap(functools.partial(one_class, cin=cin, cout=cout), in_axes=(0, None))(
             labels, jax.random.fold_in(key, index)
@@ -34,17 +35,18 @@ def init_rows(key: jax.Array, layers: Layers, family: str, labels, p: int, sigma
     }
 
 
-def warm_rows(key: jax.Array, bank: Bank, learned, count: int, how: str) -> Bank:
+@functools.partial(jax.jit, static_argnames=("count", "how"))
+def warm_rows(key: jax.Array, bank: Bank, learned: jax.Array, count: int, how: str) -> Bank:
     """Factors for `count` new classes from the learned ones (F4).
 
-    `class`: each new class copies a random learned class. `mean`: all start at the mean of the learned
-    classes, rescaled per vector to their average root-mean-square: factors of different classes are
-    uncorrelated, so the plain mean shrinks towards zero, where the cosine has no gradient.
+    `class`: each new class copies a random learned class. `mean`: all start at the mean of the
+    learned classes, rescaled per vector to their average root-mean-square: factors of different
+    classes are uncorrelated, so the plain mean shrinks towards zero, where the cosine has no
+    gradient.
 
     Args:
       learned: labels [L] of the classes to start from, at least one.
     """
-    learned = jnp.asarray(learned, jnp.int32)
     if how == "class":
         chosen = jax.random.choice(key, learned, (count,))
         return take(bank, chosen)
@@ -64,15 +66,15 @@ def empty_bank(rows: Bank, capacity: int) -> Bank:
     return jax.tree.map(lambda v: jnp.zeros((capacity, *v.shape[1:]), v.dtype), rows)
 
 
-def take(bank: Bank, labels) -> Bank:
+@jax.jit  # one program for hundreds of small arrays
+def take(bank: Bank, labels: jax.Array) -> Bank:
     """Rows of `labels` [G]."""
-    labels = jnp.asarray(labels, jnp.int32)
     return jax.tree.map(lambda v: v[labels], bank)
 
 
-def put(bank: Bank, labels, rows: Bank) -> Bank:
+@jax.jit
+def put(bank: Bank, labels: jax.Array, rows: Bank) -> Bank:
     """The bank with the rows of `labels` [G] replaced; every other row keeps its bits."""
-    labels = jnp.asarray(labels, jnp.int32)
     return jax.tree.map(lambda v, row: v.at[labels].set(row), bank, rows)
 
 
@@ -86,7 +88,7 @@ def lift(factors: Factors, family: Family) -> jax.Array:
 
 
 def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
-    """F of every layer. Layers of one shape are lifted together: fewer kernels to compile and run."""
+    """F of every layer; layers of one shape are lifted together, in fewer kernels."""
     by_shape: dict[tuple, list[str]] = {}
     for name, factors in bank.items():
         by_shape.setdefault((factors["b"].shape, factors["a"].shape), []).append(name)
@@ -97,9 +99,10 @@ def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
     return {name: found[name] for name in bank}
 
 
-def lift_rows(rows: Factors, family_name: str) -> jax.Array:
-    """F [G, Cin, Cout] of one layer's rows."""
-    return lift(rows, FAMILIES[family_name])
+@functools.partial(jax.jit, static_argnames="family_name")
+def lift_rows(rows: Bank, family_name: str) -> dict[str, jax.Array]:
+    """F [G, Cin, Cout] of every layer, for looking at."""
+    return lift_all(rows, FAMILIES[family_name])
 
 
 def modulation_collection(rows: Bank, family_name: str) -> dict:
@@ -137,8 +140,8 @@ def importance(rows: Bank, family_name: str) -> dict[str, tuple[float, float]]:
     """
     family = FAMILIES[family_name]
     spread, deviation = {}, {}
-    for name, factors in rows.items():
-        matrices = np.asarray(lift(factors, family), np.float64)
+    for name, lifted in lift_rows(rows, family_name).items():
+        matrices = np.asarray(lifted, np.float64)
         spread[name] = float(np.sqrt(matrices.var(axis=0).mean()))
         neutral = 0.0 if family.adds else 1.0
         deviation[name] = float(np.sqrt(((matrices - neutral) ** 2).mean()))

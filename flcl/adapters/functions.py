@@ -23,7 +23,8 @@ class Family:
     """One function family.
 
     Attributes:
-      lift: factors `a` [Cout], `b` [Cin] and, where used, `alpha` [p], `omega` [p] -> F [Cin, Cout].
+      lift: factors `a` [Cout], `b` [Cin] and, where used, `alpha` [p], `omega` [p] -> F [Cin,
+      Cout].
       init: (key, cin, cout, p, sigma) -> factors of one class.
       adds: F is added to the kernel instead of multiplied with it.
       separable: F = outer(b, a), so the convolution factors into scale, conv, scale.
@@ -61,7 +62,7 @@ def _lift_power(factors: Factors) -> jax.Array:
 
 
 def _lift_cosine(factors: Factors) -> jax.Array:
-    """f_i = cos(omega_i A B), the cosine of the product matrix: the only reading of rank > p (F1)."""
+    """f_i = cos(omega_i A B) of the product matrix: the only reading of rank > p (F1)."""
     alpha = factors["alpha"]
     omega = factors.get("omega", jnp.arange(1, alpha.shape[0] + 1, dtype=alpha.dtype))
     return _mean_of(alpha, jnp.cos(omega[:, None, None] * _outer(factors)[None]))

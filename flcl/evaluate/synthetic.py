@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from flcl import settings
+from flcl.compiling import run_once
 from flcl.evaluate import recipe
 from flcl.models.resnet import ResNet18
 from flcl.rng import stream_key
@@ -69,9 +70,7 @@ class Judge:
         self._optimizer = recipe.optimizer(judge.weight_decay)
         self._everywhere = _replicated(self._shard(self._blank_batch()))
         out = self._everywhere
-        # Optimising a program that runs once per judge costs the CPU 5 s of compilation, not 1.
-        fast = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
-        self._init = jax.jit(self._init_state, out_shardings=out, compiler_options=fast)
+        self._init = jax.jit(self._init_state, out_shardings=out, compiler_options=run_once())
         self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=out)
         self._predict = jax.jit(self._predict_batch, out_shardings=out)
 

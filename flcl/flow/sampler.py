@@ -12,8 +12,8 @@ from flcl.data.pixels import to_uint8
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 _FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun": (diffrax.Heun, 2)}
-# dopri5 has seven stages but reuses the last one as the first of the next step: six calls a step, and
-# one before the first step.
+# dopri5 has seven stages but reuses the last one as the first of the next step: six calls a step,
+# and one before the first step.
 _DOPRI5_CALLS, _DOPRI5_START = 6, 1
 _DOPRI5_MAX_STEPS = 4096
 
@@ -21,9 +21,9 @@ _DOPRI5_MAX_STEPS = 4096
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 
-    Fixed-step solvers advance all images together over `sample.num_steps` equal steps. dopri5 controls
-    the step of every image on its own, so that no image depends on its neighbours; the evaluations
-    reported are those of the slowest image, which is how often the network ran.
+    Fixed-step solvers advance all images together over `sample.num_steps` equal steps. dopri5
+    controls the step of every image on its own, so that no image depends on its neighbours; the
+    evaluations reported are those of the slowest image, which is how often the network ran.
 
     Args:
       velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
@@ -69,7 +69,7 @@ def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
 
 
 def noise_of(key: jax.Array, label: jax.Array, indices: jax.Array, shape) -> jax.Array:
-    """x0 [B, *shape] of images `indices` [B] of a class: a function of (key, label, index) alone."""
+    """x0 [B, *shape] of images `indices` [B]: a function of (key, label, index) alone."""
     class_key = jax.random.fold_in(key, label)
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(class_key, i), shape))(indices)
 
@@ -78,14 +78,15 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
     """The function that samples classes, to be compiled by the caller.
 
     Args:
-      class_velocity: (memory, label) -> velocity of that class. Called once per class, so kernels built
+      class_velocity: (memory, label) -> velocity of that class. Called once per class, so kernels
+      built
         in it are built once, outside the solve.
       shape: of one image, (H, W, C).
       constrain: places a batch [B, H, W, C] on the devices.
 
     Returns:
-      (memory, key, labels [K], indices [chunks, B]) -> uint8 [K, chunks * B, H, W, C] and the number of
-      function evaluations per image.
+      (memory, key, labels [K], indices [chunks, B]) -> uint8 [K, chunks * B, H, W, C] and the
+      number of function evaluations per image.
     """
 
     def sample_classes(memory, key, labels, indices):

@@ -1,9 +1,9 @@
 """What the training loop knows of a continual method: the contract.
 
-A method is a set of pure functions around one pytree, the *memory*: everything that has been learned so
-far. For each task the loop asks for two separate trees, `trainable` and `frozen`; gradients, clipping,
-optimiser state and averaging see only the first. Labels, rows and masks are traced arrays, so a step
-is compiled once per phase however many tasks follow.
+A method is a set of pure functions around one pytree, the *memory*: everything that has been
+learned so far. For each task the loop asks for two separate trees, `trainable` and `frozen`;
+gradients, clipping, optimiser state and averaging see only the first. Labels, rows and masks are
+traced arrays, so a step is compiled once per phase however many tasks follow.
 """
 
 import abc
@@ -86,7 +86,9 @@ class Generator(abc.ABC):
 
     @abc.abstractmethod
     def describe(self) -> dict:
-        """Sizes: `trunk_parameters`, `parameters_per_class`, `adapted_convolutions`, `bytes_per_task`."""
+        """Sizes: `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (index, name,
+        shape and parameters per class of each) and `bytes_per_task`.
+        """
 
     def diagnose(self, memory: Memory, task: Task) -> dict:
         """Method-specific figures after a task, for `results.json`; nothing by default."""

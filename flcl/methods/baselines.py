@@ -6,6 +6,7 @@ The joint upper bound is no method of its own: it is FunLoRA with `stream.joint`
 import math
 
 import jax
+import numpy as np
 
 from flcl import settings
 from flcl.data.loader import Pool
@@ -15,8 +16,6 @@ from flcl.flow.path import flow_loss
 from flcl.methods import base
 from flcl.models.convolutions import abstract_parameters, init_parameters
 from flcl.models.unet import UNet
-
-import numpy as np
 
 
 class Finetune(base.Generator):

@@ -1,7 +1,8 @@
 """FunLoRA: a generator that owns a few factors per class and a trunk that stops moving.
 
-Task 1 trains the trunk together with the factors of its classes. Every later task trains the factors of
-its own classes only, against the frozen trunk, so no old class can change (papers.md 1.4, F5).
+Task 1 trains the trunk together with the factors of its classes. Every later task trains the
+factors of its own classes only, against the frozen trunk, so no old class can change (papers.md
+1.4, F5).
 """
 
 import math
@@ -22,7 +23,8 @@ from flcl.methods import base, optimisation
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
 from flcl.models.unet import UNet
 
-# Effective ranks are logged for a few layers and classes only: each is a singular value decomposition.
+# Effective ranks are logged for a few layers and classes only: each is a singular value
+# decomposition.
 _RANKED_LAYERS = 5
 
 
@@ -43,7 +45,7 @@ class FunLoRA(base.Generator):
 
     def init(self, key):
         key_trunk, key_bank = jax.random.split(key)
-        rows = self._fresh(key_bank, [0])
+        rows = self._fresh(key_bank, np.zeros(1, np.int32))
         return {
             "trunk": init_parameters(self._model(0.0), self.size, key_trunk),
             "bank": functional.empty_bank(rows, self.stream.capacity),
@@ -85,14 +87,14 @@ class FunLoRA(base.Generator):
     def end(self, memory, task: Task, trainable):
         kept = jax.tree.map(lambda v: v[: len(task.labels)], trainable["factors"])
         trunk = trainable["trunk"] if task.index == 1 else memory["trunk"]
-        return {"trunk": trunk, "bank": functional.put(memory["bank"], task.labels, kept)}
+        return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 
     def added(self, memory, task: Task):
-        rows = functional.take(memory["bank"], task.labels)
+        rows = functional.take(memory["bank"], _array(task.labels))
         return {"trunk": memory["trunk"], "rows": rows} if task.index == 1 else {"rows": rows}
 
     def restore(self, memory, task: Task, added):
-        bank = functional.put(memory["bank"], task.labels, added["rows"])
+        bank = functional.put(memory["bank"], _array(task.labels), added["rows"])
         return {"trunk": added.get("trunk", memory["trunk"]), "bank": bank}
 
     def class_velocity(self, memory, label):
@@ -109,7 +111,9 @@ class FunLoRA(base.Generator):
         return optimisation.adam_by_part(own, rates)
 
     def describe(self) -> dict:
-        rows = jax.eval_shape(lambda key: self._fresh(key, [0]), jax.random.key(0))
+        rows = jax.eval_shape(
+            lambda key: self._fresh(key, np.zeros(1, np.int32)), jax.random.key(0)
+        )
         per_layer = {
             name: sum(leaf.size for leaf in jax.tree.leaves(factors))
             for name, factors in rows.items()
@@ -135,11 +139,10 @@ class FunLoRA(base.Generator):
     def diagnose(self, memory, task: Task) -> dict:
         """Importance scores after task 1, and the effective rank of F of the task's first class."""
         family = self.run.adapter.family
-        rows = functional.take(memory["bank"], task.labels)
-        lifted = {name: functional.lift_rows(rows[name], family) for name in self._ranked()}
-        figures = {
-            "effective_rank": {n: float(effective_rank(m[0])) for n, m in lifted.items()},
-        }
+        rows = functional.take(memory["bank"], _array(task.labels))
+        lifted = functional.lift_rows(rows, family)
+        ranks = {name: float(effective_rank(lifted[name][0])) for name in self._ranked()}
+        figures = {"effective_rank": ranks}
         if task.index == 1:
             scores = functional.importance(rows, family)
             figures["importance"] = [
@@ -161,13 +164,21 @@ class FunLoRA(base.Generator):
 
     def _fresh(self, key, labels):
         adapter = self.run.adapter
-        return functional.init_rows(
-            key, self.layers, adapter.family, labels, adapter.functions, adapter.sigma
-        )
+        layers, p, sigma = self.layers, adapter.functions, adapter.sigma
+
+        @jax.jit
+        def fresh(key, labels):
+            return functional.init_rows(key, layers, adapter.family, labels, p, sigma)
+
+        return fresh(key, labels)
 
     def _start(self, memory, task: Task, key, labels):
         how = self.run.adapter.warm_start
         if how == "none":
             return self._fresh(key, np.maximum(labels, 0))
         learned = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
-        return functional.warm_rows(key, memory["bank"], learned, len(labels), how)
+        return functional.warm_rows(key, memory["bank"], _array(learned), len(labels), how)
+
+
+def _array(labels) -> np.ndarray:
+    return np.asarray(labels, np.int32)

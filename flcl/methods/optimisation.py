@@ -21,7 +21,7 @@ def adam(phase: settings.Phase) -> optax.GradientTransformation:
 
 
 def adam_by_part(phase: settings.Phase, rates: dict[str, float]) -> optax.GradientTransformation:
-    """Adam with a learning rate per top-level part of the tree; clipping sees all parts together."""
+    """Adam with a learning rate per top-level part of the tree; clipping sees them together."""
     return optax.chain(
         optax.clip_by_global_norm(phase.clip_norm),
         optax.partition(

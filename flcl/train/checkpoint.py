@@ -1,11 +1,12 @@
 """Checkpoints of a run; the only importer of Orbax.
 
-    checkpoints/tasks/<t>     what task t added to the memory (the trunk is part of task 1), once and for all
-    checkpoints/running/<k>   the training state inside a task, `k` counting steps over all tasks
-    checkpoints/judge/0       the judge trained on real images
+    checkpoints/tasks/<t>     what task t added to the memory (the trunk is part of task 1), once
+    and for all checkpoints/running/<k>   the training state inside a task, `k` counting steps over
+    all tasks checkpoints/judge/0       the judge trained on real images
 
-A save writes into a temporary folder and renames it, so a kill at any moment leaves the previous save whole.
-Each save carries a digest of its arrays, so that damage is found where it is and not in a result.
+A save writes into a temporary folder and renames it, so a kill at any moment leaves the previous
+save whole. Each save carries a digest of its arrays, so that damage is found where it is and not in
+a result.
 """
 
 import contextlib
@@ -56,7 +57,7 @@ class Checkpoints:
         self._manager("tasks").wait_until_finished()
 
     def tasks(self) -> list[int]:
-        """Numbers of the stored tasks, ascending. Raises `DamagedError` when one is missing in between."""
+        """Numbers of the stored tasks, ascending; raises `DamagedError` when one is missing."""
         found = sorted(self._manager("tasks").all_steps())
         for expected, task in enumerate(found, start=1):
             if task != expected:

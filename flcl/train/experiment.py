@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from flcl import config, settings
+from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.stream import Task
 from flcl.methods.base import Memory
@@ -54,11 +55,12 @@ def run(
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
-    The same call on the same workdir continues where it was killed and ends with the same results. A
-    complete run is only read.
+    The same call on the same workdir continues where it was killed and ends with the same results.
+    A complete run is only read.
 
-    Raises `ValueError` in one line for bad settings or data, a workdir of another config, one that is
-    not writable or in use, or a damaged checkpoint; `FloatingPointError` for a loss that is not finite.
+    Raises `ValueError` in one line for bad settings or data, a workdir of another config, one that
+    is not writable or in use, or a damaged checkpoint; `FloatingPointError` for a loss that is not
+    finite.
     """
     use_compile_cache(run.runtime)
     setup = prepare(run, build)
@@ -80,9 +82,7 @@ def run(
 class Experiment:
     """One run in one process."""
 
-    def __init__(
-        self, setup: Setup, workdir: Path, checkpoints: Checkpoints, reporter: Reporter
-    ):
+    def __init__(self, setup: Setup, workdir: Path, checkpoints: Checkpoints, reporter: Reporter):
         self.setup = setup
         self.workdir = workdir
         self.checkpoints = checkpoints
@@ -123,7 +123,12 @@ class Experiment:
         optimizer = setup.method.optimizer(phase_index)
         abstract = jax.eval_shape(lambda tree: states.create(tree, optimizer), trainable)
         sharding = meshes.tree_sharding(abstract, setup.mesh)
-        state = jax.jit(lambda t: states.create(t, optimizer), out_shardings=sharding)(trainable)
+        create = jax.jit(
+            lambda tree: states.create(tree, optimizer),
+            out_shardings=sharding,
+            compiler_options=run_once(),
+        )
+        state = create(trainable)
         frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
         state = self._resume(state, task)
         step_fn = self._step(phase_index, state, frozen)
@@ -256,7 +261,8 @@ def initial_memory(setup: Setup) -> Memory:
     key = stream_key(setup.run.seed, "init")
     abstract = jax.eval_shape(setup.method.init, key)
     sharding = meshes.tree_sharding(abstract, setup.mesh)
-    return jax.jit(setup.method.init, out_shardings=sharding)(key)
+    init = jax.jit(setup.method.init, out_shardings=sharding, compiler_options=run_once())
+    return init(key)
 
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:

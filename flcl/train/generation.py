@@ -13,8 +13,8 @@ from flcl.train import mesh as meshes
 class ClassSampler:
     """Compiled sampling of a method's classes.
 
-    An image depends only on (key, label, index): images are solved in chunks of a fixed size at fixed
-    places, so neither how many are asked for nor which classes come along changes one.
+    An image depends only on (key, label, index): images are solved in chunks of a fixed size at
+    fixed places, so neither how many are asked for nor which classes come along changes one.
     """
 
     def __init__(self, method: Generator, shape, sample: settings.Sample, mesh: Mesh):

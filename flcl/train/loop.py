@@ -60,7 +60,7 @@ def train_task(
 
 
 def _drain(pending: list[dict], done: int, name: str) -> dict:
-    """Means of the pending metrics, which are emptied; raises at the first loss that is not finite."""
+    """Means of the pending metrics, which are emptied; raises at a loss that is not finite."""
     values = jax.device_get(pending)
     losses = np.asarray([entry["loss"] for entry in values])
     first = done - len(losses) + 1
@@ -69,7 +69,7 @@ def _drain(pending: list[dict], done: int, name: str) -> dict:
         bad = int(np.flatnonzero(~np.isfinite(losses))[0])
         phase = name.split()[-1]
         raise FloatingPointError(
-            f"loss is {losses[bad]} at step {first + bad} of {name}: lower {phase}.learning_rate or "
-            f"adapter.learning_rate, or raise {phase}.warmup_steps"
+            f"loss is {losses[bad]} at step {first + bad} of {name}: lower {phase}.learning_rate "
+            f"or adapter.learning_rate, or raise {phase}.warmup_steps"
         )
     return {key: float(np.mean([entry[key] for entry in values])) for key in values[0]}

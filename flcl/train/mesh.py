@@ -8,8 +8,9 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 BATCH = PartitionSpec(("data", "fsdp"))
 
-# First match wins and a parameter without a match is an error. `output` shards the last axis (output
-# channels) over `fsdp`: never a spatial or a contracted one, which costs all-to-all exchanges.
+# First match wins and a parameter without a match is an error. `output` shards the last axis
+# (output channels) over `fsdp`: never a spatial or a contracted one, which costs all-to-all
+# exchanges.
 RULES: tuple[tuple[str, str], ...] = (
     (r".*/(kernel|embedding)$", "output"),
     (r".*/(bias|scale|a|b|alpha|omega)$", "replicate"),

@@ -55,7 +55,9 @@ class Run:
         stored = workdirs.read_json(self.workdir / "config.json")
         stream = workdirs.read_json(self.workdir / "stream.json")
         if stored is None or stream is None:
-            raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")
+            raise ValueError(
+                f"workdir {workdir} holds no run: config.json or stream.json is missing"
+            )
         self.settings: settings.GeneratorRun = config.from_dict(stored)
         use_compile_cache(self.settings.runtime)
         self.class_names = tuple(stream["class_names"])
@@ -114,8 +116,8 @@ class Run:
     def evaluate(self, sample: dict | None = None, judge: dict | None = None) -> dict:
         """Judges every learned task anew, with some keys of `sample` and `judge` changed.
 
-        Needs the data of the run. Returns a dictionary like `results.json`; the workdir is not touched.
-        Raises `ValueError` for a key or value that these sections do not know.
+        Needs the data of the run. Returns a dictionary like `results.json`; the workdir is not
+        touched. Raises `ValueError` for a key or value that these sections do not know.
         """
         changed = _changed(self.settings, sample=sample or {}, judge=judge or {})
         setup = prepare(changed, self._build)
@@ -168,7 +170,7 @@ class Run:
 
 
 def _changed(run: settings.GeneratorRun, **sections: dict) -> settings.GeneratorRun:
-    """Settings with keys of some sections replaced where they are not None, checked like a config."""
+    """Settings with the keys that are not None replaced in some sections, checked anew."""
     values = config.as_dict(run)
     for name, changes in sections.items():
         values[name].update({k: v for k, v in changes.items() if v is not None})

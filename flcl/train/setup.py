@@ -49,8 +49,8 @@ Build = Callable[[settings.GeneratorRun, TaskStream], Generator]
 def prepare(run: settings.GeneratorRun, build: Build) -> Setup:
     """Loads the data and builds method and mesh.
 
-    Raises `ValueError` in one line for everything that would fail later: unreadable data, a class order
-    that is none, a batch that does not split, layers or classes that do not exist.
+    Raises `ValueError` in one line for everything that would fail later: unreadable data, a class
+    order that is none, a batch that does not split, layers or classes that do not exist.
     """
     mesh = meshes.make_mesh(run.runtime.fsdp)
     for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):

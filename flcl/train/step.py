@@ -18,8 +18,8 @@ def train_step(
 ) -> Callable[..., tuple[TrainState, dict]]:
     """The step `(state, frozen, batch, key) -> (state, metrics)`.
 
-    The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`, so that short tasks are
-    not averaged with their start (ours).
+    The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`, so that short
+    tasks are not averaged with their start (ours).
     """
 
     def step(state: TrainState, frozen, batch, key):
@@ -38,8 +38,8 @@ def train_step(
 def compile_step(step, state: TrainState, frozen, mesh: Mesh):
     """`jax.jit` of a step with explicit shardings and a donated state.
 
-    `state` and `frozen` may be abstract. Images of a batch are sharded over all devices; parameters and
-    optimiser state follow `mesh.RULES`.
+    `state` and `frozen` may be abstract. Images of a batch are sharded over all devices; parameters
+    and optimiser state follow `mesh.RULES`.
     """
     same = meshes.replicated(mesh)
     state_sharding = meshes.tree_sharding(state, mesh)

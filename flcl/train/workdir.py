@@ -22,7 +22,7 @@ def write_json(path: Path, value) -> None:
 
 
 def read_json(path: Path):
-    """Parsed JSON of `path`; None when there is no such file. Raises `ValueError` naming a bad one."""
+    """Parsed JSON of `path`, None without such a file; raises `ValueError` naming a bad one."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:

@@ -12,6 +12,11 @@ from flcl.evaluate.effective_rank import numerical_rank
 P = 10
 
 
+def ids(*labels):
+    """Labels as an array."""
+    return np.asarray(labels, np.int32)
+
+
 def factors_of(family, sigma=1.0, cin=48, cout=40, p=P, seed=0):
     """Random factors of one class, well away from the start of training."""
     rows = FAMILIES[family].init(jax.random.key(seed), cin, cout, p, 0.3)
@@ -98,7 +103,7 @@ def test_cosine_at_zero_is_the_mean_of_alpha_without_a_gradient():
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fresh_class_keeps_the_kernel_near_the_shared_one_and_can_learn(family):
-    rows = functional.init_rows(jax.random.key(1), {"l": (64, 64)}, family, [0, 5], P, 0.3)["l"]
+    rows = functional.init_rows(jax.random.key(1), {"l": (64, 64)}, family, ids(0, 5), P, 0.3)["l"]
 
     def kernel(rows):
         matrices = functional.lift(rows, FAMILIES[family])
@@ -113,30 +118,32 @@ def test_a_fresh_class_keeps_the_kernel_near_the_shared_one_and_can_learn(family
 def test_factors_of_a_class_depend_on_nothing_but_the_class():
     layers = {"x": (4, 6), "y": (6, 3)}
     key = jax.random.key(3)
-    many = functional.init_rows(key, layers, "cosine_learnable", [0, 1, 7], P, 0.3)
-    one = functional.init_rows(key, layers, "cosine_learnable", [7], P, 0.3)
+    many = functional.init_rows(key, layers, "cosine_learnable", ids(0, 1, 7), P, 0.3)
+    one = functional.init_rows(key, layers, "cosine_learnable", ids(7), P, 0.3)
     jax.tree.map(lambda m, o: np.testing.assert_array_equal(m[2:], o), many, one)
 
 
 def test_put_leaves_every_other_row_bit_identical():
     layers = {"x": (4, 6)}
-    rows = functional.init_rows(jax.random.key(0), layers, "cosine", range(5), P, 0.3)
-    bank = functional.put(functional.empty_bank(rows, 8), range(5), rows)
-    other = functional.init_rows(jax.random.key(9), layers, "cosine", [5, 6], P, 0.3)
-    after = functional.put(bank, [5, 6], other)
+    rows = functional.init_rows(jax.random.key(0), layers, "cosine", ids(*range(5)), P, 0.3)
+    bank = functional.put(functional.empty_bank(rows, 8), ids(*range(5)), rows)
+    other = functional.init_rows(jax.random.key(9), layers, "cosine", ids(5, 6), P, 0.3)
+    after = functional.put(bank, ids(5, 6), other)
     for old, new in zip(jax.tree.leaves(bank), jax.tree.leaves(after), strict=True):
         np.testing.assert_array_equal(old[:5], new[:5])
         np.testing.assert_array_equal(old[7], new[7])
-    jax.tree.map(np.testing.assert_array_equal, functional.take(after, [5, 6]), other)
+    jax.tree.map(np.testing.assert_array_equal, functional.take(after, ids(5, 6)), other)
 
 
 def test_warm_start_copies_a_class_or_keeps_the_usual_spread():
-    rows = functional.init_rows(jax.random.key(0), {"x": (64, 64)}, "cosine", range(8), P, 0.5)
-    bank = functional.put(functional.empty_bank(rows, 10), range(8), rows)
-    copied = functional.warm_rows(jax.random.key(1), bank, range(8), 2, "class")["x"]
+    rows = functional.init_rows(
+        jax.random.key(0), {"x": (64, 64)}, "cosine", ids(*range(8)), P, 0.5
+    )
+    bank = functional.put(functional.empty_bank(rows, 10), ids(*range(8)), rows)
+    copied = functional.warm_rows(jax.random.key(1), bank, ids(*range(8)), 2, "class")["x"]
     for g in range(2):
         assert any(np.array_equal(copied["a"][g], bank["x"]["a"][y]) for y in range(8))
-    mean = functional.warm_rows(jax.random.key(1), bank, range(8), 2, "mean")["x"]
+    mean = functional.warm_rows(jax.random.key(1), bank, ids(*range(8)), 2, "mean")["x"]
     plain = np.sqrt((np.asarray(bank["x"]["a"][:8]).mean(0) ** 2).mean())
     kept = np.sqrt((np.asarray(mean["a"][0]) ** 2).mean())
     assert plain < 0.3 < 0.4 < kept < 0.6
@@ -144,7 +151,7 @@ def test_warm_start_copies_a_class_or_keeps_the_usual_spread():
 
 def test_importance_is_zero_exactly_where_classes_agree():
     rows = functional.init_rows(
-        jax.random.key(0), {"x": (6, 6), "y": (6, 6)}, "cosine_learnable", range(4), P, 0.5
+        jax.random.key(0), {"x": (6, 6), "y": (6, 6)}, "cosine_learnable", ids(*range(4)), P, 0.5
     )
     rows["y"] = jax.tree.map(lambda v: jnp.broadcast_to(v[:1], v.shape), rows["y"])
     scores = functional.importance(rows, "cosine_learnable")

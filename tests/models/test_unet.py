@@ -53,7 +53,7 @@ def test_convolutions_are_numbered_as_in_the_paper():
 def test_parameters_per_class(window, expected):
     layers = {c.name: c.shape[2:] for c in convolutions(CIFAR, 32)[slice(*window)]}
     rows = jax.eval_shape(
-        lambda key: functional.init_rows(key, layers, "cosine_learnable", [0], 10, 0.3),
+        lambda key: functional.init_rows(key, layers, "cosine_learnable", np.arange(1), 10, 0.3),
         jax.random.key(0),
     )
     assert count(rows) == expected
@@ -95,7 +95,7 @@ def test_merged_kernels_equal_the_modulated_forward(family):
     model = UNet(TINY, 1)
     params = filled(abstract_parameters(model, 8))
     layers = {c.name: c.shape[2:] for c in convolutions(model, 8)}
-    rows = moved(functional.init_rows(jax.random.key(1), layers, family, [0, 1], 10, 0.3), 2)
+    rows = moved(functional.init_rows(jax.random.key(1), layers, family, np.arange(2), 10, 0.3), 2)
     x = jax.random.normal(
         jax.random.key(3), (4, 8, 8, 1)
     )  # images 0, 2 of class 0; 1, 3 of class 1
@@ -120,7 +120,9 @@ def test_a_class_gets_no_gradient_from_images_of_another():
     model = UNet(TINY, 1)
     params = filled(abstract_parameters(model, 8))
     layers = {c.name: c.shape[2:] for c in convolutions(model, 8)}
-    rows = functional.init_rows(jax.random.key(1), layers, "cosine_learnable", [0, 1], 10, 0.3)
+    rows = functional.init_rows(
+        jax.random.key(1), layers, "cosine_learnable", np.arange(2), 10, 0.3
+    )
     x = jax.random.normal(jax.random.key(3), (4, 8, 8, 1))
 
     def loss_of_class_0(rows):

@@ -33,7 +33,9 @@ def test_the_trunk_and_every_old_class_keep_their_bits(finished, data):
     for task in (1, 2):
         jax.tree.map(np.testing.assert_array_equal, after[0]["trunk"], after[task]["trunk"])
         for old, new in zip(
-            jax.tree.leaves(after[task - 1]["bank"]), jax.tree.leaves(after[task]["bank"]), strict=True
+            jax.tree.leaves(after[task - 1]["bank"]),
+            jax.tree.leaves(after[task]["bank"]),
+            strict=True,
         ):
             np.testing.assert_array_equal(old[: 2 * task], new[: 2 * task])
             assert np.abs(new[2 * task : 2 * task + 2]).max() > 0
