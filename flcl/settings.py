@@ -50,7 +50,7 @@ class Stream:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNet:
-    """The flow-matching U-Net (papers.md 1.3; names as in the common PyTorch one)."""
+    """The flow-matching U-Net whose counts are those of the paper (F6)."""
 
     width: int = key(128, "channels of the first level")
     multipliers: tuple[int, ...] = key((1, 2, 2, 2), "channels of each level / width")

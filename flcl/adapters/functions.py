@@ -6,7 +6,7 @@ kernel; the paper writes F as [Cout, Cin]):
     F = (1/p) sum_i alpha_i f_i(a, b),    W_y = W0 * F  or, for `vanilla_add`,  W0 + F
 
 All formulas are element-wise over `outer(b, a)`, so a family is a few lines and a new one is a new
-entry of `FAMILIES`. papers.md 1.2 says which forms are forced by the printed ranks and counts.
+entry of `FAMILIES`. F1-F4 are the choices listed in `configs/README.md`.
 """
 
 import dataclasses

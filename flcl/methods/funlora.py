@@ -1,8 +1,7 @@
 """FunLoRA: a generator that owns a few factors per class and a trunk that stops moving.
 
 Task 1 trains the trunk together with the factors of its classes. Every later task trains the
-factors of its own classes only, against the frozen trunk, so no old class can change (papers.md
-1.4, F5).
+factors of its own classes only, against the frozen trunk, so no old class can change (F5).
 """
 
 import math

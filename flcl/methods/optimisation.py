@@ -1,4 +1,4 @@
-"""Optimisers of the phases (papers.md 1.4): Adam, linear warm-up, clipping by global norm."""
+"""Optimisers of the phases (F8): Adam, linear warm-up, clipping by global norm."""
 
 import optax
 

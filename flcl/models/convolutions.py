@@ -21,7 +21,7 @@ def convolutions(model: nn.Module, size: int) -> tuple[Convolution, ...]:
     """All convolutions of a U-Net for images of `size` pixels, by tracing it once without memory.
 
     Within a residual block the order is conv 1, conv 2, skip: the order that gives the window 40-54
-    of the paper its printed parameter count (papers.md 1.3).
+    of the paper its printed parameter count (its ablation of layers).
     """
     found: list[Convolution] = []
 

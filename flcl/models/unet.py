@@ -1,4 +1,4 @@
-"""The flow-matching U-Net of FunLoRA (papers.md 1.3), as a velocity field v(x, t).
+"""The flow-matching U-Net of FunLoRA as a velocity field v(x, t).
 
 Residual blocks, single-level attention and learned resampling in the arrangement whose convolutions
 and parameters reproduce the paper's counts exactly: 65 convolutions and 35,746,307 parameters for
@@ -21,7 +21,7 @@ _zeros = nn.initializers.zeros_init()
 
 
 def _fan_in_uniform(key, shape, dtype=jnp.float32):
-    """Uniform in +-1/sqrt(fan in): the start that the learning rates of papers.md 1.4 belong to."""
+    """Uniform in +-1/sqrt(fan in): what the usual learning rates (F8) start from."""
     bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 

@@ -54,7 +54,7 @@ class Checkpoints:
     def save_task(self, task: int, added) -> None:
         """Stores what a task added; returns when it is on disk."""
         self._save("tasks", task, added, {"digest": digest(added)})
-        self._manager("tasks").wait_until_finished()
+        self._finish("tasks", task)
 
     def tasks(self) -> list[int]:
         """Numbers of the stored tasks, ascending; raises `DamagedError` when one is missing."""
@@ -102,7 +102,7 @@ class Checkpoints:
     def save_judge(self, variables) -> None:
         """Stores the judge trained on real images."""
         self._save("judge", 0, variables, {"digest": digest(variables)})
-        self._manager("judge").wait_until_finished()
+        self._finish("judge", 0)
 
     def restore_judge(self, target):
         """The judge trained on real images, or None when there is none to read."""
@@ -122,7 +122,6 @@ class Checkpoints:
         if item not in self._managers:
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2 if item == "running" else None,
-                enable_async_checkpointing=item == "running",
                 cleanup_tmp_directories=not self._read_only,
                 create=not self._read_only,
                 read_only=self._read_only,
@@ -134,6 +133,11 @@ class Checkpoints:
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         self._manager(item).save(step, args=args, force=True)
+
+    def _finish(self, item: str, step: int) -> None:
+        """Waits until the save of `step` is on disk under its final name."""
+        self._manager(item).wait_until_finished()
+        assert step in self._manager(item).all_steps()
 
     def _meta(self, item: str, step: int) -> dict:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())

@@ -1,4 +1,4 @@
-"""The U-Net's exact counts (papers.md 1.3 and 8), and what the class can and cannot reach."""
+"""The U-Net's exact counts as the paper prints them, and what the class can and cannot reach."""
 
 import math
 

@@ -1,0 +1,74 @@
+"""Runs a tiny task sequence and kills its own process at a named moment. Started by test_kill."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import tiny
+
+import flcl
+from flcl.train import experiment, loop
+from flcl.train.checkpoint import Checkpoints
+
+
+def die(*_args, **_kwargs):
+    """As `kill -9` from outside: no handler, no flush, no goodbye."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before(target, name, moment):
+    """Kills when `moment` of the call's arguments is true, before the call."""
+    real = getattr(target, name)
+
+    def wrapped(*args, **kwargs):
+        if moment(*args, **kwargs):
+            die()
+        return real(*args, **kwargs)
+
+    setattr(target, name, wrapped)
+
+
+def after(target, name, moment):
+    """Kills when `moment` of the call's arguments is true, as soon as the call returned."""
+    real = getattr(target, name)
+
+    def wrapped(*args, **kwargs):
+        out = real(*args, **kwargs)
+        if moment(*args, **kwargs):
+            die()
+        return out
+
+    setattr(target, name, wrapped)
+
+
+def install(point: str) -> None:
+    """Arms one of the moments."""
+    if point == "in task 1, between saves":
+        before(loop, "_drain", lambda pending, done, name: name.startswith("task 1") and done == 5)
+    elif point == "during a save in task 1":
+        # The save goes on in the background: the process dies while files are being written.
+        after(Checkpoints, "save_running", lambda self, position, *_: position == 4)
+    elif point == "after task 1 is stored":
+        after(Checkpoints, "save_task", lambda self, task, _: task == 1)
+    elif point == "while judging task 1":
+        before(experiment.Evaluator, "accuracies", lambda self, _v, groups: len(groups) == 1)
+    elif point == "during the save of task 2":
+        before(Checkpoints, "_finish", lambda self, item, step: (item, step) == ("tasks", 2))
+    elif point == "while writing results of task 2":
+        real = Path.replace
+
+        def replace(self, target):
+            if Path(target).name == "results.json":
+                die()
+            return real(self, target)
+
+        Path.replace = replace
+    elif point != "never":
+        raise SystemExit(f"no such moment: {point}")
+
+
+if __name__ == "__main__":
+    data, folder, point = sys.argv[1:]
+    install(point)
+    flcl.run(tiny.settings_of(Path(data), runtime__save_every=2), folder)

@@ -1,0 +1,105 @@
+"""A real process, killed again and again, ends with the bytes of one that was left alone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from flcl import methods
+from flcl.train.checkpoint import Checkpoints
+from flcl.train.experiment import initial_memory, restore_task
+from flcl.train.setup import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+MOMENTS = (
+    "in task 1, between saves",
+    "during a save in task 1",
+    "after task 1 is stored",
+    "while judging task 1",
+    "during the save of task 2",
+    "while writing results of task 2",
+)
+
+
+def start(data, workdir, point):
+    """One process that trains until it is complete or killed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "train" / "killed.py"), data, workdir, point],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def final_memory(data, workdir):
+    """All parameters of a finished run."""
+    setup = prepare(tiny.settings_of(data), methods.build)
+    memory = initial_memory(setup)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        for task in setup.stream.tasks:
+            memory = restore_task(setup, checkpoints, memory, task)
+    return jax.tree.map(np.asarray, memory)
+
+
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory):
+    """Workdir of a run that was killed at every moment in turn and then left to finish."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    for moment in MOMENTS:
+        done = start(data, workdir, moment)
+        assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
+    done = start(data, workdir, "never")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory):
+    """Workdir of the same run, never interrupted."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    done = start(data, workdir, "never")
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_results_have_the_same_bytes(killed, alone):
+    assert (killed / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+
+
+def test_final_parameters_have_the_same_bits(killed, alone, data):
+    got, want = final_memory(data, killed), final_memory(data, alone)
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_no_step_is_logged_twice(killed, alone):
+    def without_time(workdir):
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        return [line.split('"time"')[0] for line in lines]
+
+    assert without_time(killed) == without_time(alone)
+
+
+def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path):
+    """Back to the middle of task 1 with a torn newest save: the one before it is used."""
+    copy = tmp_path / "run"
+    done = start(data, copy, "in task 1, between saves")
+    assert done.returncode == -signal.SIGKILL
+    newest = copy / "checkpoints" / "running" / "4"
+    if not newest.exists():  # it was still being written
+        newest = copy / "checkpoints" / "running" / "2"
+    largest = max((f for f in newest.rglob("*") if f.is_file()), key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    done = start(data, copy, "never")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read" in done.stdout or "changed on disk" in done.stdout
+    assert (copy / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+    shutil.rmtree(copy)

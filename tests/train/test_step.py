@@ -1,0 +1,115 @@
+"""The train step on one and on eight devices, with and without sharded parameters."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import tiny
+
+from flcl import methods
+from flcl.data import loader
+from flcl.rng import stream_key
+from flcl.train import mesh as meshes
+from flcl.train import state as states
+from flcl.train import step as steps
+from flcl.train.setup import prepare
+
+STEPS = 4
+
+
+@pytest.fixture(scope="module")
+def setup(data):
+    """A tiny run whose second task trains factors only."""
+    return prepare(tiny.settings_of(data, model__width=16), methods.build)
+
+
+def build(setup, mesh, phase):
+    """Compiled step, its state, frozen tree and batches of task `phase` on a mesh."""
+    method, task = setup.method, setup.stream.tasks[phase - 1]
+    memory = jax.jit(method.init)(stream_key(0, "init"))
+    rows = method._fresh(stream_key(0, "rows"), np.arange(2, dtype=np.int32))
+    memory["bank"] = jax.tree.map(lambda v, r: v.at[:2].set(r), memory["bank"], rows)
+    trainable, frozen = method.begin(memory, task, stream_key(0, "begin"))
+    optimizer = method.optimizer(phase)
+    state = states.create(trainable, optimizer)
+    state = jax.device_put(state, meshes.tree_sharding(state, mesh))
+    frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, mesh))
+    step = steps.train_step(lambda *a: method.loss(phase, *a), optimizer, 0.9)
+    batches = loader.class_groups(setup.pools(task), groups=2, per_group=8, seed=0, task=phase)
+    placed = [meshes.place_batch(batches[k], mesh) for k in range(STEPS)]
+    compiled = steps.compile_step(step, state, frozen, mesh)
+    return compiled.lower(state, frozen, placed[0], stream_key(0, "t")).compile(), (
+        state,
+        frozen,
+        placed,
+    )
+
+
+def train(built):
+    """Losses of a few steps and the final trainable tree."""
+    compiled, (state, frozen, batches) = built
+    losses = []
+    for batch in batches:
+        state, metrics = compiled(state, frozen, batch, stream_key(0, "t"))
+        losses.append(float(metrics["loss"]))
+    return losses, state
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_eight_devices_train_as_one_does(setup, phase):
+    one = build(setup, meshes.make_mesh(devices=jax.devices()[:1]), phase)
+    eight = build(setup, meshes.make_mesh(), phase)
+    flops = [built[0].cost_analysis()["flops"] for built in (one, eight)]
+    # Replicated work would show as (nearly) the same count per device.
+    assert flops[1] * 8 < 1.15 * flops[0]
+    text = eight[0].as_text()
+    assert "all-gather" not in text and "all-to-all" not in text and "all-reduce" in text
+    (losses_1, state_1), (losses_8, state_8) = train(one), train(eight)
+    np.testing.assert_allclose(losses_1, losses_8, rtol=2e-6)
+    difference = jax.tree.map(
+        lambda a, b: np.asarray(a) - np.asarray(b), state_1.trainable, state_8.trainable
+    )
+    # Adam turns rounding of a near-zero gradient into a whole step: compare the global norm.
+    assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(state_1.trainable)
+
+
+def test_sharded_parameters_train_as_replicated_ones_do(setup):
+    losses_1, _ = train(build(setup, meshes.make_mesh(devices=jax.devices()[:1]), 1))
+    built = build(setup, meshes.make_mesh(fsdp=2), 1)
+    losses, state = train(built)
+    np.testing.assert_allclose(losses_1, losses, rtol=2e-6)
+    kernel = state.trainable["trunk"]["input"]["kernel"]
+    assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, None, None, "fsdp")
+    assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 2
+
+
+def test_phase_2_differentiates_factors_only(setup):
+    _, (state, frozen, _) = build(setup, meshes.make_mesh(), 2)
+    assert set(state.trainable) == {"factors"} and set(frozen) == {"labels", "trunk"}
+    moments = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]
+    assert sum(m.size for m in moments) == 2 * sum(
+        leaf.size for leaf in jax.tree.leaves(state.trainable)
+    )
+
+
+def test_the_average_warms_up_to_its_decay():
+    def loss(trainable, frozen, batch, key):
+        del frozen, batch, key
+        return jnp.sum(trainable["bias"])
+
+    step = steps.train_step(loss, optax.sgd(1.0), 0.25)
+    state = states.create({"bias": jnp.zeros(())}, optax.sgd(1.0))
+    ema, value = 0.0, 0.0
+    for k in range(4):
+        state, metrics = step(state, {}, {}, jax.random.key(0))
+        value -= 1.0
+        decay = min(0.25, (1 + k) / (10 + k))
+        ema = decay * ema + (1 - decay) * value
+        np.testing.assert_allclose(state.ema["bias"], ema, rtol=1e-6)
+    assert float(metrics["grad_norm"]) == 1.0 and int(state.step) == 4
+
+
+def test_a_parameter_without_a_rule_is_named():
+    with pytest.raises(ValueError, match="no sharding rule covers parameter 'trunk/strange'"):
+        meshes.tree_sharding({"trunk": {"strange": jnp.zeros(3)}}, meshes.make_mesh())
