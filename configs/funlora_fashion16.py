@@ -23,18 +23,18 @@ def get_config(arg: str = ""):
 
     config.stream.tasks = args.tasks  # 2 classes each
 
-    config.model.width = 32  # ours: small enough for two CPU cores
+    config.model.width = 16  # ours: small enough for two CPU cores
     config.model.multipliers = (1, 2, 2)  # ours: 16, 8 and 4 pixels
     config.model.blocks = 1  # ours
     config.model.attention = ()  # ours: the middle block attends anyway
-    config.model.head_channels = 32  # ours
+    config.model.head_channels = 16  # ours
 
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
-    config.adapter.learning_rate = 1e-3  # ours: as the trunk in phase 1
+    config.adapter.learning_rate = 2e-3  # ours: as the trunk in phase 1
 
     config.phase1.steps = 1_500  # ours
     config.phase1.batch_size = 64  # ours
-    config.phase1.learning_rate = 1e-3  # ours: short runs need larger steps
+    config.phase1.learning_rate = 2e-3  # ours: short runs need larger steps
     config.phase1.warmup_steps = 100  # ours
     config.phase1.ema_decay = 0.995  # ours: a window of 200 steps
     config.phase1.dropout = 0.0  # ours: not enough steps to overfit
@@ -48,8 +48,8 @@ def get_config(arg: str = ""):
 
     config.sample.num_steps = 20  # ours (F9): 40 function evaluations with Heun
 
-    config.judge.width = 32  # ours
-    config.judge.epochs = 20.0  # ours
+    config.judge.width = 16  # ours
+    config.judge.epochs = 10.0  # ours
     config.judge.batch_size = 128  # ours
     config.judge.crop = 1  # ours: clothes fill their image
 

@@ -12,6 +12,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 ensure_environment
 cd "$ROOT"
 run=runs/quickstart/funlora
+# The network is so small that compiling it takes as long as training it: let the compiler try less.
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_backend_optimization_level=1"
 "$VENV_PYTHON" launch/train.py --config=configs/funlora_digits.py --workdir="$run"
 
 cat <<TEXT

@@ -91,7 +91,7 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
 
     def sample_classes(memory, key, labels, indices):
         def one_class(label):
-            velocity = class_velocity(memory, label)
+            velocity = jax.jit(class_velocity(memory, label))  # solvers trace their field often
 
             def one_chunk(chunk):
                 noise = constrain(noise_of(key, label, chunk, shape))

@@ -78,7 +78,7 @@ class Run:
 
     def sample(
         self,
-        classes: Sequence[int | str],
+        classes: Sequence[int | str] | None = None,
         per_class: int = 16,
         *,
         num_steps: int | None = None,
@@ -91,7 +91,7 @@ class Run:
         An image depends only on (seed, class, index).
 
         Args:
-          classes: class ids of the data set, or class names.
+          classes: class ids of the data set, or class names; None = all that are learned.
           per_class: images of each.
           num_steps: steps of a fixed-step solver; None = as the run was evaluated.
           solver: euler, midpoint, heun or dopri5; None = as the run was evaluated.
@@ -102,6 +102,9 @@ class Run:
           ValueError: for a class or a task that is not learned, or another solver.
         """
         last = self._task(task)
+        if classes is None:
+            known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
+            classes = sorted(self.stream.class_order[label] for label in known)
         ids = [self._class_id(entry) for entry in classes]
         labels = self._labels(ids, last)
         if per_class < 1:

@@ -1,7 +1,10 @@
 """The U-Net's exact counts as the paper prints them, and what the class can and cannot reach."""
 
 import math
+import zlib
+from pathlib import Path
 
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -133,3 +136,26 @@ def test_a_class_gets_no_gradient_from_images_of_another():
     for gradient in jax.tree.leaves(jax.jit(jax.grad(loss_of_class_0))(rows)):
         assert np.abs(gradient[0]).max() > 0
         assert not np.asarray(gradient[1]).any()
+
+
+def weight(name, shape):
+    """The weight of that name in the reference file."""
+    values = np.random.RandomState(zlib.crc32(name.encode())).normal(0, 0.1, shape)
+    return jnp.asarray(values + 1 if name.endswith("scale") else values, jnp.float32)
+
+
+def test_velocity_equals_that_of_the_public_network_with_the_same_weights():
+    """`unet_reference.npz`: input and output of TorchCFM 1.0.7's U-Net (PyTorch 2.13, CPU).
+
+    Its weights are those of `weight`, by our names, in its layout (kernels transposed; queries,
+    keys and values interleaved by head).
+    """
+    reference = np.load(Path(__file__).parent / "unet_reference.npz")
+    shape = settings.UNet(width=32, multipliers=(1, 2), blocks=1, attention=(8,), head_channels=16)
+    model = UNet(shape, 3)
+    flat = flax.traverse_util.flatten_dict(abstract_parameters(model, 16), sep="/")
+    params = {name: weight(name, leaf.shape) for name, leaf in flat.items()}
+    variables = {"params": flax.traverse_util.unflatten_dict(params, sep="/")}
+    got = jax.jit(model.apply)(variables, reference["x"], reference["t"])
+    assert reference["velocity"].std() > 0.1
+    np.testing.assert_allclose(got, reference["velocity"], rtol=2e-4, atol=2e-4)

@@ -50,6 +50,7 @@ def test_classes_are_given_by_id_or_name(run):
     by_name, by_id = run.sample(["cat", "fox"], 2), run.sample([2, 5], 2)
     np.testing.assert_array_equal(by_name.images, by_id.images)
     assert by_id.names == ("cat", "fox") and by_name.classes == (2, 5)
+    assert run.sample(per_class=1, task=2).names == ("ant", "bee", "cat", "dog")
 
 
 @pytest.mark.parametrize(
