@@ -36,6 +36,8 @@ _RANGES = (
 
 def check(run: settings.GeneratorRun) -> settings.GeneratorRun:
     """`run` itself; raises `ValueError` with the dotted key, its value and what is accepted."""
+    if not 0 <= run.seed < 2**32:
+        raise ValueError(f"seed={run.seed}: must be 0 or more and below 2**32")
     for name, value in _sections(run):
         _check_ranges(name, value)
     _check_model(run)

@@ -285,10 +285,16 @@ SMOKE += [("funlora_digits.py", f"baseline={each}") for each in ("joint", *commo
 SMOKE += [("funlora_digits.py", "baseline=vanilla_add"), ("funlora_digits.py", "family=shift")]
 
 
+# Most of a smoke run is compiling programs that then run for a second: no optimiser is worth it.
+FAST_COMPILE = {
+    "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+}
+
+
 @pytest.mark.parametrize(("name", "arg"), SMOKE)
 def test_smoke_run(name, arg, tmp_path, launch):
     spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
-    launch("train", f"--config={spec}", f"--workdir={tmp_path}/run")
+    launch("train", f"--config={spec}", f"--workdir={tmp_path}/run", env=FAST_COMPILE)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["complete"] is True
     rows = results["matrix"]

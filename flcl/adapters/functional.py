@@ -35,6 +35,27 @@ def init_rows(
     }
 
 
+@jax.jit
+def pack(rows: Bank) -> jax.Array:
+    """Rows of G classes as one array [G, parameters per class], leaves in sorted order.
+
+    Stored like this a class costs its parameters and nothing else: hundreds of small arrays would
+    cost several times that in file formats.
+    """
+    leaves = jax.tree.leaves(rows)
+    return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
+
+
+@jax.jit
+def unpack(packed: jax.Array, bank: Bank) -> Bank:
+    """Inverse of `pack`; `bank` gives names and shapes."""
+    leaves, structure = jax.tree.flatten(bank)
+    ends = np.cumsum([leaf[0].size for leaf in leaves])
+    parts = jnp.split(packed, ends[:-1], axis=1)
+    shaped = [p.reshape(-1, *leaf.shape[1:]) for p, leaf in zip(parts, leaves, strict=True)]
+    return jax.tree.unflatten(structure, shaped)
+
+
 @functools.partial(jax.jit, static_argnames=("count", "how"))
 def warm_rows(key: jax.Array, bank: Bank, learned: jax.Array, count: int, how: str) -> Bank:
     """Factors for `count` new classes from the learned ones (F4).
@@ -100,9 +121,9 @@ def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
 
 
 @functools.partial(jax.jit, static_argnames="family_name")
-def lift_rows(rows: Bank, family_name: str) -> dict[str, jax.Array]:
-    """F [G, Cin, Cout] of every layer, for looking at."""
-    return lift_all(rows, FAMILIES[family_name])
+def lift_layer(factors: Factors, family_name: str) -> jax.Array:
+    """F [..., Cin, Cout] of one layer, for looking at."""
+    return lift(factors, FAMILIES[family_name])
 
 
 def modulation_collection(rows: Bank, family_name: str) -> dict:
@@ -140,8 +161,8 @@ def importance(rows: Bank, family_name: str) -> dict[str, tuple[float, float]]:
     """
     family = FAMILIES[family_name]
     spread, deviation = {}, {}
-    for name, lifted in lift_rows(rows, family_name).items():
-        matrices = np.asarray(lifted, np.float64)
+    for name, factors in rows.items():  # layer by layer: all of them may not fit
+        matrices = np.asarray(lift_layer(factors, family_name), np.float64)
         spread[name] = float(np.sqrt(matrices.var(axis=0).mean()))
         neutral = 0.0 if family.adds else 1.0
         deviation[name] = float(np.sqrt(((matrices - neutral) ** 2).mean()))

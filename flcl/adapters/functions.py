@@ -42,7 +42,13 @@ def _outer(factors: Factors) -> jax.Array:
 
 def _mean_of(alpha: jax.Array, terms: jax.Array) -> jax.Array:
     """(1/p) sum_i alpha_i terms_i for terms [p, Cin, Cout]."""
-    return jnp.tensordot(alpha, terms, axes=1) / alpha.shape[0]
+    return jnp.sum(alpha[:, None, None] * terms, axis=0) / alpha.shape[0]
+
+
+def _weighted_outer(alpha: jax.Array, b: jax.Array, a: jax.Array) -> jax.Array:
+    """(1/p) sum_i alpha_i outer(b_i, a_i), in full float32 also where products default to less."""
+    weighted = alpha[:, None] * b
+    return jnp.einsum("pi,po->io", weighted, a, precision="highest") / alpha.shape[0]
 
 
 def _lift_shift(factors: Factors) -> jax.Array:
@@ -50,7 +56,7 @@ def _lift_shift(factors: Factors) -> jax.Array:
     count = factors["alpha"].shape[0]
     a = jnp.stack([jnp.roll(factors["a"], i) for i in range(count)])
     b = jnp.stack([jnp.roll(factors["b"], i) for i in range(count)])
-    return jnp.einsum("p,pi,po->io", factors["alpha"], b, a) / count
+    return _weighted_outer(factors["alpha"], b, a)
 
 
 def _lift_power(factors: Factors) -> jax.Array:
@@ -58,7 +64,7 @@ def _lift_power(factors: Factors) -> jax.Array:
     powers = jnp.arange(1, factors["alpha"].shape[0] + 1)
     a = factors["a"][None, :] ** powers[:, None]
     b = factors["b"][None, :] ** powers[:, None]
-    return jnp.einsum("p,pi,po->io", factors["alpha"], b, a) / powers.shape[0]
+    return _weighted_outer(factors["alpha"], b, a)
 
 
 def _lift_cosine(factors: Factors) -> jax.Array:

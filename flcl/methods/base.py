@@ -39,6 +39,10 @@ class Generator(abc.ABC):
         self.run = run
         self.stream = stream
 
+    def resolved(self) -> settings.GeneratorRun:
+        """The settings with everything filled in that was looked up elsewhere."""
+        return self.run
+
     def phase(self, task: Task) -> int:
         """1 for the first task, 2 for every later one; one step is compiled for each."""
         return 1 if task.index == 1 else 2

@@ -4,6 +4,7 @@ Task 1 trains the trunk together with the factors of its classes. Every later ta
 factors of its own classes only, against the frozen trunk, so no old class can change (F5).
 """
 
+import dataclasses
 import math
 
 import jax
@@ -37,10 +38,19 @@ class FunLoRA(base.Generator):
         self.size = run.data.image_size
         self.convolutions = convolutions(self._model(0.0), self.size)
         chosen = select_layers(run.adapter.layers, [conv.name for conv in self.convolutions])
+        self._chosen = chosen
         self.adapted = tuple(self.convolutions[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         later = [len(task.labels) for task in stream.tasks[1:]]
         self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
+
+    def resolved(self):
+        if not self.run.adapter.layers.startswith("top:"):
+            return self.run
+        layers = ",".join(map(str, self._chosen))  # the other run may be gone tomorrow
+        return dataclasses.replace(
+            self.run, adapter=dataclasses.replace(self.run.adapter, layers=layers)
+        )
 
     def init(self, key):
         key_trunk, key_bank = jax.random.split(key)
@@ -89,11 +99,12 @@ class FunLoRA(base.Generator):
         return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 
     def added(self, memory, task: Task):
-        rows = functional.take(memory["bank"], _array(task.labels))
+        rows = functional.pack(functional.take(memory["bank"], _array(task.labels)))
         return {"trunk": memory["trunk"], "rows": rows} if task.index == 1 else {"rows": rows}
 
     def restore(self, memory, task: Task, added):
-        bank = functional.put(memory["bank"], _array(task.labels), added["rows"])
+        rows = functional.unpack(added["rows"], memory["bank"])
+        bank = functional.put(memory["bank"], _array(task.labels), rows)
         return {"trunk": added.get("trunk", memory["trunk"]), "bank": bank}
 
     def class_velocity(self, memory, label):
@@ -139,9 +150,9 @@ class FunLoRA(base.Generator):
         """Importance scores after task 1, and the effective rank of F of the task's first class."""
         family = self.run.adapter.family
         rows = functional.take(memory["bank"], _array(task.labels))
-        lifted = functional.lift_rows(rows, family)
-        ranks = {name: float(effective_rank(lifted[name][0])) for name in self._ranked()}
-        figures = {"effective_rank": ranks}
+        first = {name: jax.tree.map(lambda v: v[0], rows[name]) for name in self._ranked()}
+        ranks = {name: functional.lift_layer(f, family) for name, f in first.items()}
+        figures = {"effective_rank": {n: float(effective_rank(m)) for n, m in ranks.items()}}
         if task.index == 1:
             scores = functional.importance(rows, family)
             figures["importance"] = [
@@ -163,13 +174,9 @@ class FunLoRA(base.Generator):
 
     def _fresh(self, key, labels):
         adapter = self.run.adapter
-        layers, p, sigma = self.layers, adapter.functions, adapter.sigma
-
-        @jax.jit
-        def fresh(key, labels):
-            return functional.init_rows(key, layers, adapter.family, labels, p, sigma)
-
-        return fresh(key, labels)
+        return functional.init_rows(
+            key, self.layers, adapter.family, labels, adapter.functions, adapter.sigma
+        )
 
     def _start(self, memory, task: Task, key, labels):
         how = self.run.adapter.warm_start

@@ -1,8 +1,8 @@
 """Checkpoints of a run; the only importer of Orbax.
 
-    checkpoints/tasks/<t>     what task t added to the memory (the trunk is part of task 1), once
-    and for all checkpoints/running/<k>   the training state inside a task, `k` counting steps over
-    all tasks checkpoints/judge/0       the judge trained on real images
+    checkpoints/tasks/<t>     what task t added to the memory; the trunk is part of task 1
+    checkpoints/running/<k>   the state inside a task, `k` counting the steps of all tasks
+    checkpoints/judge/0       the judge trained on real images
 
 A save writes into a temporary folder and renames it, so a kill at any moment leaves the previous
 save whole. Each save carries a digest of its arrays, so that damage is found where it is and not in
@@ -132,7 +132,10 @@ class Checkpoints:
     def _save(self, item: str, step: int, tree, meta: dict) -> None:
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
-        self._manager(item).save(step, args=args, force=True)
+        manager = self._manager(item)
+        if step in manager.all_steps():  # left unreadable by an earlier process
+            manager.delete(step)
+        manager.save(step, args=args, force=True)
 
     def _finish(self, item: str, step: int) -> None:
         """Waits until the save of `step` is on disk under its final name."""
@@ -154,6 +157,8 @@ class Checkpoints:
     def _reading(self, item: str, step: int, read):
         try:
             return read(self._manager(item))
+        except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):
+            raise  # says nothing about what is on disk
         except Exception as error:  # Orbax and its storage raise many kinds for a torn file
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
             path = self.folder / item / str(step)

@@ -38,14 +38,12 @@ class Row:
 class Evaluator:
     """Judges a run's generator. Compiles its judge and its sampler once."""
 
-    def __init__(self, setup: Setup, progress: Progress, sample=None, judge=None):
+    def __init__(self, setup: Setup, progress: Progress):
         run = setup.run
         self.setup = setup
-        self.judge_settings: settings.Judge = judge or run.judge
+        self.judge_settings: settings.Judge = run.judge
         self._progress = progress
-        self._sampler = ClassSampler(
-            setup.method, setup.image_shape, sample or run.sample, setup.mesh
-        )
+        self._sampler = ClassSampler(setup.method, setup.image_shape, run.sample, setup.mesh)
         self.judge = Judge(
             self.judge_settings,
             setup.stream.capacity,
@@ -69,11 +67,10 @@ class Evaluator:
 
     def generate(self, memory, label: int, count: int, stream: str = "samples") -> np.ndarray:
         """uint8 [count, H, W, C] of one class from the named random stream."""
-        # Every class asks the compiled sampler for the largest class's count: one program for all.
-        asked = max(count, *(self.generated_count(label) for label in self._real_counts))
         key = stream_key(self.setup.run.seed, stream)
-        images, self.function_evaluations = self._sampler(memory, key, [label], asked)
-        return images[0, :count]
+        images, calls = self._sampler.one_class(memory, key, label, count)
+        self.function_evaluations = max(self.function_evaluations, calls)
+        return images
 
     def samples(self, memory, labels) -> dict[int, np.ndarray]:
         """Generated images by label; those of classes that cannot have changed are drawn once."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Protocol
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flcl import config, settings
@@ -64,14 +65,9 @@ def run(
     """
     use_compile_cache(run.runtime)
     setup = prepare(run, build)
-    workdir = Path(workdir)
+    run, workdir, stream = setup.method.resolved(), Path(workdir), setup.stream_dict()
     with workdirs.locked(workdir):
         workdirs.check_config(workdir, run)
-        stream = {
-            "stream": setup.stream.to_dict(),
-            "fingerprint": setup.stream.fingerprint,
-            "class_names": list(setup.source.class_names),
-        }
         workdirs.check_stream(workdir, stream)
         workdirs.write_json(workdir / "config.json", config.as_dict(run))
         workdirs.write_json(workdir / "stream.json", stream)
@@ -93,9 +89,9 @@ class Experiment:
 
     def run(self) -> dict:
         """Trains what is not trained, evaluates what is not evaluated, reports."""
-        self.results.load(self.workdir)
-        memory = initial_memory(self.setup)
         stored = self.checkpoints.tasks()
+        self.results.load(self.workdir, len(stored))
+        memory = initial_memory(self.setup)
         real_judge = None
         for task in self.setup.stream.tasks:
             if task.index in stored:
@@ -152,7 +148,7 @@ class Experiment:
         memory = setup.method.end(memory, task, state.ema)
         self.checkpoints.save_task(task.index, setup.method.added(memory, task))
         self.checkpoints.drop_running()
-        self._note_seconds(task, "training_seconds", time.monotonic() - started)
+        self._note(task, "training_seconds", time.monotonic() - started)
         return memory
 
     def _batches(self, memory: Memory, task: Task, phase: settings.Phase, first: int):
@@ -215,7 +211,7 @@ class Experiment:
                 continue
             self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
             # Restored buffers may not be donatable; a copy always is.
-            return jax.jit(lambda tree: jax.tree.map(lambda v: v + 0, tree))(restored)
+            return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(restored)
         return state
 
     def _real_judge(self) -> dict:
@@ -237,14 +233,15 @@ class Experiment:
         started = time.monotonic()
         row = self.evaluator.evaluate(memory, task, real_judge)
         diagnosis = self.setup.method.diagnose(memory, task)
-        self.results.add(row, diagnosis, self.checkpoints.bytes_of_task(task.index))
+        self.results.add(row, diagnosis)
         results = self.results.as_dict(self.evaluator)
         self.reporter.evaluated(task, results, self.evaluator.drawn)
-        self._note_seconds(task, "evaluation_seconds", time.monotonic() - started)
+        self._note(task, "evaluation_seconds", time.monotonic() - started)
+        self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
         # Last: from here on the task counts as evaluated.
         workdirs.write_json(self.workdir / "results.json", results)
 
-    def _note_seconds(self, task: Task, what: str, seconds: float) -> None:
+    def _note(self, task: Task, what: str, value: float) -> None:
         """Adds to `timing.json`; a task that was interrupted counts only its last process."""
         path = self.workdir / "timing.json"
         timing = workdirs.read_json(path) or {
@@ -252,7 +249,7 @@ class Experiment:
             "devices": jax.device_count(),
             "tasks": {},
         }
-        timing["tasks"].setdefault(str(task.index), {})[what] = round(seconds, 3)
+        timing["tasks"].setdefault(str(task.index), {})[what] = round(value, 3)
         workdirs.write_json(path, timing)
 
 

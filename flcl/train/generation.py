@@ -32,8 +32,20 @@ class ClassSampler:
 
     def __call__(self, memory, key: jax.Array, labels, count: int) -> tuple[np.ndarray, int]:
         """uint8 [K, count, H, W, C] of `labels` [K], and the function evaluations per image."""
-        chunks = -(-count // self._chunk)
-        indices = np.arange(chunks * self._chunk, dtype=np.int32).reshape(chunks, -1)
         labels = np.asarray(labels, np.int32)
-        images, calls = self._compiled(memory, key, labels, indices)
+        images, calls = self._compiled(memory, key, labels, self._indices(count))
         return np.asarray(images)[:, :count], int(calls)
+
+    def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
+        """uint8 [count, H, W, C] and evaluations per image, by one program whatever the count."""
+        labels, parts, most = np.asarray([label], np.int32), [], 0
+        for chunk in self._indices(count):
+            images, calls = self._compiled(memory, key, labels, chunk[None])
+            parts.append(np.asarray(images[0]))
+            most = max(most, int(calls))
+        return np.concatenate(parts)[:count], most
+
+    def _indices(self, count: int) -> np.ndarray:
+        """Image numbers in full chunks, [chunks, chunk]."""
+        chunks = -(-count // self._chunk)
+        return np.arange(chunks * self._chunk, dtype=np.int32).reshape(chunks, -1)

@@ -60,16 +60,17 @@ def train_task(
 
 
 def _drain(pending: list[dict], done: int, name: str) -> dict:
-    """Means of the pending metrics, which are emptied; raises at a loss that is not finite."""
+    """Means of the pending metrics, which are emptied; raises at one that is not finite."""
     values = jax.device_get(pending)
     losses = np.asarray([entry["loss"] for entry in values])
+    finite = np.asarray([np.isfinite(list(entry.values())).all() for entry in values])
     first = done - len(losses) + 1
     pending.clear()
-    if not np.isfinite(losses).all():
-        bad = int(np.flatnonzero(~np.isfinite(losses))[0])
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
         phase = name.split()[-1]
         raise FloatingPointError(
-            f"loss is {losses[bad]} at step {first + bad} of {name}: lower {phase}.learning_rate "
-            f"or adapter.learning_rate, or raise {phase}.warmup_steps"
+            f"loss or gradient is not finite (loss {losses[bad]}) at step {first + bad} of {name}: "
+            f"lower {phase}.learning_rate or raise {phase}.warmup_steps, in a new workdir"
         )
     return {key: float(np.mean([entry[key] for entry in values])) for key in values[0]}

@@ -14,7 +14,7 @@ BATCH = PartitionSpec(("data", "fsdp"))
 RULES: tuple[tuple[str, str], ...] = (
     (r".*/(kernel|embedding)$", "output"),
     (r".*/(bias|scale|a|b|alpha|omega)$", "replicate"),
-    (r"^(labels|step|count|.*/count)$", "replicate"),
+    (r"^(labels|rows|step|count|.*/count)$", "replicate"),
 )
 
 

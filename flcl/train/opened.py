@@ -1,6 +1,7 @@
 """A run on disk, opened for use: it needs nothing but its workdir (and the data, to evaluate)."""
 
 import functools
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -67,7 +68,8 @@ class Run:
         self.learned = tuple(self._checkpoints.tasks())
         if not self.learned:
             raise ValueError(f"workdir {workdir} has not finished its first task yet")
-        mesh = meshes.make_mesh(self.settings.runtime.fsdp)
+        # A run may be opened on fewer devices than it was trained on.
+        mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
         method = build(self.settings, self.stream)
         # Sampling needs no data: only evaluation loads the source.
         self._setup = Setup(self.settings, None, self.stream, method, mesh)
@@ -123,9 +125,8 @@ class Run:
         touched. Raises `ValueError` for a key or value that these sections do not know.
         """
         changed = _changed(self.settings, sample=sample or {}, judge=judge or {})
-        setup = prepare(changed, self._build)
-        if setup.stream.fingerprint != self.stream.fingerprint:
-            raise ValueError(f"workdir {self.workdir} was trained on other classes or tasks")
+        setup = prepare(changed, self._build, mesh=self._setup.mesh)
+        workdirs.check_stream(self.workdir, setup.stream_dict())
         with jax.set_mesh(setup.mesh):
             evaluator = Evaluator(setup, lambda *_: lambda *_: None)
             real_judge = evaluator.train_on_real()
@@ -134,7 +135,7 @@ class Run:
             for index in self.learned:
                 task = setup.stream.tasks[index - 1]
                 row = evaluator.evaluate(self._memory(index), task, real_judge)
-                results.add(row, {}, self._checkpoints.bytes_of_task(index))
+                results.add(row, {})
         return results.as_dict(evaluator)
 
     def _restore(self, last: int) -> Memory:

@@ -1,7 +1,7 @@
 """`results.json`: everything a run found, rewritten whole after every task.
 
-It holds no clock readings, so an interrupted run ends with the same bytes as an uninterrupted one;
-seconds are in `timing.json`.
+It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as an
+uninterrupted one; seconds and sizes of files are in `timing.json`.
 """
 
 import dataclasses
@@ -24,27 +24,27 @@ class Results:
     setup: Setup
     rows: list[Row] = dataclasses.field(default_factory=list)
     diagnosis: list[dict] = dataclasses.field(default_factory=list)
-    bytes_on_disk: list[int] = dataclasses.field(default_factory=list)
     ceiling: list[float] | None = None
 
-    def load(self, workdir: Path) -> None:
-        """Takes over the rows of an earlier, interrupted process."""
+    def load(self, workdir: Path, tasks: int) -> None:
+        """Takes over the rows of the first `tasks` tasks from an earlier process.
+
+        A row beyond the stored tasks describes parameters that no longer exist.
+        """
         stored = read_json(workdir / "results.json")
         if stored is None:
             return
-        found = zip(stored["rows"], stored["diagnosis"], stored["bytes_on_disk"], strict=True)
-        for row, diagnosis, size in found:
+        found = list(zip(stored["rows"], stored["diagnosis"], strict=True))
+        for row, diagnosis in found[:tasks]:
             by_class = {int(k): v for k, v in row.pop("fidelity_per_class").items()}
             self.rows.append(Row(**row, fidelity_per_class=by_class))
             self.diagnosis.append(diagnosis)
-            self.bytes_on_disk.append(size)
         self.ceiling = stored["ceiling"]
 
-    def add(self, row: Row, diagnosis: dict, bytes_on_disk: int) -> None:
+    def add(self, row: Row, diagnosis: dict) -> None:
         """Appends what one task gave."""
         self.rows.append(row)
         self.diagnosis.append(diagnosis)
-        self.bytes_on_disk.append(bytes_on_disk)
 
     def as_dict(self, evaluator: Evaluator) -> dict:
         """The content of `results.json`."""
@@ -89,7 +89,6 @@ class Results:
                 "judge_sees_of_newest_task": run.judge.current_task,
             },
             "parameters": setup.method.describe(),
-            "bytes_on_disk": self.bytes_on_disk,
             "importance": importance,
             "diagnosis": self.diagnosis,
             "rows": [dataclasses.asdict(row) for row in self.rows],

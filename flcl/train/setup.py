@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 
 from flcl import settings
@@ -38,6 +39,16 @@ class Setup:
         indices = self.stream.indices(split, task.labels)
         return {label: Pool(split.images, chosen) for label, chosen in indices.items()}
 
+    def stream_dict(self) -> dict:
+        """Classes, tasks and image counts, as stored beside the config."""
+        return {
+            "stream": self.stream.to_dict(),
+            "fingerprint": self.stream.fingerprint,
+            "class_names": list(self.source.class_names),
+            "train_images": np.bincount(self.source.train.labels).tolist(),
+            "test_images": np.bincount(self.source.test.labels).tolist(),
+        }
+
     def class_names(self) -> list[str]:
         """Names by label, i.e. in class order."""
         return [self.source.class_names[i] for i in self.stream.class_order]
@@ -46,17 +57,20 @@ class Setup:
 Build = Callable[[settings.GeneratorRun, TaskStream], Generator]
 
 
-def prepare(run: settings.GeneratorRun, build: Build) -> Setup:
-    """Loads the data and builds method and mesh.
+def prepare(run: settings.GeneratorRun, build: Build, mesh: Mesh | None = None) -> Setup:
+    """Loads the data and builds the method; without a `mesh`, also the one to train on.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, a class
     order that is none, a batch that does not split, layers or classes that do not exist.
     """
-    mesh = meshes.make_mesh(run.runtime.fsdp)
-    for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
-        meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
+    if jax.process_count() > 1:
+        raise ValueError(f"{jax.process_count()} processes: a run uses the devices of one process")
+    if mesh is None:
+        mesh = meshes.make_mesh(run.runtime.fsdp)
+        for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
+            meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
     meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
-    source = load_source(run.data)
+    source = load_source(run.data, threads=run.runtime.threads)
     stream = make_stream(run.stream, source)
     return Setup(run, source, stream, build(run, stream), mesh)
 

@@ -8,6 +8,13 @@ from pathlib import Path
 
 from flcl import config, settings
 
+# Where data lies, how it is kept in memory and how work is cut: none of it changes a result.
+_FREE = {
+    "data": ("tfds_dir", "manual_dir", "memory_gib"),
+    "adapter": ("strategy",),
+    "sample": ("chunk",),
+}
+
 
 def write_json(path: Path, value) -> None:
     """Writes `value` as JSON by renaming a finished file, so no reader ever sees half of it."""
@@ -45,7 +52,7 @@ def locked(workdir: Path):
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
             file.seek(0)
             owner = file.read().strip() or "unknown"
             raise ValueError(
@@ -58,9 +65,12 @@ def locked(workdir: Path):
 
 
 def check_config(workdir: Path, run: settings.GeneratorRun) -> None:
-    """Refuses a workdir whose stored config differs; keys of `runtime` may differ."""
+    """Refuses a workdir that holds anything of another config.
+
+    Keys that change no result may differ: all of `runtime`, and `_FREE`.
+    """
     stored = read_json(workdir / "config.json")
-    if stored is None:
+    if stored is None or not has_saves(workdir):
         return
     lines = config.differing_keys(_fixed(stored), _fixed(config.as_dict(run)))
     if lines:
@@ -71,15 +81,26 @@ def check_config(workdir: Path, run: settings.GeneratorRun) -> None:
 
 
 def check_stream(workdir: Path, stream: dict) -> None:
-    """Refuses a workdir whose data no longer gives the same classes and tasks."""
+    """Refuses a workdir whose data no longer gives the same classes, image counts and tasks."""
     stored = read_json(workdir / "stream.json")
-    if stored is not None and stored["fingerprint"] != stream["fingerprint"]:
+    if stored is not None and stored != stream and has_saves(workdir):
+        differing = [name for name in stream if stored.get(name) != stream[name]]
         raise ValueError(
-            f"workdir {workdir} was trained on other classes or tasks "
-            f"(stream {stored['fingerprint'][:12]}, now {stream['fingerprint'][:12]}): "
-            "has the data changed?"
+            f"workdir {workdir} was trained on other data or tasks ({', '.join(differing)} of "
+            "stream.json differ): bring the data back, or choose another workdir"
         )
 
 
+def has_saves(workdir: Path) -> bool:
+    """Whether anything trained is stored: before that, a run may start over with other settings."""
+    folders = ("tasks", "running")
+    return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)
+
+
 def _fixed(values: dict) -> dict:
-    return {name: value for name, value in values.items() if name != "runtime"}
+    """The keys that decide a result."""
+    kept = {name: value for name, value in values.items() if name not in ("runtime", "name")}
+    for section, names in _FREE.items():
+        if section in kept:
+            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
+    return kept

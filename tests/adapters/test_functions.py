@@ -135,6 +135,15 @@ def test_put_leaves_every_other_row_bit_identical():
     jax.tree.map(np.testing.assert_array_equal, functional.take(after, ids(5, 6)), other)
 
 
+def test_packed_rows_come_back_and_hold_the_parameters_only():
+    layers = {"x": (4, 6), "y": (3, 5)}
+    rows = functional.init_rows(jax.random.key(0), layers, "cosine_learnable", ids(0, 1), P, 0.3)
+    packed = functional.pack(rows)
+    assert packed.shape == (2, 4 + 6 + 3 + 5 + 2 * 2 * P)
+    bank = functional.empty_bank(rows, 7)
+    jax.tree.map(np.testing.assert_array_equal, functional.unpack(packed, bank), rows)
+
+
 def test_warm_start_copies_a_class_or_keeps_the_usual_spread():
     rows = functional.init_rows(
         jax.random.key(0), {"x": (64, 64)}, "cosine", ids(*range(8)), P, 0.5
