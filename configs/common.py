@@ -120,6 +120,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.data.source = "fashion16" if config.data.channels == 3 else "digits"
     config.data.image_size = 8
     config.stream.tasks = "5,5"
+    config.stream.capacity = 0
     config.model.update(width=16, multipliers=(1, 2), blocks=1, head_channels=16)
     config.model.attention = (4,) if config.model.attention else ()
     for phase in (config.phase1, config.phase2):

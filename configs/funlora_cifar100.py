@@ -28,6 +28,7 @@ def get_config(arg: str = ""):
     config.data.flip = True  # common code
 
     config.stream.tasks = args.tasks  # 20 classes each in the paper
+    config.stream.capacity = 100  # so that sizes are known before the data is there
 
     # The defaults of `model` are the network that the paper's parameter counts fix (F6):
     # 128 channels x (1, 2, 2, 2), 2 blocks, attention at 16 pixels, 65 convolutions.

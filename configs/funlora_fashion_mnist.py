@@ -23,6 +23,7 @@ def get_config(arg: str = ""):
     config.data.flip = False  # ours: all shoes point the same way
 
     config.stream.tasks = args.tasks  # 2 classes each
+    config.stream.capacity = 10  # so that sizes are known before the data is there
 
     config.model.width = 64  # ours: half of the CIFAR network
     config.model.multipliers = (1, 2, 2)  # ours: 28, 14 and 7 pixels

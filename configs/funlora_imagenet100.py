@@ -28,6 +28,7 @@ def get_config(arg: str = ""):
     config.data.flip = True  # common code
 
     config.stream.tasks = args.tasks  # 20 classes each in the paper
+    config.stream.capacity = 100  # so that sizes are known before the data is there
 
     # 89,535,619 parameters; with 12.5 K per class about the 90.7 M that the paper prints (F6).
     config.model.multipliers = (1, 2, 3, 4)  # common code at 64 pixels

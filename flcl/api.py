@@ -1,8 +1,10 @@
 """What users call: the one place that puts methods, training and reports together."""
 
+import dataclasses
 from pathlib import Path
 
 from flcl import methods, settings
+from flcl.data.base import placeholder
 from flcl.data.sources import load_source
 from flcl.data.stream import make_stream
 from flcl.report.reporter import Reporter
@@ -27,6 +29,15 @@ def open_run(workdir: str | Path) -> Run:
 
 
 def describe(settings: settings.GeneratorRun) -> dict:
-    """Sizes of a run before it is started: see `methods.base.Generator.describe`."""
-    stream = make_stream(settings.stream, load_source(settings.data))
-    return methods.build(settings, stream).describe()
+    """Sizes of a run before it is started: see `methods.base.Generator.describe`.
+
+    The data is only counted, not decoded; where there is none yet, `stream.capacity` says how many
+    classes there will be.
+    """
+    try:
+        source = load_source(dataclasses.replace(settings.data, memory_gib=0.0))
+    except (ValueError, OSError):
+        if not settings.stream.capacity:
+            raise
+        source = placeholder(settings.stream.capacity)
+    return methods.build(settings, make_stream(settings.stream, source)).describe()

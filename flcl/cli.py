@@ -66,6 +66,11 @@ def main(
         return _complain(error, 2)
     except FloatingPointError as error:
         return _complain(error, 1)
+    except RuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        hint = "lower phase1.batch_size and phase2.batch_size, judge.batch_size or sample.chunk"
+        return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command to continue", file=sys.stderr)
         return 130

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flcl.data.pixels import random_flip
+
 MOMENTUM = 0.9
 
 
@@ -39,15 +41,7 @@ def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.
         corners = jax.random.randint(crop_key, (batch, 2), 0, 2 * crop + 1)
         cut = functools.partial(jax.lax.dynamic_slice, slice_sizes=(height, width, channels))
         images = jax.vmap(lambda image, yx: cut(image, (yx[0], yx[1], 0)))(padded, corners)
-    if flip:
-        mirrored = jax.random.bernoulli(flip_key, shape=(batch, 1, 1, 1))
-        images = jnp.where(mirrored, images[:, :, ::-1], images)
-    return images
-
-
-def to_float(images: jax.Array) -> jax.Array:
-    """uint8 0..255 -> float32 in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1.0
+    return random_flip(flip_key, images) if flip else images
 
 
 def mask_unseen(logits: jax.Array, seen: jax.Array) -> jax.Array:

@@ -18,6 +18,7 @@ import optax
 
 from flcl import settings
 from flcl.compiling import run_once
+from flcl.data.pixels import to_float
 from flcl.evaluate import recipe
 from flcl.models.resnet import ResNet18
 from flcl.rng import stream_key
@@ -152,7 +153,7 @@ class Judge:
         def loss_fn(params):
             logits, moved = self._model.apply(
                 {"params": params, "batch_stats": state.batch_stats},
-                recipe.to_float(images),
+                to_float(images),
                 train=True,
                 mutable=["batch_stats"],
             )
@@ -165,7 +166,7 @@ class Judge:
         return JudgeState(params, stats, momentum, state.step + 1), loss
 
     def _predict_batch(self, variables, images, seen):
-        logits = self._model.apply(variables, recipe.to_float(images), train=False)
+        logits = self._model.apply(variables, to_float(images), train=False)
         return jnp.argmax(recipe.mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
 
     # ---- host side ----

@@ -78,9 +78,8 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
     """The function that samples classes, to be compiled by the caller.
 
     Args:
-      class_velocity: (memory, label) -> velocity of that class. Called once per class, so kernels
-      built
-        in it are built once, outside the solve.
+      class_velocity: (memory, label) -> velocity of that class. Called once per class, so what it
+        builds, such as kernels, is built once, outside the solve.
       shape: of one image, (H, W, C).
       constrain: places a batch [B, H, W, C] on the devices.
 

@@ -1,7 +1,7 @@
 """`results.json`: everything a run found, rewritten whole after every task.
 
-It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as an
-uninterrupted one; seconds and sizes of files are in `timing.json`.
+It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as
+an uninterrupted one; seconds and sizes of files are in `timing.json`.
 """
 
 import dataclasses

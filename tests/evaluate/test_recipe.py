@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flcl.data.pixels import to_float
 from flcl.evaluate import recipe
 
 
@@ -50,7 +51,7 @@ def test_augment_switches():
 
 
 def test_scaling_covers_minus_one_to_one():
-    got = recipe.to_float(jnp.array([0, 255], jnp.uint8))
+    got = to_float(jnp.array([0, 255], jnp.uint8))
     assert got.dtype == jnp.float32
     np.testing.assert_allclose(got, [-1, 1], atol=1e-7)
 
