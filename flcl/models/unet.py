@@ -152,7 +152,11 @@ class UNet(nn.Module):
         hidden = nn.Dense(4 * width, name="time_1")(time_embedding(t, width))
         embedding = nn.Dense(4 * width, name="time_2")(nn.silu(hidden))
         if self.classes:
-            embedding = embedding + nn.Embed(self.classes, 4 * width, name="class")(labels)
+            # As large as the time embedding, or short runs never tell the classes apart.
+            table = nn.Embed(
+                self.classes, 4 * width, embedding_init=nn.initializers.normal(1.0), name="class"
+            )
+            embedding = embedding + table(labels)
         return embedding
 
     def _block(self, name, x, embedding, train, features: int = 0):
