@@ -17,7 +17,7 @@ FITTING = {
     "data.image_size": "16",
     "model.multipliers": "1,2,2",
     "model.attention": "4",
-    "model.head_channels": "16",
+    "model.head_channels": "4",
     "adapter.layers": "0,3",
 }
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import textwrap
 import warnings
 from collections.abc import Mapping, Sequence
 
@@ -16,6 +17,7 @@ TILE = 48
 GAP, BLOCK_GAP, MARGIN = 3, 28, 14
 MAX_ROWS = 25
 _DPI = 100
+_TITLE_LINE, _TITLE_CHARACTER = 18, 9.6  # pixels of the bold title at that resolution
 _FONT = FontProperties(size=9)
 _INK, _SOFT = "#1f2933", "#7b8794"
 
@@ -89,20 +91,23 @@ def _page(blocks: list[tuple[Sequence[str] | None, str, np.ndarray]], title: str
     """Blocks (row labels, heading, mosaic) side by side; None = as the block before."""
     names = [[shorten(str(n)) for n in labels] if labels else [] for labels, _, _ in blocks]
     texts = [_text_width(part) if part else -8 for part in names]
-    top = MARGIN + (26 if title else 0) + (18 if any(head for _, head, _ in blocks) else 0)
-    height = top + max(m.shape[0] for _, _, m in blocks) + MARGIN
     lefts, x = [], MARGIN
     for text, (_, _, picture) in zip(texts, blocks, strict=True):
         lefts.append(x + text + 8)
         x = lefts[-1] + picture.shape[1] + (BLOCK_GAP if len(texts) > 1 else 0)
     width = x - (BLOCK_GAP if len(texts) > 1 else 0) + MARGIN
+    lines = textwrap.wrap(title, max(12, int((width - 2 * MARGIN) / _TITLE_CHARACTER)))
+    top = MARGIN + _TITLE_LINE * len(lines) + (8 if lines else 0)
+    top += 18 if any(head for _, head, _ in blocks) else 0
+    height = top + max(m.shape[0] for _, _, m in blocks) + MARGIN
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI, facecolor="white")
 
     def write(x: float, y: float, text: str, **style) -> None:
         figure.text(x / width, 1 - y / height, plain(text), **{"color": _INK, **style})
 
-    if title:
-        write(MARGIN, MARGIN, title, fontsize=11, weight="bold", va="top")
+    for number, line in enumerate(lines):
+        y = MARGIN + number * _TITLE_LINE
+        write(MARGIN, y, line, fontsize=11, weight="bold", va="top")
     for left, labels, (_, heading, picture) in zip(lefts, names, blocks, strict=True):
         rows, columns = picture.shape[:2]
         box = (left / width, 1 - (top + rows) / height, columns / width, rows / height)
