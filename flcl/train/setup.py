@@ -81,3 +81,5 @@ def use_compile_cache(runtime: settings.Runtime) -> None:
         return
     folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()
     jax.config.update("jax_compilation_cache_dir", str(folder))
+    # A run starts dozens of small programs: together they take as long as a large one.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -19,8 +19,8 @@ from flcl.train.setup import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 MOMENTS = (
-    "in task 1, between saves",
     "during a save in task 1",
+    "in task 1, after its saves",
     "after task 1 is stored",
     "while judging task 1",
     "during the save of task 2",
@@ -91,7 +91,7 @@ def test_no_step_is_logged_twice(killed, alone):
 def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path):
     """Back to the middle of task 1 with a torn newest save: the one before it is used."""
     copy = tmp_path / "run"
-    done = start(data, copy, "in task 1, between saves")
+    done = start(data, copy, "in task 1, after its saves")
     assert done.returncode == -signal.SIGKILL
     newest = copy / "checkpoints" / "running" / "4"
     if not newest.exists():  # it was still being written
