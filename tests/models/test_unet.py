@@ -138,9 +138,21 @@ def test_a_class_gets_no_gradient_from_images_of_another():
         assert not np.asarray(gradient[1]).any()
 
 
+@pytest.mark.parametrize("width", [8, 16, 24, 32])
+def test_time_and_class_reach_the_output_of_narrow_networks(width):
+    shape = settings.UNet(width=width, multipliers=(1,), blocks=1, attention=(), head_channels=8)
+    model = UNet(shape, 1, classes=2)
+    params = filled(abstract_parameters(model, 8))
+    x = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    t, labels = jnp.asarray([0.2, 0.8, 0.2]), jnp.asarray([0, 0, 1])
+    x = jnp.broadcast_to(x[:1], x.shape)
+    early, late, other = jax.jit(model.apply)({"params": params}, x, t, labels)
+    assert jnp.abs(early - late).mean() > 1e-3 and jnp.abs(early - other).mean() > 1e-3
+
+
 def weight(name, shape):
     """The weight of that name in the reference file."""
-    values = np.random.RandomState(zlib.crc32(name.encode())).normal(0, 0.1, shape)
+    values = np.random.RandomState(zlib.crc32(name.encode())).normal(0, 0.05, shape)
     return jnp.asarray(values + 1 if name.endswith("scale") else values, jnp.float32)
 
 
@@ -151,7 +163,7 @@ def test_velocity_equals_that_of_the_public_network_with_the_same_weights():
     keys and values interleaved by head).
     """
     reference = np.load(Path(__file__).parent / "unet_reference.npz")
-    shape = settings.UNet(width=32, multipliers=(1, 2), blocks=1, attention=(8,), head_channels=16)
+    shape = settings.UNet(multipliers=(1, 2), blocks=1, attention=(8,))
     model = UNet(shape, 3)
     flat = flax.traverse_util.flatten_dict(abstract_parameters(model, 16), sep="/")
     params = {name: weight(name, leaf.shape) for name, leaf in flat.items()}
