@@ -36,6 +36,12 @@ def digest(tree) -> str:
     return total.hexdigest()
 
 
+def layout(tree) -> dict[str, str]:
+    """Name of every array of a tree -> its shape and type, such as `(4, 8) float32`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): f"{leaf.shape} {leaf.dtype}" for path, leaf in leaves}
+
+
 class Checkpoints:
     """The checkpoint folder of one run. Use as a context manager: leaving waits for saves."""
 
@@ -53,7 +59,7 @@ class Checkpoints:
 
     def save_task(self, task: int, added) -> None:
         """Stores what a task added; returns when it is on disk."""
-        self._save("tasks", task, added, {"digest": digest(added)})
+        self._save("tasks", task, added, {})
         self._finish("tasks", task)
 
     def tasks(self) -> list[int]:
@@ -79,7 +85,7 @@ class Checkpoints:
 
     def save_running(self, position: int, state, meta: dict) -> None:
         """Stores the state inside a task, in the background; keeps the two newest."""
-        self._save("running", position, state, {**meta, "digest": digest(state)})
+        self._save("running", position, state, meta)
 
     def running(self) -> tuple[int, dict] | None:
         """Position and meta of the newest readable state inside a task, or None."""
@@ -101,7 +107,7 @@ class Checkpoints:
 
     def save_judge(self, variables) -> None:
         """Stores the judge trained on real images."""
-        self._save("judge", 0, variables, {"digest": digest(variables)})
+        self._save("judge", 0, variables, {})
         self._finish("judge", 0)
 
     def restore_judge(self, target):
@@ -130,6 +136,7 @@ class Checkpoints:
         return self._managers[item]
 
     def _save(self, item: str, step: int, tree, meta: dict) -> None:
+        meta = {**meta, "digest": digest(tree), "layout": layout(tree)}
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         manager = self._manager(item)
@@ -148,6 +155,15 @@ class Checkpoints:
 
     def _restore(self, item: str, step: int, target):
         meta = self._meta(item, step)
+        # Checked here: Orbax finds out while it reads, and leaves its readers behind.
+        stored, wanted = meta["layout"], layout(target)
+        differing = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
+        if differing:
+            name = differing[0]
+            raise DamagedError(
+                f"checkpoint {self.folder / item / str(step)} holds {name} as "
+                f"{stored.get(name, 'nothing')}, needed is {wanted.get(name, 'nothing')}"
+            )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         tree = self._reading(item, step, lambda m: m.restore(step, args=args))["state"]
         if digest(tree) != meta["digest"]:
