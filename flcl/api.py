@@ -12,7 +12,7 @@ from flcl.train import experiment
 from flcl.train.opened import Run
 
 
-def run(settings: settings.GeneratorRun, workdir: str | Path) -> dict:
+def run(settings: settings.Run, workdir: str | Path) -> dict:
     """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
     See `flcl.train.experiment.run` for what is raised.
@@ -28,7 +28,7 @@ def open_run(workdir: str | Path) -> Run:
     return Run(workdir, methods.build)
 
 
-def describe(settings: settings.GeneratorRun) -> dict:
+def describe(settings: settings.Run) -> dict:
     """Sizes of a run before it is started: see `methods.base.Generator.describe`.
 
     The data is only counted, not decoded; where there is none yet, `stream.capacity` says how many

@@ -29,7 +29,7 @@ class Arguments(NamedTuple):
     """What a program was called with: its own flags and, when it takes a config, the settings."""
 
     flags: flags.FlagValues
-    run: settings.GeneratorRun | None
+    run: settings.Run | None
 
 
 def main(
@@ -219,7 +219,7 @@ def _flag_lines(values: flags.FlagValues) -> list[str]:
     return lines
 
 
-def _key_lines(run: settings.GeneratorRun) -> list[str]:
+def _key_lines(run: settings.Run) -> list[str]:
     lines, group = [], ""
     for name, field in configs.keys(type(run)):
         value = configs.value(run, name)

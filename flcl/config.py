@@ -26,7 +26,7 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
     return switched
 
 
-def freeze(config: ml_collections.ConfigDict) -> settings.GeneratorRun:
+def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     """Settings of a run from its edited config.
 
     Raises `ValueError` for an unknown method, for a key no part of that method reads (with the
@@ -51,21 +51,21 @@ def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]
             yield f"{prefix}{field.name}", field
 
 
-def run_class(method: str) -> type[settings.GeneratorRun]:
+def run_class(method: str) -> type[settings.Run]:
     """The settings class of a method; raises `ValueError` for an unknown one."""
     if method not in settings.RUNS:
         raise ValueError(f"method={method!r}: accepted are {', '.join(settings.RUNS)}")
     return settings.RUNS[method]
 
 
-def value(run: settings.GeneratorRun, name: str):
+def value(run: settings.Run, name: str):
     """The value of a dotted key."""
     for part in name.split("."):
         run = getattr(run, part)
     return run
 
 
-def as_dict(run: settings.GeneratorRun) -> dict:
+def as_dict(run: settings.Run) -> dict:
     """Nested plain values of a run, ready for JSON (tuples become lists)."""
     return {
         name: as_dict(value)
@@ -75,7 +75,7 @@ def as_dict(run: settings.GeneratorRun) -> dict:
     }
 
 
-def from_dict(values: dict) -> settings.GeneratorRun:
+def from_dict(values: dict) -> settings.Run:
     """Inverse of `as_dict`."""
     return freeze(ml_collections.ConfigDict(values, convert_dict=True))
 

@@ -25,7 +25,7 @@ class Reporter:
     `plots/` and `report.html`. run: settings; `runtime.progress` switches the bars off.
     """
 
-    def __init__(self, workdir: Path, run: settings.GeneratorRun, console: Console | None = None):
+    def __init__(self, workdir: Path, run: settings.Run, console: Console | None = None):
         self._workdir, self._run = Path(workdir), run
         self._console = console or Console()
         self._enabled = jax.process_index() == 0

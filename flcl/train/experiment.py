@@ -49,10 +49,10 @@ class Reporter(Protocol):
 
 
 def run(
-    run: settings.GeneratorRun,
+    run: settings.Run,
     workdir: str | Path,
     build: Build,
-    make_reporter: Callable[[Path, settings.GeneratorRun], Reporter],
+    make_reporter: Callable[[Path, settings.Run], Reporter],
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 

@@ -59,7 +59,7 @@ class Run:
             raise ValueError(
                 f"workdir {workdir} holds no run: config.json or stream.json is missing"
             )
-        self.settings: settings.GeneratorRun = config.from_dict(stored)
+        self.settings: settings.Run = config.from_dict(stored)
         use_compile_cache(self.settings.runtime)
         self.class_names = tuple(stream["class_names"])
         self.stream = TaskStream.from_dict(stream["stream"])
@@ -173,7 +173,7 @@ class Run:
         return labels
 
 
-def _changed(run: settings.GeneratorRun, **sections: dict) -> settings.GeneratorRun:
+def _changed(run: settings.Run, **sections: dict) -> settings.Run:
     """Settings with the keys that are not None replaced in some sections, checked anew."""
     values = config.as_dict(run)
     for name, changes in sections.items():

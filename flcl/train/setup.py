@@ -21,7 +21,7 @@ from flcl.train import mesh as meshes
 class Setup:
     """A checked run: settings, data, task stream, method and mesh."""
 
-    run: settings.GeneratorRun
+    run: settings.Run
     source: Source
     stream: TaskStream
     method: Generator
@@ -54,10 +54,10 @@ class Setup:
         return [self.source.class_names[i] for i in self.stream.class_order]
 
 
-Build = Callable[[settings.GeneratorRun, TaskStream], Generator]
+Build = Callable[[settings.Run, TaskStream], Generator]
 
 
-def prepare(run: settings.GeneratorRun, build: Build, mesh: Mesh | None = None) -> Setup:
+def prepare(run: settings.Run, build: Build, mesh: Mesh | None = None) -> Setup:
     """Loads the data and builds the method; without a `mesh`, also the one to train on.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, a class

@@ -64,7 +64,7 @@ def locked(workdir: Path):
         yield
 
 
-def check_config(workdir: Path, run: settings.GeneratorRun) -> None:
+def check_config(workdir: Path, run: settings.Run) -> None:
     """Refuses a workdir that holds anything of another config.
 
     Keys that change no result may differ: all of `runtime`, and `_FREE`.

@@ -1,51 +1,13 @@
-"""Every key of a run: its default, its type and the one comment that explains it.
-
-A config file in `configs/` starts from these defaults and changes a few. `flcl.config` turns the
-edited tree back into these frozen classes, so code past the entry points never sees a `ConfigDict`.
-"(ours)" marks a choice the papers leave open.
-"""
+"""Keys of the continual generators."""
 
 import dataclasses
 from typing import Literal
 
+from flcl.settings.keys import key, section
+from flcl.settings.shared import Run
+
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
-
-
-def key(default, comment: str):
-    """A config key: its default and its comment (shown by `launch/train.py --help`)."""
-    return dataclasses.field(default=default, metadata={"comment": comment})
-
-
-def section(cls: type):
-    """A nested group of keys, built from the defaults of `cls`."""
-    return dataclasses.field(default_factory=cls)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Data:
-    """Where images come from and what shape they take."""
-
-    source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
-    image_size: int = key(8, "height and width in pixels after the antialiased resize")
-    channels: Literal[1, 3] = key(1, "1 = grey, 3 = RGB; every image is converted")
-    resize: bool = key(True, "False: an image of another size is an error instead")
-    test_fraction: float = key(0.2, "share hashed into the test set when a folder has no split")
-    tfds_dir: str = key(".data/tfds", "where prepared TFDS data sets lie")
-    manual_dir: str = key(".data/manual", "official archives to prepare TFDS data sets from")
-    memory_gib: float = key(4.0, "decoded images are kept as uint8 up to this size, per split")
-    flip: bool = key(False, "random horizontal flip while training")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Stream:
-    """Which classes arrive when."""
-
-    scenario: Literal["cil"] = key("cil", "cil: new classes in every task")
-    class_order: str = key("natural", "natural | seed:N | explicit list such as 3,1,0,2")
-    tasks: str = key("5", "number of equal tasks, or classes per task such as 4,2,2,2")
-    joint: bool = key(False, "train on all classes at once: the upper bound")
-    capacity: int = key(0, "rows in the class bank; 0 = exactly the classes of the data")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,34 +94,16 @@ class Judge:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """How a run is executed. None of these keys changes a result, so a resume may change them."""
-
-    fsdp: int = key(1, "devices that share parameters and optimiser state; the rest is data")
-    save_every: int = key(1_000, "steps between saves inside a task")
-    log_every: int = key(50, "steps between metric records")
-    threads: int = key(4, "threads that decode images")
-    prefetch: int = key(4, "batches prepared ahead")
-    progress: bool = key(True, "progress bars")
-    compile_cache: str = key("", "folder of compiled programs; empty = ~/.cache/flcl, off = none")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class GeneratorRun:
+class GeneratorRun(Run):
     """A continual generator: what every generative method shares."""
 
-    name: str = key("run", "title of pictures and tables")
     method: Literal["funlora", "finetune", "generative_replay"] = key("funlora", "the method")
-    seed: int = key(0, "all randomness derives from (seed, stream name, task, step)")
-    data: Data = section(Data)
-    stream: Stream = section(Stream)
     model: UNet = section(UNet)
     flow: Flow = section(Flow)
     phase1: Phase = section(Phase)
     phase2: Phase = section(Phase)
     sample: Sample = section(Sample)
     judge: Judge = section(Judge)
-    runtime: Runtime = section(Runtime)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -186,10 +130,3 @@ class ReplayRun(GeneratorRun):
     """As finetune, but each task also trains on the model's own samples of old classes."""
 
     replay: Replay = section(Replay)
-
-
-RUNS: dict[str, type[GeneratorRun]] = {
-    "funlora": FunLoRARun,
-    "finetune": FinetuneRun,
-    "generative_replay": ReplayRun,
-}
