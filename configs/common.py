@@ -1,4 +1,4 @@
-"""What every config shares: the argument after the colon, baselines, families, the smoke run.
+"""What the generators' configs share: arguments, baselines, families, the smoke run.
 
 Where a value comes from, as the comments of the config files say it:
   stated       printed by the FunLoRA paper
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import ml_collections
 
+from configs import arguments
 from flcl import config as library
 from flcl import settings
 
@@ -52,14 +53,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
     """
     accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
     flags = ("smoke", "small") if small else ("smoke",)
-    words = {}
-    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
-        name, _, value = word.partition("=")
-        if word not in flags and value not in accepted.get(name, ()):
-            raise ValueError(_unknown(word, flags, accepted))
-        if name in words:
-            raise ValueError(f"config argument {name!r} is given twice")
-        words[name] = value
+    words = arguments.words(arg, flags, accepted)
     baseline, family = words.get("baseline", ""), words.get("family", "")
     if baseline in UNPROTECTED and family:
         raise ValueError(f"config argument family={family}: {baseline} has no class factors")
@@ -133,8 +127,3 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
         config.adapter.layers = "16-22"
     if "replay" in config:
         config.replay.images_per_class = 16
-
-
-def _unknown(word: str, flags: tuple[str, ...], accepted: dict[str, tuple[str, ...]]) -> str:
-    choices = [*flags, *(f"{name}={'|'.join(values)}" for name, values in accepted.items())]
-    return f"config argument {word!r}: accepted, joined by commas, are {'; '.join(choices)}"

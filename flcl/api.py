@@ -8,8 +8,9 @@ from flcl.data.base import placeholder
 from flcl.data.sources import load_source
 from flcl.data.stream import make_stream
 from flcl.report.reporter import Reporter
-from flcl.train import experiment
-from flcl.train.opened import Run
+from flcl.train import experiment, opened
+from flcl.train.opened_classifier import ClassifierOnDisk
+from flcl.train.opened_generator import GeneratorOnDisk
 
 
 def run(settings: settings.Run, workdir: str | Path) -> dict:
@@ -20,16 +21,18 @@ def run(settings: settings.Run, workdir: str | Path) -> dict:
     return experiment.run(settings, workdir, methods.build, Reporter)
 
 
-def open_run(workdir: str | Path) -> Run:
-    """A run on disk, for sampling and evaluation.
+def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
+    """A run on disk: a generator samples, a classifier classifies, both evaluate.
 
     Raises `ValueError` when the folder holds no run, or a damaged one.
     """
-    return Run(workdir, methods.build)
+    stored, _ = opened.read(Path(workdir))
+    generates = isinstance(stored, settings.GeneratorRun)
+    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir, methods.build)
 
 
 def describe(settings: settings.Run) -> dict:
-    """Sizes of a run before it is started: see `methods.base.Generator.describe`.
+    """Sizes of a run before it is started: see `methods.base.Generator` and `Classifier`.
 
     The data is only counted, not decoded; where there is none yet, `stream.capacity` says how many
     classes there will be.

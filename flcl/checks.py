@@ -193,6 +193,11 @@ def _check_vit(run: settings.ClassifierRun) -> None:
             f"model.variant={run.model.variant!r}"
         )
 
+    if run.method == "vit_finetune" and run.model.trunk_dtype != "float32":
+        raise ValueError(
+            f"model.trunk_dtype={run.model.trunk_dtype!r}: a trunk that trains is stored in float32"
+        )
+
 
 def _check_low_rank(run: settings.LoRARun | settings.FMLoRARun) -> None:
     sites, sizes = run.lora.sites, settings.vit_sizes(run.model.variant)

@@ -12,7 +12,10 @@ from flcl import checks, config, settings
 def small(method: str = "funlora"):
     """A valid config: the defaults, with attention where the default image size has it."""
     edited = config.defaults(method)
-    edited.model.attention = (4,)
+    if issubclass(settings.RUNS[method], settings.GeneratorRun):
+        edited.model.attention = (4,)
+    else:
+        edited.data.image_size, edited.model.variant = 16, "Nano/4"
     return edited
 
 
@@ -21,7 +24,10 @@ def test_defaults_freeze_to_the_class_of_the_method(method):
     run = config.freeze(small(method))
     assert type(run) is settings.RUNS[method]
     assert run.method == method
-    assert run.model == dataclasses.replace(settings.UNet(), attention=(4,))
+    if isinstance(run, settings.GeneratorRun):
+        assert run.model == dataclasses.replace(settings.UNet(), attention=(4,))
+    else:
+        assert run.model == settings.ViT(variant="Nano/4")
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.seed = 1
 
@@ -36,8 +42,11 @@ def test_frozen_settings_do_not_follow_later_edits():
 @pytest.mark.parametrize("method", settings.RUNS)
 def test_json_round_trip(method):
     edited = small(method)
-    edited.model.multipliers = (1, 2, 3, 4)
-    edited.phase2.learning_rate = 1 / 3
+    if "phase2" in edited:
+        edited.model.multipliers = (1, 2, 3, 4)
+        edited.phase2.learning_rate = 1 / 3
+    else:
+        edited.train.learning_rate = 1 / 3
     edited.name = 'quotes " and ünicode'
     run = config.freeze(edited)
     text = json.dumps(config.as_dict(run))
@@ -201,7 +210,83 @@ OUTSIDE = [
     ("runtime.log_every", 0),
     ("runtime.threads", 0),
     ("runtime.prefetch", 0),
+    ("data.train_per_class", -1),
+    ("data.test_per_class", -1),
 ]
+
+OUTSIDE_CLASSIFIER = [
+    ("model.layer_norm_eps", 0.0),
+    ("train.epochs", 0.0),
+    ("train.batch_size", 0),
+    ("train.learning_rate", 0.0),
+    ("train.head_learning_rate", 0.0),
+    ("train.warmup", 1.0),
+    ("train.clip_norm", 0.0),
+    ("train.min_crop", 0.0),
+    ("train.min_crop", 1.1),
+    ("train.eval_batch_size", 0),
+    ("lora.rank", 0),
+    ("lora.scale", 0.0),
+    ("rank.candidates", ()),
+    ("rank.candidates", (0, 2)),
+    ("rank.temperature", 0.0),
+    ("rank.final_temperature", 0.0),
+    ("rank.schedule", 0.0),
+    ("rank.schedule", 1.0),
+    ("rank.penalty", -0.1),
+    ("rank.learning_rate", 0.0),
+    ("rank.probe_epochs", 0.0),
+    ("rank.holdout", 1.0),
+    ("prompt.tokens", -1),
+    ("prompt.sigma", 0.0),
+    ("prompt.later_factor", -1.0),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), OUTSIDE_CLASSIFIER)
+def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
+    with pytest.raises(ValueError) as caught:
+        config.from_dict(_with(name, value, "fmlora"))
+    message = str(caught.value)
+    assert message.startswith(f"{name}={value!r}: must be ")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rank.candidates": (2, 12)}, "rank.candidates=(2, 12): 12 exceeds lora.rank=10"),
+        ({"rank.candidates": (4, 2)}, "rank.candidates=(4, 2): must ascend"),
+        ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
+        ({"rank.selector": "fixed:11"}, "rank.selector='fixed:11': R must be 1 to lora.rank=10"),
+        ({"lora.sites": ("q", "qkv")}, "lora.sites=('q', 'qkv'): accepted are one or more of q, k"),
+        ({"lora.blocks": "4-6"}, "lora.blocks='4-6': accepted are all, a range"),
+        ({"lora.rank": 65}, "lora.rank=65: exceeds the width 64"),
+        ({"data.image_size": 18}, "data.image_size=18: must be a multiple of 4, the patch of"),
+        ({"model.variant": "H/14"}, "model.variant='H/14': accepted is SIZE/PATCH"),
+        ({"stream.domain_order": "seed:1"}, "stream.domain_order='seed:1': read only with"),
+    ],
+)
+def test_values_of_a_classifier_that_do_not_fit_each_other(changes, message):
+    values = config.as_dict(config.freeze(small("fmlora")))
+    for name, value in changes.items():
+        _set(values, name, value)
+    with pytest.raises(ValueError) as caught:
+        config.from_dict(values)
+    assert str(caught.value).startswith(message)
+
+
+def test_a_generator_has_no_domains_and_a_trunk_that_trains_is_float32():
+    with pytest.raises(ValueError, match="stream.scenario='dil': a generator learns new classes"):
+        config.from_dict(_with("stream.scenario", "dil"))
+    with pytest.raises(ValueError, match="a trunk that trains is stored in float32"):
+        config.from_dict(_with("model.trunk_dtype", "bfloat16", "vit_finetune"))
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"), [("all", (0, 1, 2)), ("1-2", (1, 2)), ("2,0", (0, 2)), ("1", (1,))]
+)
+def test_blocks_are_named_in_three_ways(text, blocks):
+    assert checks.vit_blocks(text, 3) == blocks
 
 
 @pytest.mark.parametrize(("name", "value"), OUTSIDE)
@@ -212,8 +297,8 @@ def test_value_out_of_range_is_refused_by_name(name, value):
 
 
 def test_every_number_has_a_range_or_a_reason_not_to():
-    free = {"seed"}  # any integer is a seed
-    known = {name for name, _ in OUTSIDE} | {"replay.images_per_class"}
+    free = {"seed", "lora.sites"}  # any integer is a seed; sites are names, checked above
+    known = {name for name, _ in (*OUTSIDE, *OUTSIDE_CLASSIFIER)} | {"replay.images_per_class"}
     for cls in settings.RUNS.values():
         for name, field in config.keys(cls):
             kind = typing.get_origin(field.type) or field.type
@@ -277,8 +362,8 @@ def test_every_key_has_one_comment(method):
         assert "\n" not in comment
 
 
-def _with(name: str, value) -> dict:
-    values = config.as_dict(config.freeze(small()))
+def _with(name: str, value, method: str = "funlora") -> dict:
+    values = config.as_dict(config.freeze(small(method)))
     _set(values, name, value)
     return values
 

@@ -69,3 +69,31 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
     run = config.defaults(method)
     run.update_from_flattened_dict(values)
     return config.freeze(run)
+
+
+def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.ClassifierRun:
+    """Settings of a tiny classifier run on a ViT with random weights."""
+    values = {
+        "name": "tiny",
+        "data.source": f"npz:{data}",
+        "data.channels": 3,
+        "stream.tasks": "3",
+        "model.variant": "Nano/4",
+        "train.epochs": 2.0,
+        "train.batch_size": 16,
+        "train.learning_rate": 1e-2,
+        "train.head_learning_rate": 1e-2,
+        "train.min_crop": 0.8,
+        "train.eval_batch_size": 16,
+        "runtime.save_every": 100,
+        "runtime.log_every": 2,
+        "runtime.progress": False,
+    }
+    if method in ("fmlora", "lora_sequential", "sd_lora"):
+        values |= {"lora.rank": 4, "lora.blocks": "0-1"}
+    if method == "fmlora":
+        values |= {"rank.candidates": (1, 2, 4), "prompt.tokens": 2}
+    values |= {name.replace("__", "."): value for name, value in changes.items()}
+    run = config.defaults(method)
+    run.update_from_flattened_dict(values)
+    return config.freeze(run)

@@ -75,7 +75,7 @@ FASHION_FILES = _IDX_FILES["train"] + _IDX_FILES["test"]
 def _read_cifar(path, folder, files, label_key, meta_file, names_key) -> Archive:
     wanted = {f"{folder}/{file}" for part in files.values() for file in part}
     found = _unpickle_members(path, {*wanted, f"{folder}/{meta_file}"})
-    with _named(path):
+    with named(path):
         names = tuple(found[f"{folder}/{meta_file}"][names_key])
         parts = {}
         for part, members in files.items():
@@ -90,7 +90,7 @@ def _read_cifar(path, folder, files, label_key, meta_file, names_key) -> Archive
 
 def _unpickle_members(path: pathlib.Path, members: set[str]) -> dict[str, dict]:
     found = {}
-    with _named(path), tarfile.open(path, "r:gz") as archive:
+    with named(path), tarfile.open(path, "r:gz") as archive:
         for member in archive:
             if member.isfile() and member.name in members:
                 found[member.name] = _Unpickler(archive.extractfile(member)).load()
@@ -128,7 +128,7 @@ def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
     """Unsigned bytes of an IDX file: 0, 0, type 8, number of axes, their big-endian sizes, data."""
-    with _named(path):
+    with named(path):
         content = gzip.decompress(path.read_bytes())
         if content[:3] != b"\x00\x00\x08":
             raise ValueError("not an IDX file of bytes")
@@ -151,7 +151,7 @@ def _checked(path: pathlib.Path, archive: Archive) -> Archive:
 
 
 @contextlib.contextmanager
-def _named(path: pathlib.Path) -> Iterator[None]:
+def named(path: pathlib.Path) -> Iterator[None]:
     """Whatever goes wrong inside becomes one line that names `path`."""
     try:
         yield

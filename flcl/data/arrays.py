@@ -13,7 +13,7 @@ _NEEDED = ("train_images", "train_labels", "test_images", "test_labels")
 _OPTIONAL = ("class_names", "train_domains", "test_domains", "domain_names")
 
 
-def load_npz(path: str, data: settings.Data, threads: int) -> base.Source:
+def load_npz(path: str, data: settings.Data) -> base.Source:
     """Source from `path`, a .npz file with these arrays.
 
     train_images, test_images: uint8 [N, H, W], [N, H, W, 1] or [N, H, W, 3].
@@ -23,26 +23,24 @@ def load_npz(path: str, data: settings.Data, threads: int) -> base.Source:
     Raises `ValueError` for a missing, unknown or misshapen array.
     """
     name = f"npz:{path}"
-    return from_arrays(name, _read(name, pathlib.Path(path).expanduser()), data, threads)
+    return from_arrays(name, _read(name, pathlib.Path(path).expanduser()), data)
 
 
-def load_digits(_: str, data: settings.Data, threads: int) -> base.Source:
+def load_digits(_: str, data: settings.Data) -> base.Source:
     """The embedded 8x8 digits: 1,437 for training, 360 for testing (see assets/README.md)."""
     arrays = _read("digits", _ASSETS / "digits.npz")
     # Stored as published, 0..16; everything else in the library expects 0..255.
     for key in ("train_images", "test_images"):
         arrays[key] = ((arrays[key].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
-    return from_arrays("digits", arrays, data, threads)
+    return from_arrays("digits", arrays, data)
 
 
-def load_fashion16(_: str, data: settings.Data, threads: int) -> base.Source:
+def load_fashion16(_: str, data: settings.Data) -> base.Source:
     """The embedded 16x16 Fashion-MNIST: 5,000 for training, 1,000 for testing."""
-    return from_arrays("fashion16", _read("fashion16", _ASSETS / "fashion16.npz"), data, threads)
+    return from_arrays("fashion16", _read("fashion16", _ASSETS / "fashion16.npz"), data)
 
 
-def from_arrays(
-    name: str, arrays: Mapping[str, np.ndarray], data: settings.Data, threads: int = 4
-) -> base.Source:
+def from_arrays(name: str, arrays: Mapping[str, np.ndarray], data: settings.Data) -> base.Source:
     """Source from arrays in memory, named and shaped as in `load_npz`; `name` is for messages."""
     _check_keys(name, arrays)
     classes = _names(name, arrays, "class_names", "labels")
@@ -53,7 +51,7 @@ def from_arrays(
     for part in ("train", "test"):
         labels = _numbers(name, arrays, f"{part}_labels", len(classes))
         ids = _numbers(name, arrays, f"{part}_domains", len(domains)) if domains else None
-        pixels = _pixels(f"{name}: {part}_images", arrays[f"{part}_images"], data, threads)
+        pixels = _pixels(f"{name}: {part}_images", arrays[f"{part}_images"], data)
         splits.append(base.make_split(pixels, labels, ids))
     return base.Source(name, splits[0], splits[1], classes, domains)
 
@@ -129,8 +127,8 @@ def _numbers(name: str, arrays: Mapping[str, np.ndarray], key: str, bound: int) 
     return values
 
 
-def _pixels(name: str, pixels: np.ndarray, data: settings.Data, threads: int):
-    """uint8 [N, H, W, C] in the configured size and channels."""
+def _pixels(name: str, pixels: np.ndarray, data: settings.Data) -> np.ndarray | images.LazyImages:
+    """uint8 [N, H, W, C] in the configured size and channels, converted when asked for."""
     if pixels.dtype != np.uint8:
         raise ValueError(
             f"{name} is {pixels.dtype}; uint8 with values 0 to 255 is needed "
@@ -149,4 +147,4 @@ def _pixels(name: str, pixels: np.ndarray, data: settings.Data, threads: int):
     def read(positions: list[int]) -> Iterator[np.ndarray]:
         return (images.convert(pixels[p], f"{name}[{p}]", data) for p in positions)
 
-    return images.keep(images.LazyImages(len(pixels), read, data), data.memory_gib, threads)
+    return images.LazyImages(len(pixels), read, data)

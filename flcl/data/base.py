@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -41,10 +42,15 @@ def make_split(images, labels, domains=None) -> Split:
     return Split(images, labels, domains)
 
 
-def placeholder(classes: int) -> Source:
-    """A source of `classes` nameless classes without images, for sizes that need no data."""
+def placeholder(classes: int, domains: int | Sequence[str] = 0) -> Source:
+    """A source of nameless classes without images, for sizes that need no data.
+
+    domains: how many nameless ones, or their names.
+    """
     empty = make_split(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32))
-    return Source("placeholder", empty, empty, tuple(str(i) for i in range(classes)))
+    if isinstance(domains, int):
+        domains = tuple(map(str, range(domains)))
+    return Source("placeholder", empty, empty, tuple(map(str, range(classes))), tuple(domains))
 
 
 def hashed_place(text: str) -> float:

@@ -26,24 +26,44 @@ class _Leaf(NamedTuple):
 _Tree = dict[_Leaf, list[str]]
 
 
-def load_folder(path: str, data: settings.Data, threads: int) -> base.Source:
+def load_folder(path: str, data: settings.Data) -> base.Source:
     """Source from `path`, a folder of images of any format that Pillow reads.
 
     Layouts: `{train,test}/<class>/*`, or `<class>/*`, of which the share `data.test_fraction` is
     hashed into the test set; each also with `<domain>/<class>/*`. Classes and domains are the
     folder names, sorted. Hidden files are not read. Raises `ValueError` naming the folder or file
-    for an empty class, for class folders that differ between sets or domains and for an unreadable
-    image (when it is first decoded, if the images are more than `data.memory_gib`).
+    for an empty class and for class folders that differ between sets or domains.
     """
-    name = f"folder:{path}"
-    root = pathlib.Path(path).expanduser()
-    if not root.is_dir():
-        raise ValueError(f"{name}: no such folder")
+    name, root = _named_root(path)
     train, test = _trees(name, root, data.test_fraction)
     classes = tuple(sorted({leaf.name for leaf in train}))
     domains = tuple(sorted({leaf.domain for leaf in train} - {_NO_DOMAIN}))
-    splits = [_split(root, tree, classes, domains, data, threads) for tree in (train, test)]
+    splits = [_split(root, tree, classes, domains, data) for tree in (train, test)]
     return base.Source(name, splits[0], splits[1], classes, domains)
+
+
+def load_labelled(path: str, data: settings.Data) -> tuple[base.Split, tuple[str, ...]]:
+    """Every image below `path`, to evaluate on, and the names of its class folders.
+
+    Layouts as in `load_folder`; of `train/` and `test/` only the second is read, and without them
+    nothing is split off. Class folders may be empty, and may differ between domains. Raises
+    `ValueError` for a folder without class folders.
+    """
+    name, root = _named_root(path)
+    if {"train", "test"} <= set(_entries(root)[0]):
+        name, root = f"{name}/test", root / "test"
+    tree = _scan(name, root, alike=False)
+    classes = tuple(sorted({leaf.name for leaf in tree}))
+    domains = tuple(sorted({leaf.domain for leaf in tree} - {_NO_DOMAIN}))
+    return _split(root, tree, classes, domains, data), classes
+
+
+def _named_root(path: str) -> tuple[str, pathlib.Path]:
+    """What the folder is called in messages, and where it is."""
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"folder:{path}: no such folder")
+    return f"folder:{path}", root
 
 
 def _trees(name: str, root: pathlib.Path, fraction: float) -> tuple[_Tree, _Tree]:
@@ -84,8 +104,11 @@ def _portable(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
-def _scan(name: str, folder: pathlib.Path) -> _Tree:
-    """Leaf folders below `folder`; one level (classes) or two (domains of classes) is detected."""
+def _scan(name: str, folder: pathlib.Path, *, alike: bool = True) -> _Tree:
+    """Leaf folders below `folder`; one level (classes) or two (domains of classes) is detected.
+
+    alike: every domain must have the same class folders.
+    """
     first = {entry: _entries(folder / entry) for entry in _entries(folder)[0]}
     if not first:
         raise ValueError(f"{name}: no class folders in it; images must lie in one folder a class")
@@ -97,7 +120,10 @@ def _scan(name: str, folder: pathlib.Path) -> _Tree:
             "<class>/<image> or <domain>/<class>/<image> throughout"
         )
     if nested:
-        return _scan_domains(name, folder, {entry: first[entry][0] for entry in first})
+        found = {entry: first[entry][0] for entry in first}
+        if alike:
+            _check_alike(name, found)
+        return _scan_domains(name, folder, found)
     return {
         _Leaf(_NO_DOMAIN, _portable(entry)): [f"{entry}/{file}" for file in files]
         for entry, (_, files) in first.items()
@@ -117,11 +143,14 @@ def _scan_domains(name: str, folder: pathlib.Path, domains: dict[str, list[str]]
                 )
             leaf = _Leaf(_portable(domain), _portable(entry))
             tree[leaf] = [f"{domain}/{entry}/{file}" for file in files]
+    return tree
+
+
+def _check_alike(name: str, domains: dict[str, list[str]]) -> None:
     classes = {domain: set(map(_portable, folders)) for domain, folders in domains.items()}
     one, *others = classes
     for other in others:
         _check_equal(name, "class folder", [classes[one], classes[other]], (f"{one}/", f"{other}/"))
-    return tree
 
 
 def _check_same(name: str, train: _Tree, test: _Tree) -> None:
@@ -179,7 +208,7 @@ def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
     return train, test
 
 
-def _split(root, tree: _Tree, classes, domains, data: settings.Data, threads: int) -> base.Split:
+def _split(root, tree: _Tree, classes, domains, data: settings.Data) -> base.Split:
     files, labels, ids = [], [], []
     for leaf in sorted(tree):
         files += tree[leaf]
@@ -190,5 +219,4 @@ def _split(root, tree: _Tree, classes, domains, data: settings.Data, threads: in
         paths = (root / files[position] for position in positions)
         return (images.decode(path, str(path), data) for path in paths)
 
-    lazy = images.LazyImages(len(files), read, data)
-    return base.make_split(images.keep(lazy, data.memory_gib, threads), labels, ids)
+    return base.make_split(images.LazyImages(len(files), read, data), labels, ids)

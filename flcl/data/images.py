@@ -1,8 +1,10 @@
 """Pictures of any format in, uint8 arrays of one shape out; decoded once, or when asked for."""
 
 import concurrent.futures
+import contextlib
+import copy
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import BinaryIO
 
 import numpy as np
@@ -20,20 +22,82 @@ def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) 
     animations (first frame), transparency (laid over white). Raises `ValueError` naming the image
     when it is unreadable or truncated, or when `data.resize` is off and its size differs.
     """
+    with _readable(name), Image.open(file) as image:
+        image.load()
+        image = _to_mode(ImageOps.exif_transpose(image), data.channels)
+    return _fit(image, name, data)
+
+
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes one line that names the image."""
     try:
-        with Image.open(file) as image:
-            image.load()
-            image = _to_mode(ImageOps.exif_transpose(image), data.channels)
+        yield
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{name}: no readable image ({reason}); repair or remove it") from error
-    return _fit(image, name, data)
 
 
 def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
     """uint8 [h, w, c] as uint8 [data.image_size, data.image_size, data.channels]; see `decode`."""
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return _fit(_to_mode(image, data.channels), name, data)
+
+
+def from_user(
+    given: np.ndarray | Image.Image | str | pathlib.Path | Sequence, data: settings.Data
+) -> np.ndarray:
+    """Images as a user holds them -> uint8 [N, data.image_size, data.image_size, data.channels].
+
+    given: uint8 [N, h, w, 3], [N, h, w, 1] or [N, h, w]; one image [h, w, 3], [h, w, 1] or [h, w]
+    (three axes of which the last has 1 or 3 entries are one image); one path or Pillow image; or a
+    list of paths, Pillow images and uint8 images, of any sizes. Every image is resized and cropped
+    as `decode` does. Raises `ValueError` naming the image for numbers other than uint8, another
+    shape, an unreadable file, and another size when `data.resize` is off.
+    """
+    items = _items(given)
+    found = np.empty((len(items), data.image_size, data.image_size, data.channels), np.uint8)
+    for number, item in enumerate(items):
+        found[number] = _one(item, f"images[{number}]", data)
+    return found
+
+
+def _items(given) -> Sequence:
+    if isinstance(given, (str, pathlib.Path, Image.Image)):
+        return [given]
+    if isinstance(given, (list, tuple)):
+        return given
+    pixels = _bytes(given, "images")
+    if pixels.ndim == 4 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
+        return pixels
+    return [pixels]
+
+
+def _one(item, name: str, data: settings.Data) -> np.ndarray:
+    if isinstance(item, (str, pathlib.Path)):
+        return decode(item, str(item), data)
+    if isinstance(item, Image.Image):
+        with _readable(name):
+            image = _to_mode(ImageOps.exif_transpose(item), data.channels)
+        return _fit(image, name, data)
+    pixels = _bytes(item, name)
+    shown = list(pixels.shape)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
+        raise ValueError(f"{name} has shape {shown}; accepted are [h, w], [h, w, 1] and [h, w, 3]")
+    return convert(pixels, name, data)
+
+
+def _bytes(values, name: str) -> np.ndarray:
+    pixels = np.asarray(values)
+    if pixels.dtype != np.uint8:
+        raise ValueError(
+            f"{name}: {type(values).__name__} of {pixels.dtype}; accepted are uint8 arrays with "
+            "values 0 to 255 (for floats in 0..1: (images * 255).round().astype('uint8')), paths "
+            "and Pillow images"
+        )
+    return pixels
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
@@ -94,6 +158,13 @@ class LazyImages:
     def nbytes(self) -> int:
         """Bytes of all images once decoded."""
         return int(np.prod(self.shape, dtype=np.int64))
+
+    def take(self, positions: np.ndarray) -> "LazyImages":
+        """Those at `positions` [M] alone, still not decoded."""
+        taken = copy.copy(self)
+        taken._positions = self._positions[positions]
+        taken.shape = (len(taken._positions), *self.shape[1:])
+        return taken
 
     def __getitem__(self, index) -> np.ndarray:
         """uint8 [H, W, C] for one integer, otherwise [len(index), H, W, C]."""

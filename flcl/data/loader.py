@@ -1,4 +1,4 @@
-"""Class-balanced training batches: batch k of task t is a pure function of (seed, t, k)."""
+"""Training batches, by class or shuffled: batch k of task t is a pure function of (seed, t, k)."""
 
 import contextlib
 import functools
@@ -11,7 +11,7 @@ import numpy as np
 
 from flcl.data import images as images_lib
 
-_LABEL_ORDER, _IMAGE_ORDER = 0, 1  # names of the random streams
+_LABEL_ORDER, _IMAGE_ORDER, _UNION_ORDER = 0, 1, 2  # names of the random streams
 _KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one and those of batches ahead
 
 
@@ -41,7 +41,20 @@ def class_groups(
     together along n are the whole batch. Raises `ValueError` for an empty pool, images of different
     shapes and a `per_group` that the shards do not divide.
     """
-    _check(pools, groups, per_group, seed, shard)
+    if groups < 1 or per_group < 1:
+        raise ValueError(
+            f"training batches: {groups} groups of {per_group} images; both must be at least 1"
+        )
+    _check_pools(pools)
+    for label, pool in pools.items():
+        if len(pool.indices) == 0:
+            raise ValueError(f"training batches: label {label} has no images; add some")
+    _check_draw(seed, shard)
+    if per_group % shard[1]:
+        raise ValueError(
+            f"training batches: {per_group} images per class do not divide over {shard[1]} shards; "
+            f"use a batch_size that is a multiple of groups x {shard[1]}"
+        )
     part = per_group // shard[1]
     offset = part * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
@@ -62,6 +75,59 @@ def class_groups(
         return {"images": images, "labels": chosen.astype(np.int32)}
 
     return grain.MapDataset.range(sys.maxsize // groups).map(batch)
+
+
+def shuffled_batches(
+    pools: Mapping[int, Pool],
+    *,
+    batch_size: int,
+    seed: int,
+    task: int,
+    shard: tuple[int, int] = (0, 1),
+) -> grain.MapDataset:
+    """Endless dataset of batches from all pools together, in shuffled epochs.
+
+    `ds[k]` is {"images": uint8 [batch_size / shard_count, H, W, C], "labels": int32 of as many}:
+    entries k * batch_size and on of a sequence in which every image of every pool comes once per
+    epoch, whatever the batch boundaries; an epoch may begin inside a batch, and several do when
+    there are fewer images than `batch_size`. shard: (index, count) cuts the batch axis; only the
+    images of this part are read, with one read for each array (or decoder) that they lie in.
+    Pools may be empty, but not all of them: a domain may lack a class. Raises `ValueError` when
+    they all are, for images of different shapes and for a `batch_size` that the shards do not
+    divide.
+    """
+    if batch_size < 1:
+        raise ValueError(f"training batches: batch_size={batch_size}; must be at least 1")
+    _check_pools(pools)
+    if not any(len(pool.indices) for pool in pools.values()):
+        raise ValueError("training batches: no label has images; a task needs at least one")
+    _check_draw(seed, shard)
+    if batch_size % shard[1]:
+        raise ValueError(
+            f"training batches: batch_size={batch_size} does not divide over {shard[1]} shards; "
+            f"use a multiple of {shard[1]}"
+        )
+    part = batch_size // shard[1]
+    offset = part * shard[0]
+    ordered = [(label, pools[label]) for label in sorted(pools)]
+    arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
+    places = {id(images): place for place, images in enumerate(arrays)}
+    sizes = [len(pool.indices) for _, pool in ordered]
+    rows = np.concatenate([pool.indices for _, pool in ordered])
+    labels = np.repeat(np.array([label for label, _ in ordered], np.int32), sizes)
+    owners = np.repeat([places[id(pool.images)] for _, pool in ordered], sizes)
+    order = _Shuffled(np.arange(len(rows)), [seed, task, _UNION_ORDER], _KEPT_EPOCHS)
+
+    def batch(k: int) -> dict[str, np.ndarray]:
+        start = k * batch_size + offset
+        chosen = order.between(start, start + part)
+        images = np.empty((part, *arrays[0].shape[1:]), np.uint8)
+        for place in np.unique(owners[chosen]).tolist():
+            here = owners[chosen] == place
+            images[here] = arrays[place][rows[chosen[here]]]
+        return {"images": images, "labels": labels[chosen]}
+
+    return grain.MapDataset.range(sys.maxsize // batch_size).map(batch)
 
 
 def iterate(
@@ -107,12 +173,9 @@ class _Shuffled:
         return entries[start - first * self._size : stop - first * self._size]
 
 
-def _check(pools: Mapping[int, Pool], groups: int, per_group: int, seed: int, shard) -> None:
+def _check_pools(pools: Mapping[int, Pool]) -> None:
     if not pools:
         raise ValueError("training batches: no labels to train on; a task needs at least one")
-    for label, pool in pools.items():
-        if len(pool.indices) == 0:
-            raise ValueError(f"training batches: label {label} has no images; add some")
     shapes = {label: tuple(pool.images.shape[1:]) for label, pool in pools.items()}
     first = min(shapes)
     for label, shape in shapes.items():
@@ -121,17 +184,11 @@ def _check(pools: Mapping[int, Pool], groups: int, per_group: int, seed: int, sh
                 f"training batches: images of label {label} are {list(shape)} and those of label "
                 f"{first} are {list(shapes[first])}; all must have one shape"
             )
-    if groups < 1 or per_group < 1:
-        raise ValueError(
-            f"training batches: {groups} groups of {per_group} images; both must be at least 1"
-        )
+
+
+def _check_draw(seed: int, shard: tuple[int, int]) -> None:
     if seed < 0:
         raise ValueError(f"seed={seed}: 0 or more is needed")
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"shard={shard}: an index from 0 to count - 1 is needed")
-    if per_group % count:
-        raise ValueError(
-            f"training batches: {per_group} images per class do not divide over {count} shards; "
-            f"use a batch_size that is a multiple of groups x {count}"
-        )

@@ -1,15 +1,19 @@
 """Where images come from. A new source is one function and one line in `SOURCES`."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import numpy as np
 
 from flcl import config, settings
-from flcl.data import arrays, folders, tfds_source
+from flcl.data import arrays, folders, images, subset, tfds_source
 from flcl.data.base import Source, Split, check_classes
 
-__all__ = ["SOURCES", "Source", "Split", "load_source"]
+__all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
 
-# Accepted form of `data.source` -> loader(what stands behind the colon, settings, threads).
-SOURCES: dict[str, Callable[[str, settings.Data, int], Source]] = {
+# Accepted form of `data.source` -> loader(what stands behind the colon, settings). Loaders decode
+# nothing: they return arrays that need no work, or `LazyImages`.
+SOURCES: dict[str, Callable[[str, settings.Data], Source]] = {
     "digits": arrays.load_digits,
     "fashion16": arrays.load_fashion16,
     "folder:PATH": folders.load_folder,
@@ -21,17 +25,74 @@ SOURCES: dict[str, Callable[[str, settings.Data, int], Source]] = {
 def load_source(data: settings.Data, *, threads: int = 4) -> Source:
     """Training and test images of `data.source`, uint8 [N, image_size, image_size, channels].
 
-    They are decoded by `threads` threads and kept when a split takes at most `data.memory_gib` GiB;
-    otherwise `Split.images` decodes what is asked for. Raises `ValueError` for an unknown source,
-    for a class without images and for whatever the source itself refuses.
+    At most `data.train_per_class` and `data.test_per_class` images of each class and domain are
+    kept (see `subset.per_class`). They are decoded by `threads` threads and stay in memory when a
+    split takes at most `data.memory_gib` GiB; otherwise `Split.images` decodes what is asked for.
+    Raises `ValueError` for an unknown source, for a class without images, for an unreadable image
+    (when it is first decoded) and for whatever the source itself refuses.
     """
-    kind, _, argument = data.source.partition(":")
+    loader, argument = _loader("data.source", data.source)
+    source = check_classes(loader(argument, data))
+    train = subset.per_class(source.train, data.train_per_class, "train")
+    test = subset.per_class(source.test, data.test_per_class, "test")
+    return dataclasses.replace(
+        source, train=_decoded(train, data, threads), test=_decoded(test, data, threads)
+    )
+
+
+def load_labelled(
+    spec: str, data: settings.Data, class_names: Sequence[str], *, threads: int = 4
+) -> Split:
+    """Images to evaluate a finished classifier on; `labels` are positions in `class_names`.
+
+    spec: as `data.source`, which is not read. folder:PATH gives all images of its class folders,
+    or those of its `test/` when it has `train/` and `test/`; other sources give their test set.
+    `data` says size and channels; `test_per_class` does not apply. Classes are matched by name, and
+    some may be missing. Raises `ValueError` for a class that is not in `class_names`, when there is
+    no image, and as `load_source` does.
+    """
+    loader, argument = _loader("data", spec)
+    if loader is folders.load_folder:
+        split, names = folders.load_labelled(argument, data)
+    else:
+        source = loader(argument, data)
+        split, names = source.test, source.class_names
+    if not len(split.labels):
+        raise ValueError(f"{spec}: holds no images to evaluate on; add some to its class folders")
+    labels = _translated(spec, tuple(names), tuple(class_names))[split.labels]
+    return _decoded(dataclasses.replace(split, labels=labels), data, threads)
+
+
+def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:
+    """Loader of `spec` and what stands behind its colon; `key` is for messages."""
+    kind, _, argument = spec.partition(":")
     forms = {form.partition(":")[0]: form for form in SOURCES}
     form = forms.get(kind)
     # "digits:3" and a bare "folder" are as wrong as an unknown word.
     if form is None or (":" in form) != bool(argument):
         raise ValueError(
-            f"data.source={data.source!r}: accepted are {', '.join(SOURCES)}."
+            f"{key}={spec!r}: accepted are {', '.join(SOURCES)}."
             f"{config.did_you_mean(kind, list(forms)) if form is None else ''}"
         )
-    return check_classes(SOURCES[form](argument, data, threads))
+    return SOURCES[form], argument
+
+
+def _translated(spec: str, names: tuple[str, ...], known: tuple[str, ...]) -> np.ndarray:
+    """int32 [len(names)]: position in `known` of each of `names`."""
+    if names == known:  # also where two classes share a name
+        return np.arange(len(names), dtype=np.int32)
+    for name in names:
+        if name not in known:
+            some = ", ".join(known[:5]) + (" and so on" if len(known) > 5 else "")
+            raise ValueError(
+                f"{spec}: class {name!r} is none of the {len(known)} classes that were learned; "
+                f"accepted are {some}.{config.did_you_mean(name, list(known))}"
+            )
+    return np.array([known.index(name) for name in names], np.int32)
+
+
+def _decoded(split: Split, data: settings.Data, threads: int) -> Split:
+    if isinstance(split.images, np.ndarray):
+        return split
+    kept = images.keep(split.images, data.memory_gib, threads)
+    return dataclasses.replace(split, images=kept)

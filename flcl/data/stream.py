@@ -1,33 +1,37 @@
-"""Which classes arrive when: class order, tasks, label maps. Pure NumPy, and JSON both ways."""
+"""Which classes or domains arrive when: orders, tasks, label maps. NumPy, and JSON both ways."""
 
 import dataclasses
 import functools
 import hashlib
 import json
-import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from flcl import settings
-from flcl.data import base
+from flcl.data import base, orders
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`index` counts from 1; `labels` are positions in the class order."""
+    """`index` counts from 1; `labels` are positions in the class order.
+
+    domains: source domain ids, the positions in `Source.domain_names`; None = all.
+    """
 
     index: int
     labels: tuple[int, ...]
+    domains: tuple[int, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskStream:
-    """Classes in their order of arrival, cut into tasks.
+    """Classes and domains in their order of arrival, cut into tasks.
 
-    A *label* is the position of a class in `class_order` (source class ids): task 1 owns the
-    labels 0..sizes[0]-1, task 2 the next ones, and so on. `capacity` is the number of rows of a
-    class bank.
+    A *label* is the position of a class in `class_order` (source class ids). In the scenario "cil"
+    task 1 owns the labels 0..sizes[0]-1, task 2 the next ones, and so on, in all domains; in "dil"
+    every task has all labels, and one domain of `domain_order` (source domain ids; empty in "cil").
+    `sizes` counts the classes of each task, `capacity` the rows of a class bank.
     """
 
     scenario: str
@@ -35,10 +39,15 @@ class TaskStream:
     sizes: tuple[int, ...]
     joint: bool
     capacity: int
+    domain_order: tuple[int, ...] = ()
 
     @functools.cached_property
     def groups(self) -> tuple[Task, ...]:
         """What is evaluated separately: the tasks, also when they are trained jointly."""
+        if self.scenario == "dil":
+            labels = tuple(range(len(self.class_order)))
+            domains = enumerate(self.domain_order, start=1)
+            return tuple(Task(number, labels, (domain,)) for number, domain in domains)
         ends = np.cumsum(self.sizes).tolist()
         return tuple(
             Task(number, tuple(range(end - size, end)))
@@ -47,8 +56,22 @@ class TaskStream:
 
     @functools.cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """What is trained in sequence: the groups, or one task of all labels when joint."""
-        return (Task(1, tuple(range(len(self.class_order)))),) if self.joint else self.groups
+        """What is trained in sequence: the groups, or one task of everything when joint."""
+        if not self.joint:
+            return self.groups
+        return (Task(1, tuple(range(len(self.class_order))), self.domain_order or None),)
+
+    def names(self, class_names: Sequence[str], domain_names: Sequence[str]) -> tuple[str, ...]:
+        """What each of `groups` is called: its domain, or its classes joined by ", ".
+
+        Both arguments as in `Source`, in the order of the source.
+        """
+        if self.scenario == "dil":
+            return tuple(domain_names[domain] for domain in self.domain_order)
+        return tuple(
+            ", ".join(class_names[self.class_order[label]] for label in group.labels)
+            for group in self.groups
+        )
 
     def labels_of(self, source_ids: np.ndarray) -> np.ndarray:
         """int32 [N] labels of source class ids [N]; -1 for a class that is not in the stream."""
@@ -58,27 +81,38 @@ class TaskStream:
         known = (source_ids >= 0) & (source_ids < len(table) - 1)
         return table[np.where(known, source_ids, len(table) - 1)]
 
-    def indices(self, split: base.Split, labels: Sequence[int]) -> dict[int, np.ndarray]:
-        """Label -> positions of its images in `split`, ascending, for each of `labels`."""
-        of_images = self.labels_of(split.labels)
+    def indices(
+        self, split: base.Split, labels: Sequence[int], domains: Sequence[int] | None = None
+    ) -> dict[int, np.ndarray]:
+        """Label -> positions of its images in `split`, ascending, for each of `labels`.
+
+        domains: source domain ids whose images count; None = all. A label without images there has
+        an empty array.
+        """
+        rows = np.arange(len(split.labels))
+        if domains is not None:
+            rows = np.flatnonzero(np.isin(split.domains, list(domains)))
+        of_images = self.labels_of(split.labels[rows])
         order = np.argsort(of_images, kind="stable")
-        ordered = of_images[order]
+        ordered, rows = of_images[order], rows[order]
         return {
-            label: order[np.searchsorted(ordered, label) : np.searchsorted(ordered, label, "right")]
+            label: rows[np.searchsorted(ordered, label) : np.searchsorted(ordered, label, "right")]
             for label in labels
         }
 
     def to_dict(self) -> dict:
-        """Plain values, ready for JSON."""
+        """Plain values, ready for JSON; `domain_order` is left out where there is none."""
         values = dataclasses.asdict(self)
+        if not self.domain_order:
+            del values["domain_order"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TaskStream":
         """Inverse of `to_dict`; raises `ValueError` for missing or unknown entries."""
         names = [field.name for field in dataclasses.fields(cls)]
-        if set(values) != set(names):
-            wrong = sorted(set(values) ^ set(names))[0]
+        if {"domain_order", *values} != set(names):
+            wrong = sorted({"domain_order", *values} ^ set(names))[0]
             raise ValueError(
                 f"task stream: entry {wrong!r} is missing or unknown; needed are {', '.join(names)}"
             )
@@ -94,87 +128,58 @@ class TaskStream:
 def make_stream(stream: settings.Stream, source: base.Source) -> TaskStream:
     """The stream of `source` that `stream` asks for.
 
-    Raises `ValueError` for a class order that is no permutation of the source's classes, for tasks
-    that do not add up to them and for a capacity below their number.
+    Raises `ValueError` for an order that is no permutation of the source's classes or domains, for
+    tasks that do not add up to them, for "dil" with fewer than two domains, for a capacity below
+    the number of classes and for a task without training or test images. A domain may lack some
+    classes, as one of DomainNet does in the official training list. A source without any images
+    (`base.placeholder`) is not searched for them.
     """
-    if stream.scenario != "cil":
-        raise ValueError(f"stream.scenario={stream.scenario!r}: accepted is cil")
     count = len(source.class_names)
-    order = _class_order(stream.class_order, count)
-    sizes = _sizes(stream.tasks, count)
+    if stream.scenario not in ("cil", "dil"):
+        raise ValueError(f"stream.scenario={stream.scenario!r}: accepted are cil, dil")
+    order = orders.class_order(stream.class_order, count)
+    domains: tuple[int, ...] = ()
+    if stream.scenario == "dil":
+        domains = _domains(stream, source)
+        sizes = (count,) * len(domains)
+    else:
+        sizes = orders.sizes(stream.tasks, count)
     if stream.capacity != 0 and stream.capacity < count:
         raise ValueError(
             f"stream.capacity={stream.capacity}: more classes than capacity ({source.name} has "
             f"{count}); use 0 or at least {count}"
         )
-    return TaskStream(stream.scenario, order, sizes, stream.joint, stream.capacity or count)
+    capacity = stream.capacity or count
+    made = TaskStream(stream.scenario, order, sizes, stream.joint, capacity, domains)
+    if len(source.train.labels) or len(source.test.labels):
+        _check_groups(made, source)
+    return made
 
 
-def _class_order(text: str, count: int) -> tuple[int, ...]:
-    if text == "natural":
-        return tuple(range(count))
-    if seeded := re.fullmatch(r"seed:(\d+)", text):
-        seed = int(seeded[1])
-        if seed >= 2**32:
-            raise ValueError(f"stream.class_order={text!r}: seeds go up to {2**32 - 1}")
-        # What the field's code does after `np.random.seed(N)`; `seed:1993` is its usual order.
-        # This generator is frozen by NumPy, so an order never changes with a version.
-        return tuple(np.random.RandomState(seed).permutation(count).tolist())
-    order = _integers(text)
-    if order is None:
+def _domains(stream: settings.Stream, source: base.Source) -> tuple[int, ...]:
+    names = source.domain_names
+    if len(names) < 2:
+        have = f"the one domain {names[0]!r}" if names else "no domains"
         raise ValueError(
-            f"stream.class_order={text!r}: accepted are natural, seed:N, or all class ids such "
-            "as 3,1,0,2"
+            f"stream.scenario='dil': {source.name} has {have}, and at least two are needed, such "
+            "as folders <domain>/<class>/<image>; or use stream.scenario=cil"
         )
-    for wrong, what in (
-        (sorted({n for n in order if order.count(n) > 1}), "named twice"),
-        (sorted({n for n in order if n >= count}), "unknown"),
-        (sorted(set(range(count)) - set(order)), "missing"),
-    ):
-        if wrong:
-            raise ValueError(
-                f"stream.class_order={_short(text)!r}: class {_listed(wrong)} {what}; each of "
-                f"0 to {count - 1} is needed once"
-            )
-    return tuple(order)
-
-
-def _sizes(text: str, count: int) -> tuple[int, ...]:
-    sizes = _integers(text)
-    if sizes is None or 0 in sizes:
+    if stream.tasks.strip() not in ("domains", str(len(names))):
         raise ValueError(
-            f"stream.tasks={text!r}: accepted are a number of equal tasks such as 5, or the "
-            "classes of each task such as 4,2,2,2"
+            f"stream.tasks={orders.short(stream.tasks)!r}: with stream.scenario=dil every domain "
+            f"is a task, and {source.name} has {len(names)}; use stream.tasks=domains"
         )
-    if len(sizes) > 1:
-        if sum(sizes) != count:
-            raise ValueError(
-                f"stream.tasks={_short(text)!r}: adds up to {sum(sizes)} classes, but the data "
-                f"has {count}"
-            )
-        return tuple(sizes)
-    tasks = sizes[0]
-    if tasks > count:
-        raise ValueError(f"stream.tasks={text!r}: more tasks than classes ({count})")
-    if count % tasks:
-        uneven = ",".join(str(len(part)) for part in np.array_split(range(count), tasks))
-        raise ValueError(
-            f"stream.tasks={text!r}: {count} classes do not divide into {tasks} equal tasks; "
-            f"name the classes of each task, such as {_short(uneven)}"
-        )
-    return (count // tasks,) * tasks
+    return orders.domain_order(stream.domain_order, names)
 
 
-def _integers(text: str) -> list[int] | None:
-    """Numbers of a list such as `3,1,0`, or None when `text` is not one."""
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
-        return None
-    return [int(number) for number in text.split(",")]
-
-
-def _listed(numbers: list[int]) -> str:
-    return _short(", ".join(map(str, numbers)))
-
-
-def _short(text: str, most: int = 60) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
+def _check_groups(made: TaskStream, source: base.Source) -> None:
+    names = made.names(source.class_names, source.domain_names)
+    what = "domain" if made.scenario == "dil" else "classes"
+    for group, name in zip(made.groups, names, strict=True):
+        for part, split in (("training", source.train), ("test", source.test)):
+            found = made.indices(split, group.labels, group.domains).values()
+            if not any(map(len, found)):
+                raise ValueError(
+                    f"{source.name}: task {group.index} ({what} {orders.short(name)}) has no "
+                    f"{part} images; add some, or leave them out of the data"
+                )

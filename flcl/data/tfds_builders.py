@@ -14,30 +14,25 @@ from collections.abc import Callable, Iterator
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from flcl.data import archives
+from flcl.data import archives, image_archives
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Data set of an `archives.Archive`; subclasses say which files it is read from."""
+    """Data set of an official archive; subclasses say which files it is read from."""
 
     VERSION = tfds.core.Version("1.0.0")
     FILES: tuple[str, ...]
-    ARCHIVE: str  # what the files are called in messages
-    read: Callable[[pathlib.Path], archives.Archive]
+    read: Callable[[pathlib.Path], archives.Archive | image_archives.EncodedArchive]
 
-    def __init__(self, *, archive: archives.Archive, data_dir: pathlib.Path):
+    def __init__(self, *, archive, data_dir: pathlib.Path):
         self._archive = archive
         super().__init__(data_dir=data_dir, file_format="array_record")
 
     def _info(self) -> tfds.core.DatasetInfo:
-        images, _ = self._archive.parts["train"]
-        features = {
-            "image": tfds.features.Image(shape=images.shape[1:], encoding_format="png"),
-            "label": tfds.features.ClassLabel(names=self._archive.class_names),
-        }
+        label = tfds.features.ClassLabel(names=self._archive.class_names)
         return tfds.core.DatasetInfo(
             builder=self,
-            features=tfds.features.FeaturesDict(features),
+            features=tfds.features.FeaturesDict({**self._features(), "label": label}),
             supervised_keys=("image", "label"),
             disable_shuffling=True,  # keep the order of the archive
         )
@@ -46,12 +41,33 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         del dl_manager  # nothing is downloaded
         return {part: self._generate_examples(part) for part in self._archive.parts}
 
+    def _features(self) -> dict:
+        images, _ = self._archive.parts["train"]
+        return {"image": tfds.features.Image(shape=images.shape[1:], encoding_format="png")}
+
     def _generate_examples(self, part: str) -> Iterator[tuple[int, dict]]:
         for number, (image, label) in enumerate(zip(*self._archive.parts[part], strict=True)):
             # Encoded here: TFDS encodes arrays with TensorFlow, and passes bytes on as they are.
             png = io.BytesIO()
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, "PNG")
             yield number, {"image": png.getvalue(), "label": int(label)}
+
+
+class EncodedBuilder(ArchiveBuilder, skip_registration=True):
+    """Data set of an `image_archives.EncodedArchive`: its image files as they are."""
+
+    def _features(self) -> dict:
+        features = {"image": tfds.features.Image(shape=(None, None, 3))}
+        if self._archive.domain_names:
+            features["domain"] = tfds.features.ClassLabel(names=self._archive.domain_names)
+        return features
+
+    def _generate_examples(self, part: str) -> Iterator[tuple[int, dict]]:
+        for number, example in enumerate(self._archive.parts[part]()):
+            values = {"image": example.image, "label": example.label}
+            if self._archive.domain_names:
+                values["domain"] = example.domain
+            yield number, values
 
 
 class Cifar10(ArchiveBuilder, skip_registration=True):
@@ -78,8 +94,33 @@ class FashionMnist(ArchiveBuilder, skip_registration=True):
     read = staticmethod(archives.read_fashion_mnist)
 
 
+class ImageNetR(EncodedBuilder, skip_registration=True):
+    """30,000 renditions of 200 ImageNet classes, split by us (see `read_imagenet_r`)."""
+
+    name = "imagenet_r"
+    FILES = image_archives.IMAGENET_R_FILES
+    read = staticmethod(image_archives.read_imagenet_r)
+
+
+class Cub200(EncodedBuilder, skip_registration=True):
+    """5,994 training and 5,794 test images of 200 bird species."""
+
+    name = "cub200"
+    FILES = image_archives.CUB200_FILES
+    read = staticmethod(image_archives.read_cub200)
+
+
+class DomainNet(EncodedBuilder, skip_registration=True):
+    """Some 590,000 images of 345 classes in six domains."""
+
+    name = "domainnet"
+    FILES = image_archives.DOMAINNET_FILES
+    read = staticmethod(image_archives.read_domainnet)
+
+
 BUILDERS: dict[str, type[ArchiveBuilder]] = {
-    builder.name: builder for builder in (Cifar10, Cifar100, FashionMnist)
+    builder.name: builder
+    for builder in (Cifar10, Cifar100, FashionMnist, ImageNetR, Cub200, DomainNet)
 }
 
 

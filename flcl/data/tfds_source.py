@@ -24,15 +24,17 @@ class _Part(NamedTuple):
     name: str
     records: Any
     labels: np.ndarray
+    domains: np.ndarray | None
     rows: np.ndarray
 
 
-def load_tfds(name: str, data: settings.Data, threads: int) -> base.Source:
+def load_tfds(name: str, data: settings.Data) -> base.Source:
     """Source from the TFDS data set `name`, `name/config`, or either with `:version`.
 
     A data set that is prepared in `data.tfds_dir` as ArrayRecord is read as it is (the newest
-    version unless one is named). cifar10, cifar100 and fashion_mnist are prepared from their
-    official archives in `data.manual_dir` when they are not. The test set is the first of `test`
+    version unless one is named). Those of `tfds_builders.BUILDERS` are prepared from their official
+    archives in `data.manual_dir` when they are not. A class label named "domain" beside the one
+    that is learned gives the domains. The test set is the first of `test`
     and `validation` with labels, else the share `data.test_fraction` hashed from `train`. Raises
     `ValueError` saying what to do when nothing is prepared or no image has a class label.
     """
@@ -47,6 +49,7 @@ def load_tfds(name: str, data: settings.Data, threads: int) -> base.Source:
         reason = " ".join(str(error).split())
         raise ValueError(f"{source}: {folder} is damaged ({reason}); prepare it again") from error
     image_key, label_key = _keys(source, builder.info)
+    domain_key = _domain_key(features, label_key)
     if "train" not in splits:
         raise ValueError(
             f"{source}: has no split 'train' (it has {', '.join(sorted(splits)) or 'none'})"
@@ -55,14 +58,17 @@ def load_tfds(name: str, data: settings.Data, threads: int) -> base.Source:
     for part in ("train", "test", "validation"):
         if part in splits:
             records = _open(source, folder, builder, part, image_key)
-            labels = _labels(records, label_key, folder, part)
-            found[part] = _Part(part, records, labels, np.arange(len(labels)))
+            keys = [label_key] + ([domain_key] if domain_key else [])
+            labels, *domains = _columns(records, keys, folder, part)
+            rows = np.arange(len(labels))
+            found[part] = _Part(part, records, labels, domains[0] if domains else None, rows)
     train, test = _train_and_test(source, found, data.test_fraction)
     return base.Source(
         source,
-        _split(source, train, image_key, data, threads),
-        _split(source, test, image_key, data, threads),
+        _split(source, train, image_key, data),
+        _split(source, test, image_key, data),
         tuple(features[label_key].names),
+        tuple(features[domain_key].names) if domain_key else (),
     )
 
 
@@ -126,12 +132,20 @@ def _keys(source: str, info: Any) -> tuple[str, str]:
                 f"{source}: has no {kind.__name__} feature (it has {', '.join(features)}); "
                 "images with class labels are needed"
             )
+        keys.sort(key=lambda key: key == "domain")  # what is learned, unless there is nothing else
         first = [*(info.supervised_keys or ()), usual, *keys]
         chosen.append(next(key for key in first if key in keys))
     image = features[chosen[0]]
     if image.np_dtype != np.uint8:
         raise ValueError(f"{source}: image feature is {image.np_dtype}; uint8 is needed")
     return chosen[0], chosen[1]
+
+
+def _domain_key(features: Any, label_key: str) -> str | None:
+    import tensorflow_datasets as tfds
+
+    given = "domain" in features and isinstance(features["domain"], tfds.features.ClassLabel)
+    return "domain" if given and label_key != "domain" else None
 
 
 def _open(source: str, folder: pathlib.Path, builder: Any, part: str, image_key: str) -> Any:
@@ -160,7 +174,7 @@ def _train_and_test(source: str, found: dict[str, _Part], fraction: float) -> tu
     return train._replace(rows=train.rows[~tested]), train._replace(rows=train.rows[tested])
 
 
-def _split(source: str, part: _Part, image_key: str, data: settings.Data, threads: int):
+def _split(source: str, part: _Part, image_key: str, data: settings.Data) -> base.Split:
     def read(positions: list[int]) -> Iterator[np.ndarray]:
         rows = part.rows[positions].tolist()
         # All at once: reading records one by one takes several times as long.
@@ -168,26 +182,39 @@ def _split(source: str, part: _Part, image_key: str, data: settings.Data, thread
             name = f"{source}: {part.name}[{row}]"
             yield images.decode(io.BytesIO(record[image_key]), name, data)
 
+    domains = None if part.domains is None else part.domains[part.rows]
+    if domains is not None and domains.min(initial=0) < 0:
+        raise ValueError(f"{source}: {part.name} has images without a domain; all need one")
     lazy = images.LazyImages(len(part.rows), read, data)
-    kept = images.keep(lazy, data.memory_gib, threads)
-    return base.make_split(kept, part.labels[part.rows])
+    return base.make_split(lazy, part.labels[part.rows], domains)
 
 
-def _labels(records: Any, label_key: str, folder: pathlib.Path, part: str) -> np.ndarray:
-    """int32 [N], read without decoding an image, once: a copy is left beside the records."""
-    cache = folder / f"flcl_{label_key}_{part}_{_state(folder)}.npy"
+def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> list[np.ndarray]:
+    """int32 [N] of each of `keys`, read without decoding an image.
+
+    Once: copies are left beside the records.
+    """
+    state = _state(folder)
+    caches = [folder / f"flcl_{key}_{part}_{state}.npy" for key in keys]
+    cached = [_cached(cache, len(records)) for cache in caches]
+    if all(column is not None for column in cached):
+        return cached
+    columns = np.empty((len(keys), len(records)), np.int32)
+    for start in range(0, len(records), _CHUNK):
+        rows = range(start, min(start + _CHUNK, len(records)))
+        found = [[record[key] for key in keys] for record in records.__getitems__(list(rows))]
+        columns[:, rows.start : rows.stop] = np.transpose(found)
+    for cache, column in zip(caches, columns, strict=True):
+        _write_atomically(cache, column)
+    return list(columns)
+
+
+def _cached(cache: pathlib.Path, count: int) -> np.ndarray | None:
     try:
-        labels = np.load(cache, allow_pickle=False)
-        if labels.shape == (len(records),):
-            return labels
+        column = np.load(cache, allow_pickle=False)
     except (ValueError, OSError, EOFError):
-        pass  # none yet, or a damaged one: read anew
-    labels = np.empty(len(records), np.int32)
-    for start in range(0, len(labels), _CHUNK):
-        rows = range(start, min(start + _CHUNK, len(labels)))
-        labels[rows.start : rows.stop] = [r[label_key] for r in records.__getitems__(list(rows))]
-    _write_atomically(cache, labels)
-    return labels
+        return None  # none yet, or a damaged one: read anew
+    return column if column.shape == (count,) else None
 
 
 def _state(folder: pathlib.Path) -> str:

@@ -2,18 +2,21 @@
 
 A method is a set of pure functions around one pytree, the *memory*: everything that has been
 learned so far. For each task the loop asks for two separate trees, `trainable` and `frozen`;
-gradients, clipping, optimiser state and averaging see only the first. Labels, rows and masks are
-traced arrays, so a step is compiled once per phase however many tasks follow.
+gradients, clipping, optimiser state and averaging see only the first. Labels, rows, masks and ranks
+are traced arrays, so a step is compiled once per phase however many tasks follow.
 """
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
+import grain
 import jax
+import numpy as np
 import optax
 
 from flcl import settings
+from flcl.data import loader
 from flcl.data.loader import Pool
 from flcl.data.stream import Task, TaskStream
 from flcl.methods import optimisation
@@ -24,22 +27,23 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 Generate = Callable[[Memory, int, int], Any]  # (memory, label, count) -> uint8 [count, H, W, C]
 
 
-class Generator(abc.ABC):
-    """A continual method that generates images of every class it has learned.
+class Method(abc.ABC):
+    """What generators and classifiers share.
 
     Attributes:
       run: settings of the run.
-      stream: which classes arrive when.
-      old_classes_fixed: a learned class never changes again, so its samples need not be drawn anew.
+      stream: which classes or domains arrive when.
+      spread: entries of a batch whose leading axis is the batch; the others are the same
+        everywhere.
     """
 
-    old_classes_fixed = False
+    spread: frozenset[str] = frozenset({"images"})
 
-    def __init__(self, run: settings.GeneratorRun, stream: TaskStream):
+    def __init__(self, run: settings.Run, stream: TaskStream):
         self.run = run
         self.stream = stream
 
-    def resolved(self) -> settings.GeneratorRun:
+    def resolved(self) -> settings.Run:
         """The settings with everything filled in that was looked up elsewhere."""
         return self.run
 
@@ -47,30 +51,63 @@ class Generator(abc.ABC):
         """1 for the first task, 2 for every later one; one step is compiled for each."""
         return 1 if task.index == 1 else 2
 
-    def phase_settings(self, phase: int) -> settings.Phase:
-        """Optimisation settings of a phase."""
-        return self.run.phase1 if phase == 1 else self.run.phase2
+    @abc.abstractmethod
+    def steps(self, task: Task, images: int) -> int:
+        """Optimiser steps of a task that has so many training images; 0 = nothing is trained."""
 
+    @abc.abstractmethod
+    def ema_decay(self, phase: int) -> float:
+        """Decay of the averaged weights that a task keeps; 0 = the last weights."""
+
+    @abc.abstractmethod
     def optimizer(self, phase: int) -> optax.GradientTransformation:
-        """Transformation of the gradients of `trainable`."""
-        return optimisation.adam(self.phase_settings(phase))
+        """Transformation of the gradients of `trainable`.
+
+        It may take `progress`, the finished share of the task's steps, as an extra argument.
+        """
+
+    @abc.abstractmethod
+    def batches(self, task: Task, pools: Mapping[int, Pool], shard: tuple[int, int]):
+        """Training batches as a `grain.MapDataset`: batch k is a pure function of (seed, task, k).
+
+        shard: (index, count), the part that this process reads.
+        """
 
     def pools(self, task: Task, own: Mapping[int, Pool], memory: Memory, generate: Generate):
-        """Images to train on in `task`: by default its own real ones, `{label: Pool}`."""
+        """Images to train on in `task`: by default its own real ones, `{label: Pool}`.
+
+        `generate` draws images of learned classes; only a generator may call it.
+        """
         del task, memory, generate
         return own
 
     @abc.abstractmethod
+    def remedy(self, phase: int) -> str:
+        """What to try when a loss is not finite: the keys to look at."""
+
+    @abc.abstractmethod
     def init(self, key: jax.Array) -> Memory:
-        """Memory before the first task."""
+        """Memory before the first task; traced."""
+
+    def load(self, memory: Memory) -> Memory:
+        """The initial memory with what is read from files, such as pre-trained weights."""
+        return memory
 
     @abc.abstractmethod
     def begin(self, memory: Memory, task: Task, key: jax.Array) -> tuple[Tree, Tree]:
         """`(trainable, frozen)` at the start of a task."""
 
     @abc.abstractmethod
-    def loss(self, phase: int, trainable: Tree, frozen: Tree, batch: dict, key: jax.Array):
-        """Scalar loss of a batch `{"images": uint8 [n, G, H, W, C], "labels": int32 [G]}`."""
+    def loss(
+        self,
+        phase: int,
+        trainable: Tree,
+        frozen: Tree,
+        batch: dict,
+        key: jax.Array,
+        progress: jax.Array,
+    ) -> jax.Array:
+        """Scalar loss of a batch; `progress` is the finished share of the task's steps."""
 
     @abc.abstractmethod
     def end(self, memory: Memory, task: Task, trainable: Tree) -> Memory:
@@ -85,16 +122,128 @@ class Generator(abc.ABC):
         """Inverse of `added`: the memory with the task's part put back."""
 
     @abc.abstractmethod
-    def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
-        """The velocity field of one class, ready for sampling."""
-
-    @abc.abstractmethod
     def describe(self) -> dict:
-        """Sizes: `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (index, name,
-        shape and parameters per class of each) and `bytes_per_task`.
-        """
+        """Sizes of the method by name, ready for JSON: see `Generator` and `Classifier`."""
 
     def diagnose(self, memory: Memory, task: Task) -> dict:
         """Method-specific figures after a task, for `results.json`; nothing by default."""
         del memory, task
+        return {}
+
+
+class Generator(Method):
+    """A continual method that generates images of every class it has learned.
+
+    A batch is `{"images": uint8 [n, G, H, W, C], "labels": int32 [G]}`. `describe` gives
+    `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (index, name, shape and
+    parameters per class of each) and `bytes_per_task`.
+
+    Attributes:
+      old_classes_fixed: a learned class never changes again, so its samples need not be drawn anew.
+    """
+
+    old_classes_fixed = False
+    run: settings.GeneratorRun
+
+    def phase_settings(self, phase: int) -> settings.Phase:
+        """Optimisation settings of a phase."""
+        return self.run.phase1 if phase == 1 else self.run.phase2
+
+    def steps(self, task: Task, images: int) -> int:
+        del images
+        return self.phase_settings(self.phase(task)).steps
+
+    def ema_decay(self, phase: int) -> float:
+        return self.phase_settings(phase).ema_decay
+
+    def optimizer(self, phase: int) -> optax.GradientTransformation:
+        return optimisation.adam(self.phase_settings(phase))
+
+    def batches(self, task, pools, shard) -> grain.MapDataset:
+        phase = self.phase_settings(self.phase(task))
+        return loader.class_groups(
+            pools,
+            groups=phase.groups,
+            per_group=phase.batch_size // phase.groups,
+            seed=self.run.seed,
+            task=task.index,
+            shard=shard,
+        )
+
+    def remedy(self, phase: int) -> str:
+        return f"lower phase{phase}.learning_rate or raise phase{phase}.warmup_steps"
+
+    @abc.abstractmethod
+    def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
+        """The velocity field of one class, ready for sampling."""
+
+
+class Preliminary(NamedTuple):
+    """A short run before a task that measures how hard the task is.
+
+    Attributes:
+      epochs: passes over the images it trains on.
+      holdout: share of the task's training images that is kept to measure the loss.
+    """
+
+    epochs: float
+    holdout: float
+
+
+class Classifier(Method):
+    """A continual method that names the class of an image, without being told its task.
+
+    A batch is `{"images": uint8 [B, H, W, C], "labels": int32 [B]}`. `describe` gives
+    `trunk_parameters`, `shared_parameters` (of all tasks together), `parameters_per_task`,
+    `head_parameters`, `trained_parameters` and `bytes_per_task` (one number for each task).
+
+    Attributes:
+      head: `linear` or `class_mean`, the head whose answers are the method's.
+    """
+
+    spread = frozenset({"images", "labels"})
+    head = "linear"
+    run: settings.ClassifierRun
+
+    @abc.abstractmethod
+    def features(self, memory: Memory, images: jax.Array) -> jax.Array:
+        """[B, d] float32 of images uint8 [B, H, W, C]."""
+
+    @abc.abstractmethod
+    def scores(self, memory: Memory, features: jax.Array) -> dict[str, jax.Array]:
+        """`linear` and `class_mean` scores [B, capacity] of features [B, d].
+
+        A class that is not learned yet has -inf, so that it is never the answer.
+        """
+
+    @abc.abstractmethod
+    def calibrate(self, memory: Memory, task: Task, features: np.ndarray, labels: np.ndarray):
+        """Memory with the class statistics of a task's training images.
+
+        features: [N, d] by the memory that `end` returned; labels: [N].
+        """
+
+    def preliminary(self, task: Task) -> Preliminary | None:
+        """The short run that `task` starts with, None for none."""
+        del task
+
+    def probing(self, frozen: Tree) -> Tree:
+        """`frozen` as the short run takes it."""
+        return frozen
+
+    def with_complexity(self, memory: Memory, frozen: Tree, task: Task, complexity: float):
+        """`(memory, frozen)` that know the result of the short run."""
+        del task, complexity
+        return memory, frozen
+
+    @abc.abstractmethod
+    def task_losses(
+        self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
+    ) -> jax.Array:
+        """Cross-entropy over the task's classes for each of the images, [B], no augmentation."""
+
+    @property
+    def weights(self) -> dict:
+        """Where the trunk comes from: source, sha256, normalize; where the file was read also layout
+        and ignored (names of head tensors)."""
         return {}

@@ -35,8 +35,8 @@ class Finetune(base.Generator):
         del task, key
         return memory, {}
 
-    def loss(self, phase, trainable, frozen, batch, key):
-        del frozen
+    def loss(self, phase, trainable, frozen, batch, key, progress):
+        del frozen, progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
         per_group, groups = batch["images"].shape[:2]
         images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))

@@ -72,7 +72,8 @@ class FunLoRA(base.Generator):
         frozen["trunk"] = memory["trunk"]
         return {"factors": self._start(memory, task, key, labels)}, frozen
 
-    def loss(self, phase, trainable, frozen, batch, key):
+    def loss(self, phase, trainable, frozen, batch, key, progress):
+        del progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
         groups = batch["labels"].shape[0]
         images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))

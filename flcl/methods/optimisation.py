@@ -1,8 +1,13 @@
-"""Optimisers of the phases (F8): Adam, linear warm-up, clipping by global norm."""
+"""Optimisers of generators (F8) and classifiers (M8)."""
 
+from typing import NamedTuple
+
+import jax.numpy as jnp
 import optax
 
 from flcl import settings
+
+SGD_MOMENTUM = 0.9
 
 
 def schedule(phase: settings.Phase, learning_rate: float) -> optax.Schedule:
@@ -29,3 +34,58 @@ def adam_by_part(phase: settings.Phase, rates: dict[str, float]) -> optax.Gradie
             lambda tree: {part: part for part in tree},
         ),
     )
+
+
+class Part(NamedTuple):
+    """How one top-level part of a tree trains.
+
+    Attributes:
+      learning_rate: before the schedule.
+      until: share of the task's steps after which it does not move.
+    """
+
+    learning_rate: float
+    until: float = 1.0
+
+
+def by_progress(train: settings.Train, parts: dict[str, Part]) -> optax.GradientTransformation:
+    """Adam or SGD whose schedule follows the finished share of a task's steps.
+
+    `update` takes that share as `progress`: it is traced, so tasks of any length share one compiled
+    step. Clipping sees all parts together.
+    """
+    direction = {
+        "adam": optax.scale_by_adam,
+        "sgd": lambda: optax.trace(decay=SGD_MOMENTUM),
+    }[train.optimizer]
+    return optax.chain(
+        optax.clip_by_global_norm(train.clip_norm),
+        optax.partition(
+            {
+                name: optax.chain(direction(), _scale_by_progress(train, part))
+                for name, part in parts.items()
+            },
+            lambda tree: {name: name for name in tree},
+        ),
+    )
+
+
+def rate(train: settings.Train, progress):
+    """Factor of the learning rate: warm-up, then constant or falling to 0 along a cosine."""
+    factor = jnp.asarray(1.0)
+    if train.schedule == "cosine":
+        left = jnp.clip((progress - train.warmup) / (1.0 - train.warmup), 0.0, 1.0)
+        factor = 0.5 * (1.0 + jnp.cos(jnp.pi * left))
+    if train.warmup:
+        factor = jnp.where(progress < train.warmup, progress / train.warmup, factor)
+    return factor
+
+
+def _scale_by_progress(train: settings.Train, part: Part):
+    def update(updates, state, params=None, *, progress, **_):
+        del params
+        moving = jnp.where(progress < part.until, 1.0, 0.0)
+        factor = -part.learning_rate * rate(train, progress) * moving
+        return optax.tree.scale(factor, updates), state
+
+    return optax.GradientTransformationExtraArgs(lambda _: optax.EmptyState(), update)

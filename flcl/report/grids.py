@@ -11,6 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
+from flcl.report.reading import shorten
+
 TILE = 48
 """Least side of a magnified image, in pixels of the picture."""
 
@@ -80,11 +82,6 @@ def any_script():
 def plain(text: str) -> str:
     """Text that matplotlib prints as it is, without reading mathematics into dollar signs."""
     return text.replace("$", r"\$")
-
-
-def shorten(text: str, length: int = 24) -> str:
-    """At most `length` characters."""
-    return text if len(text) <= length else text[: length - 1] + "…"
 
 
 def _page(blocks: list[tuple[Sequence[str] | None, str, np.ndarray]], title: str) -> Figure:

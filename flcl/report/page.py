@@ -2,12 +2,11 @@
 
 import base64
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 
-from flcl.report import plots, tables
+from flcl.report import facts, plots, plots_classifier, reading
 from flcl.report.writers import read_metrics
 
 NAME = "report.html"
@@ -35,19 +34,23 @@ def write_page(workdir: str | Path) -> Path:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=tables.percent, heat=_heat, amount=_amount)
+    environment.filters.update(percent=reading.percent, heat=_heat)
     text = environment.get_template("page.html").render(
         results=results,
-        title=tables.title(results),
-        tiles=list(_tiles(results)),
-        fidelity=tables.overall(results, "fidelity"),
-        ceiling=tables.overall(results, "ceiling"),
+        title=reading.title(results),
+        real="" if reading.is_classifier(results) else "real ",
+        tiles=list(facts.tiles(results)),
+        groups=[reading.shorten(name) for name in reading.group_names(results)],
+        class_mean=reading.class_mean(results),
+        fidelity=reading.overall(results, "fidelity"),
+        ceiling=reading.overall(results, "ceiling"),
+        drift={reading.DRIFTS.get(k, k): v for k, v in reading.last_drift(results).items()},
         charts=[(caption, _embed(path)) for caption, path in charts if path.stem != "matrix"],
         samples=[
             (path.stem.replace("_", " "), _embed(path))
             for path in sorted((workdir / "samples").glob("*.png"))
         ],
-        facts=list(_facts(results, _read(workdir / "timing.json") or {})),
+        facts=list(facts.facts(results, _read(workdir / "timing.json") or {})),
     )
     path = workdir / NAME
     temporary = path.with_name(f".{NAME}.tmp")
@@ -57,80 +60,39 @@ def write_page(workdir: str | Path) -> Path:
 
 
 def write_plots(workdir: str | Path, results: dict) -> list[tuple[str, Path]]:
-    """Draws accuracy curve, matrix and training loss into `workdir/plots`; captions and paths."""
+    """Draws what there is of a run into `workdir/plots`; captions and paths.
+
+    Accuracy curve, matrix and training loss; of a classifier also drift and chosen ranks.
+    """
     workdir = Path(workdir)
-    folder = workdir / "plots"
-    title = tables.title(results)
-    charts = []
+    folder, title = workdir / "plots", reading.title(results)
+    drawn = []
+
+    def draw(caption: str, name: str, plot, *what, **options) -> None:
+        drawn.append((caption, folder / f"{name}.png"))
+        plot(*what, drawn[-1][1], title=title, **options)
+
     if results["matrix"]:
-        charts = [
-            ("Accuracy after every task", folder / "accuracy.png"),
-            ("Accuracy matrix", folder / "matrix.png"),
-        ]
-        ceiling = tables.overall(results, "ceiling")
-        plots.plot_accuracy_curve(
-            results["matrix"], results["test_counts"], charts[0][1], ceiling=ceiling, title=title
-        )
-        plots.plot_matrix(results["matrix"], charts[1][1], title=title)
-    charts.append(("Training loss", folder / "loss.png"))
-    plots.plot_training(read_metrics(workdir / "metrics.jsonl"), charts[-1][1], title=title)
-    return [(caption, path) for caption, path in charts if path.exists()]
-
-
-def _tiles(results: dict) -> Iterator[tuple[str, str, str]]:
-    """(name, number, meaning) of the numbers on top."""
-    summary = results.get("summary", {})
-    for key, name, meaning in tables.SUMMARY:
-        if summary.get(key) is not None:
-            yield name, tables.percent(summary[key]), meaning
-    for key, meaning in tables.REFERENCES:
-        if (value := tables.overall(results, key)) is not None:
-            yield key, tables.percent(value), meaning
-
-
-def _facts(results: dict, timing: dict) -> Iterator[tuple[str, str]]:
-    """(name, value) of everything that makes the numbers comparable."""
-    names, sampling = results["class_names"], results.get("sampling", {})
-    yield "scenario", results["scenario"]
-    tasks = results["tasks"]
-    sizes = sorted({len(task) for task in tasks})
-    yield "tasks", f"{len(tasks)} with {' or '.join(map(str, sizes))} classes each"
-    yield "class order (ids in the data set)", ", ".join(map(str, results["class_order"]))
-    yield "seed", str(results.get("seed", "unknown"))
-    yield "test images per task", ", ".join(map(str, results["test_counts"]))
-    if "solver" in sampling:
-        yield "solver", f"{sampling['solver']}, {_amount(sampling.get('num_steps'))} steps"
-        yield "function evaluations per image", _amount(sampling.get("function_evaluations"))
-    if "images_per_class" in sampling:
-        counts = sampling["images_per_class"]
-        counts = sorted(set(counts)) if isinstance(counts, list) else [counts]
-        span = " to ".join(map(_amount, counts if len(counts) < 3 else (counts[0], counts[-1])))
-        yield "generated images per class", span
-        yield "oversampling", f"{sampling.get('oversample', 1.0):g} x"
-    if "judge_sees_of_newest_task" in sampling:
-        seen = sampling["judge_sees_of_newest_task"]
-        yield "the judge sees of the newest task", f"{seen} images"
-    for key, value in results.get("parameters", {}).items():
-        if key == "adapted_convolutions":
-            yield "adapted convolutions", str(len(value))
-        else:
-            values = value if isinstance(value, list) else [value]
-            yield key.replace("_", " "), ", ".join(map(_amount, values))
-    for key in ("bytes_per_task", "bytes_on_disk"):
-        if results.get(key):
-            yield key.replace("_", " "), ", ".join(map(_amount, results[key]))
-    yield from _timing(timing)
-    yield "versions", ", ".join(f"{k} {v}" for k, v in results.get("versions", {}).items())
-    yield "classes", ", ".join(map(str, names))
-
-
-def _timing(timing: dict) -> Iterator[tuple[str, str]]:
-    tasks = sorted(timing.get("tasks", {}).items(), key=lambda item: int(item[0]))
-    if "device" in timing:
-        yield "device", f"{timing.get('devices', 1)} x {timing['device']}"
-    for what in ("training_seconds", "evaluation_seconds"):
-        if values := [seconds[what] for _, seconds in tasks if what in seconds]:
-            yield f"{what.replace('_', ' ')} per task", ", ".join(f"{v:.4g}" for v in values)
+        draw(
+            "Accuracy after every task", "accuracy", plots.plot_accuracy_curve,
+            results["matrix"], results["test_counts"],
+            ceiling=reading.overall(results, "ceiling"),
+            class_mean=reading.class_mean(results).get("summary", {}).get("accuracy_per_task"),
+            domains=reading.has_domains(results),
+        )  # fmt: skip
+        domains = reading.group_names(results) if reading.has_domains(results) else None
+        matrix = results["matrix"]
+        draw("Accuracy matrix", "matrix", plots.plot_matrix, matrix, names=domains)
+    records = read_metrics(workdir / "metrics.jsonl")
+    draw("Training loss", "loss", plots.plot_training, records)
+    if reading.last_drift(results):
+        drift, names = results["drift"], reading.group_names(results)
+        draw("Drift of the features", "drift", plots_classifier.plot_drift, drift, names)
+    selection = results.get("rank_selection") or []
+    if any(entry.get("probabilities") for entry in selection):
+        plot = plots_classifier.plot_rank_selection
+        draw("Rank of every task", "rank_selection", plot, selection)
+    return [(caption, path) for caption, path in drawn if path.exists()]
 
 
 def _heat(value: float | None) -> str:
@@ -139,13 +101,6 @@ def _heat(value: float | None) -> str:
         return ""
     light = 97 - 62 * value
     return f"background:hsl(219 70% {light:.0f}%);color:{'#fff' if light < 62 else '#1f2933'}"
-
-
-def _amount(value) -> str:
-    """A number with thousands separated; None is "unknown"."""
-    if value is None:
-        return "unknown"
-    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
 
 
 def _embed(path: Path) -> str:

@@ -1,26 +1,18 @@
-"""Pictures of a run. Each `plot_*` writes one PNG whole or not at all.
-
-Only `Figure` objects are used, no pyplot: there is no global state and no display.
-"""
+"""Pictures of a run. Each `plot_*` writes one PNG whole or not at all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colors import LinearSegmentedColormap
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from flcl.evaluate import matrix as accuracy
 from flcl.report import grids
+from flcl.report.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
 
-INK, SOFT, FAINT = "#1f2933", "#7b8794", "#e4e7eb"
-MAIN, CEILING = "#1d4ed8", "#d97706"
-DPI = 150
 _REAL = "the same judge trained on real images"
-_HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fb", "#9dbdf0", "#3266cc", "#12296b"])
+_CLASSES = ("each task's own classes", "all learned classes")
 
 
 def plot_accuracy_curve(
@@ -29,38 +21,44 @@ def plot_accuracy_curve(
     path: str | Path,
     *,
     ceiling: float | None = None,
+    class_mean: Sequence[float] | None = None,
+    domains: bool = False,
     title: str = "",
 ) -> None:
     """Accuracy on all classes learned so far, and on each group, after every task.
 
     matrix [T, G] and counts [G] as in `evaluate.matrix` (nested lists with None are taken too);
     ceiling: accuracy of the judge trained on real images, drawn as a dashed line.
+    class_mean: [T] accuracy of the class-mean head on all classes learned so far, a second curve.
+    domains: whether the groups are domains, not classes.
     """
     matrix = accuracy.from_lists(accuracy.to_lists(_array(matrix)))
     tasks = np.arange(1, len(matrix) + 1)
-    figure, axes = _chart((6.4, 4.0), title)
+    figure, axes = chart((6.4, 4.0), title)
+    every, whole = ("each domain", "all learned domains") if domains else _CLASSES
     for group in range(matrix.shape[1]):
         values = 100 * matrix[:, group]
-        label = "each task's own classes" if group == 0 else None
+        label = every if group == 0 else None
         axes.plot(tasks, values, "-o", color="#9db8e8", lw=1, ms=3, label=label, zorder=2)
     curve = 100 * accuracy.accuracy_per_task(matrix, np.asarray(counts))
-    axes.plot(tasks, curve, "-o", color=MAIN, lw=2.4, ms=6, label="all learned classes", zorder=3)
-    axes.annotate(
-        f"{curve[-1]:.1f}", (tasks[-1], curve[-1]), (8, 0), textcoords="offset points",
-        color=MAIN, va="center", weight="bold", annotation_clip=False,
-    )  # fmt: skip
-    lowest = np.nanmin(100 * matrix)
+    axes.plot(tasks, curve, "-o", color=MAIN, lw=2.4, ms=6, label=whole, zorder=4)
+    ends, lowest = [(curve[-1], MAIN)], np.nanmin(100 * matrix)
+    if class_mean is not None:
+        other, name = 100 * np.asarray(class_mean, float), "the same, class-mean head"
+        axes.plot(tasks, other, "--s", color=SECOND, lw=1.8, ms=4, label=name, zorder=3)
+        ends.append((other[-1], SECOND))
+        lowest = min(lowest, other.min())
+    _label_ends(axes, tasks[-1], ends)
     if ceiling is not None:
         dashes = (0, (5, 3))
         axes.axhline(100 * ceiling, color=CEILING, lw=1.4, ls=dashes, label=_REAL, zorder=1)
         lowest = min(lowest, 100 * ceiling)
     axes.set_xlim(0.8, max(len(matrix), 2) + 0.2)
     axes.set_ylim(max(0, 10 * np.floor((lowest - 5) / 10)), 101)
-    axes.set_xticks(tasks if len(tasks) <= 12 else tasks[::2])
+    task_ticks(axes, len(matrix))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
-    axes.set_xlabel("after task")
-    axes.set_ylabel("accuracy on real test images, %")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, loc="lower left")
+    axes.set_ylabel("accuracy on test images, %")
+    figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside lower left", ncols=2)
     save(figure, path)
 
 
@@ -82,8 +80,8 @@ def plot_matrix(
     shown = [grids.shorten(grids.plain(str(name)), 14) for name in labels]
     turned = max(map(len, shown)) > 5
     size = (max(3.2, 1.2 + cell * columns), 1.2 + cell * rows + (0.6 if turned else 0))
-    figure, axes = _chart(size, title, grid=False)
-    colours = _HEAT.with_extremes(bad="#ffffff")
+    figure, axes = chart(size, title, grid=False)
+    colours = HEAT.with_extremes(bad="#ffffff")
     axes.imshow(np.ma.masked_invalid(100 * matrix), cmap=colours, vmin=0, vmax=100, aspect="equal")
     for (row, column), value in np.ndenumerate(matrix):
         if not np.isnan(value):
@@ -118,7 +116,7 @@ def plot_training(records: Sequence[dict], path: str | Path, *, title: str = "")
             curves.setdefault(record["task"], []).append((record["step"], record["loss"]))
     if not curves:
         return
-    figure, axes = _chart((6.4, 4.0), title)
+    figure, axes = chart((6.4, 4.0), title)
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves)))
     for shade, (task, points) in zip(shades, sorted(curves.items()), strict=True):
         steps, losses = np.array(sorted(points)).T
@@ -165,31 +163,16 @@ def plot_samples_over_tasks(
     save(grids.over_tasks(images, names, title), path)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG under a temporary name first, so that no reader sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with grids.any_script():
-        FigureCanvasAgg(figure).print_png(temporary)
-    temporary.replace(path)
-
-
-def _chart(size: tuple[float, float], title: str, grid: bool = True):
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
-    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(SOFT)
-    axes.tick_params(colors=INK, labelsize=8, color=SOFT)
-    axes.xaxis.label.set(color=INK, fontsize=9)
-    axes.yaxis.label.set(color=INK, fontsize=9)
-    if title:
-        axes.set_title(grids.plain(title), loc="left", fontsize=10, color=INK, weight="bold")
-    if grid:
-        axes.grid(axis="y", color=FAINT, lw=0.8)
-        axes.set_axisbelow(True)
-    return figure, axes
+def _label_ends(axes, x: float, ends: list[tuple[float, str]]) -> None:
+    """Writes the last value of one or two curves behind them, moved apart when they are near."""
+    ends = sorted(ends)
+    near = len(ends) > 1 and ends[-1][0] - ends[0][0] < 6
+    for number, (value, colour) in enumerate(ends):
+        shift = (-6, 6)[number] if near else 0
+        axes.annotate(
+            f"{value:.1f}", (x, value), (8, shift), textcoords="offset points",
+            color=colour, va="center", weight="bold", annotation_clip=False,
+        )  # fmt: skip
 
 
 def _array(matrix) -> np.ndarray:

@@ -8,7 +8,7 @@ import numpy as np
 from rich.console import Console
 
 from flcl import settings
-from flcl.report import tables
+from flcl.report import reading, tables
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
 
@@ -58,16 +58,17 @@ class Reporter:
             self._bar(step, metrics["loss"])
 
     def evaluated(self, task, results: dict, samples: Mapping[int, np.ndarray]) -> None:
-        """Results after `task`, and the generated images [n, H, W, C] of each learned label."""
+        """Results after `task`; of a generator also images [n, H, W, C] of each learned label."""
         if not self._enabled:
             return
         self._writer.rewind(task.index, None)
-        phase = self._run.phase1 if task.index == 1 else self._run.phase2
         numbers = _numbers(results)
-        self._writer.write(task=task.index, step=phase.steps, phase=EVALUATION, **numbers)
-        picture = self._keep_samples(task.index, samples, results)
+        steps = results["steps_per_task"][task.index - 1]
+        self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
         shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
-        self.say(f"task {task.index} of {len(results['tasks'])}, in %: {shown}; samples: {picture}")
+        if samples:
+            shown += f"; samples: {self._keep_samples(task.index, samples, results)}"
+        self.say(f"task {task.index} of {len(results['tasks'])}, in %: {shown}")
 
     def finished(self, results: dict) -> None:
         """The run is complete: prints the tables and writes the page."""
@@ -89,7 +90,7 @@ class Reporter:
         images = np.stack([samples[label][:count] for label in labels])
         names = [str(results["class_names"][label]) for label in labels]
         path = self._workdir / "samples" / f"task_{index:02d}.png"
-        title = f"{tables.title(results)} · after task {index}"
+        title = f"{reading.title(results)} · after task {index}"
         plots.plot_samples(images, names, path, title=title)
         temporary = path.with_name(f".{path.stem}.npz")
         np.savez_compressed(temporary, images=images, labels=np.array(labels))
@@ -111,7 +112,7 @@ class Reporter:
                 pairs = zip(kept["labels"].tolist(), kept["images"], strict=True)
                 blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in pairs if k in rows})
         path = self._workdir / "samples" / "over_tasks.png"
-        title = f"{tables.title(results)} · the same classes after every task"
+        title = f"{reading.title(results)} · the same classes after every task"
         plots.plot_samples_over_tasks(blocks, names, path, title=title)
 
 
@@ -120,6 +121,7 @@ def _numbers(results: dict) -> dict[str, float]:
     numbers = {
         "accuracy": results["summary"]["last_accuracy"],
         "forgetting": results["summary"]["forgetting"],
-        "fidelity": tables.overall(results, "fidelity"),
+        "class_mean_accuracy": reading.class_mean(results).get("summary", {}).get("last_accuracy"),
+        "fidelity": reading.overall(results, "fidelity"),
     }
     return {name: value for name, value in numbers.items() if value is not None}

@@ -11,22 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-SUMMARY = (
-    ("last_accuracy", "last accuracy", "all classes after the last task"),
-    ("average_incremental_accuracy", "average incremental accuracy", "mean over tasks"),
-    ("forgetting", "forgetting", "best earlier accuracy minus the last one"),
-    ("backward_transfer", "backward transfer", "last accuracy minus the first one"),
-)
-REFERENCES = (
-    ("ceiling", "the same judge trained on real images"),
-    ("fidelity", "samples that this judge recognises"),
-)
+from flcl.report import reading
+from flcl.report.reading import percent
 
 
 def print_results(results: dict, console: Console | None = None) -> None:
-    """Prints the accuracy matrix with ceiling and fidelity below it, then the derived numbers."""
+    """Prints the accuracy matrix with what belongs below it, then the derived numbers."""
     console = console or Console()
-    console.print(Text(title(results) + " · accuracy in %", style="bold"))
+    console.print(Text(reading.title(results) + " · accuracy in %", style="bold"))
     for table in tables(results, console.width):
         console.print(table)
 
@@ -39,7 +31,10 @@ def as_text(results: dict, width: int = 100) -> str:
 
 
 def tables(results: dict, width: int) -> Iterator[Table]:
-    """The matrix, in as many pieces side by side as `width` characters need, and the summary."""
+    """The matrix, in as many pieces side by side as `width` characters need, and the summary.
+
+    Of a classifier also the drift of its features and the rank of every task, where they are known.
+    """
     headings = _headings(results)
     sizes = [max(6, *map(len, heading.split("\n"))) + 2 for heading in headings]
     room = width - 24  # the row names, the column "all" and the frame
@@ -53,30 +48,15 @@ def tables(results: dict, width: int) -> Iterator[Table]:
     for piece in pieces:
         yield _matrix(results, headings, piece, last=piece is pieces[-1])
     yield _summary(results)
-
-
-def title(results: dict) -> str:
-    """One line that says which run this is: name, method, scenario and seed."""
-    parts = [results[key] for key in ("name", "method", "scenario") if results.get(key)]
-    return " · ".join([*parts, f"seed {results.get('seed', 'unknown')}"])
-
-
-def overall(results: dict, name: str) -> float | None:
-    """The "ceiling" (image-weighted) or "fidelity" (mean over classes) of a run; None = unknown."""
-    if name == "fidelity":
-        values = list(results.get("fidelity", {}).get("per_class", {}).values())
-        return sum(values) / len(values) if values else None
-    values, counts = results.get("ceiling"), results["test_counts"]
-    if not values:
-        return None
-    return sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+    if drift := reading.last_drift(results):
+        for piece in pieces:
+            yield _drift(drift, headings, piece)
+    if results.get("rank_selection"):
+        yield _ranks(results["rank_selection"])
 
 
 def _matrix(results: dict, headings: list[str], columns: list[int], last: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("after task", no_wrap=True)
-    for column in columns:
-        table.add_column(headings[column], justify="right", no_wrap=True)
+    table = _table("after task", headings, columns)
     if last:
         table.add_column("all", justify="right", style="bold", no_wrap=True)
 
@@ -90,37 +70,71 @@ def _matrix(results: dict, headings: list[str], columns: list[int], last: bool) 
     for number, (row, mean) in enumerate(zip(rows, after, strict=True), start=1):
         joint = number == 1 and None not in row and len(row) > 1
         add("joint" if joint else str(number), row, mean, end_section=number == len(rows))
+    if other := reading.class_mean(results):
+        add("class mean", other["matrix"][-1], other["summary"]["last_accuracy"], style="cyan")
     fidelity = results.get("fidelity", {}).get("per_task", [])
     missing = [None] * (len(results["tasks"]) - len(fidelity))
-    add("fidelity", [*fidelity, *missing], overall(results, "fidelity"), style="cyan")
+    add("fidelity", [*fidelity, *missing], reading.overall(results, "fidelity"), style="cyan")
     if results.get("ceiling"):
-        add("ceiling", results["ceiling"], overall(results, "ceiling"), style="green")
+        add("ceiling", results["ceiling"], reading.overall(results, "ceiling"), style="green")
     return table
 
 
 def _summary(results: dict) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", style="bold", no_wrap=True)
-    table.add_column(style="dim")
+    """The derived numbers; of a classifier with two heads in a column each."""
     summary = results.get("summary", {})
-    for key, label, meaning in SUMMARY:
+    other = reading.class_mean(results).get("summary")
+    table = Table(box=box.SIMPLE_HEAD, show_header=bool(other), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(str(results.get("head", "")), justify="right", style="bold", no_wrap=True)
+    if other:
+        table.add_column("class mean", justify="right", style="cyan", no_wrap=True)
+    table.add_column(style="dim")
+    task_mean = reading.TASK_MEAN if reading.is_classifier(results) else ()
+    for key, label, meaning in (*reading.SUMMARY, *task_mean):
         if summary.get(key) is not None:
-            table.add_row(label, percent(summary[key]), meaning)
-    for key, meaning in REFERENCES:
-        if (value := overall(results, key)) is not None:
-            table.add_row(key, percent(value), meaning)
+            beside = [percent(other.get(key))] if other else []
+            table.add_row(label, percent(summary[key]), *beside, meaning)
+    for key, meaning in reading.REFERENCES:
+        if (value := reading.overall(results, key)) is not None:
+            table.add_row(key, percent(value), *([""] if other else []), meaning)
+    return table
+
+
+def _drift(drift: dict, headings: list[str], columns: list[int]) -> Table:
+    """How far the features of test images moved since the end of the task that taught them."""
+    table = _table("drift in %", headings, columns)
+    for kind, row in drift.items():
+        table.add_row(reading.DRIFTS.get(kind, kind), *(percent(row[c]) for c in columns))
+    return table
+
+
+def _ranks(selection: list[dict]) -> Table:
+    """The rank of every task, and the complexity that it follows from."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in ("task", "rank", "complexity H", "centred", "p(rank)"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for entry in selection:
+        chosen = reading.rank_probability(entry)
+        numbers = [entry.get("complexity"), entry.get("centred"), chosen]
+        cells = ["" if value is None else f"{value:.3f}" for value in numbers]
+        table.add_row(str(entry["task"]), str(entry["rank"]), *cells)
+    return table
+
+
+def _table(first: str, headings: list[str], columns: list[int]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column(first, no_wrap=True)
+    for column in columns:
+        table.add_column(headings[column], justify="right", no_wrap=True)
     return table
 
 
 def _headings(results: dict) -> list[str]:
-    """The tasks' numbers, and below them the names of their classes where all are short."""
+    """Numbers of the tasks, below them the domains, or the classes where all names are short."""
     names = results["class_names"]
     lines = [" ".join(str(names[label]) for label in task) for task in results["tasks"]]
     short = max(map(len, lines)) <= 9
+    if reading.has_domains(results):
+        lines, short = [reading.shorten(name, 14) for name in reading.group_names(results)], True
     return [f"{j}\n{line}" if short else str(j) for j, line in enumerate(lines, start=1)]
-
-
-def percent(value: float | None) -> str:
-    """0.9167 -> "91.7"; None -> an empty string."""
-    return "" if value is None else f"{100 * value:.1f}"

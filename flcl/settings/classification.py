@@ -124,7 +124,7 @@ class Sizes(NamedTuple):
     patch: int
 
 
-_SIZES = {
+VIT_SIZES = {
     "Nano": (64, 6, 4),
     "Ti": (192, 12, 3),
     "S": (384, 12, 6),
@@ -136,9 +136,9 @@ _SIZES = {
 def vit_sizes(variant: str) -> Sizes:
     """Sizes of `SIZE/PATCH`, such as `B/16`; raises `ValueError` for another form."""
     size, _, patch = variant.partition("/")
-    if size not in _SIZES or not patch.isdecimal() or not int(patch):
+    if size not in VIT_SIZES or not patch.isdecimal() or not int(patch):
         raise ValueError(
             f"model.variant={variant!r}: accepted is SIZE/PATCH, such as B/16, with SIZE one of "
-            f"{', '.join(_SIZES)}"
+            f"{', '.join(VIT_SIZES)}"
         )
-    return Sizes(*_SIZES[size], int(patch))
+    return Sizes(*VIT_SIZES[size], int(patch))

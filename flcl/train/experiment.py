@@ -13,16 +13,17 @@ from flcl import config, settings
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.stream import Task
-from flcl.methods.base import Memory
+from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
-from flcl.train import state as states
-from flcl.train import step as steps
+from flcl.train import preliminary
 from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints, DamagedError
-from flcl.train.evaluation import Evaluator
+from flcl.train.classifying import ClassifierEvaluation
+from flcl.train.judging import GeneratorEvaluation
 from flcl.train.loop import train_task
-from flcl.train.results import Results
+from flcl.train.phase import Phase
+from flcl.train.results import Evaluation, Results
 from flcl.train.setup import Build, Setup, prepare, use_compile_cache
 
 
@@ -83,122 +84,132 @@ class Experiment:
         self.workdir = workdir
         self.checkpoints = checkpoints
         self.reporter = reporter
-        self.results = Results(setup)
-        self.evaluator = Evaluator(setup, self.reporter.progress)
-        self._steps: dict[int, object] = {}
+        self.evaluation = self._evaluation()
+        self.results = Results(setup, self.evaluation)
+        self._phases: dict[int, Phase] = {}
 
     def run(self) -> dict:
         """Trains what is not trained, evaluates what is not evaluated, reports."""
         stored = self.checkpoints.tasks()
-        self.results.load(self.workdir, len(stored))
-        memory = initial_memory(self.setup)
-        real_judge = None
+        self.results.load(workdirs.read_json(self.workdir / "results.json"), len(stored))
+        memory = initial_memory(self.setup, load=not stored)
         for task in self.setup.stream.tasks:
             if task.index in stored:
                 memory = restore_task(self.setup, self.checkpoints, memory, task)
             else:
                 memory = self._train(memory, task)
             if task.index > len(self.results.rows):
-                if real_judge is None:
-                    real_judge = self._real_judge()
-                self._evaluate(memory, task, real_judge)
+                self._evaluate(memory, task)
         self.checkpoints.drop_running()
-        results = self.results.as_dict(self.evaluator)
+        results = self.results.as_dict()
         self.reporter.finished(results)
         return results
 
+    def _evaluation(self) -> Evaluation:
+        progress = self.reporter.progress
+        if isinstance(self.setup.method, Generator):
+            return GeneratorEvaluation(self.setup, progress, self.checkpoints)
+        return ClassifierEvaluation(self.setup, progress, self.workdir / "features")
+
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores what it added."""
-        setup, started = self.setup, time.monotonic()
-        phase_index = setup.method.phase(task)
-        phase = setup.method.phase_settings(phase_index)
-        key = stream_key(setup.run.seed, "train", task.index)
-        trainable, frozen = setup.method.begin(
-            memory, task, stream_key(setup.run.seed, "begin", task.index)
-        )
-        optimizer = setup.method.optimizer(phase_index)
-        abstract = jax.eval_shape(lambda tree: states.create(tree, optimizer), trainable)
-        sharding = meshes.tree_sharding(abstract, setup.mesh)
-        create = jax.jit(
-            lambda tree: states.create(tree, optimizer),
-            out_shardings=sharding,
-            compiler_options=run_once(),
-        )
-        state = create(trainable)
-        frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
-        state = self._resume(state, task)
-        step_fn = self._step(phase_index, state, frozen)
-        first = int(state.step)
-        self.reporter.begin_task(task, phase_index, first)
-        state = train_task(
-            step_fn,
-            state,
-            frozen,
-            self._batches(memory, task, phase, first),
-            key=key,
-            mesh=setup.mesh,
-            log_every=setup.run.runtime.log_every,
-            save_every=setup.run.runtime.save_every,
-            steps=phase.steps,
-            save=lambda done, state: self._save(task, done, state),
-            record=self.reporter.record,
-            advance=self.reporter.progress(f"task {task.index}", phase.steps),
-            name=f"task {task.index}, phase{phase_index}",
-        )
-        memory = setup.method.end(memory, task, state.ema)
-        self.checkpoints.save_task(task.index, setup.method.added(memory, task))
+        method, started = self.setup.method, time.monotonic()
+        key = stream_key(self.setup.run.seed, "begin", task.index)
+        trainable, frozen = method.begin(memory, task, key)
+        if self.setup.steps(task):
+            memory, trainable = self._optimise(memory, task, trainable, frozen)
+        memory = method.end(memory, task, trainable)
+        if isinstance(method, Classifier):
+            memory = self.evaluation.calibrate(memory, task)
+        self.checkpoints.save_task(task.index, method.added(memory, task))
         self.checkpoints.drop_running()
         self._note(task, "training_seconds", time.monotonic() - started)
         return memory
 
-    def _batches(self, memory: Memory, task: Task, phase: settings.Phase, first: int):
+    def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
+        """`(memory, trainable)` after the steps of a task."""
+        setup, method, run = self.setup, self.setup.method, self.setup.run
+        total = setup.steps(task)
+        phase = self._phase(method.phase(task), trainable, frozen)
+        frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
+        state, complexity = self._resume(phase.create(trainable, total), task)
+        if complexity is None and isinstance(method, Classifier):
+            complexity = self._complexity(task, phase, trainable, frozen)
+        if complexity is not None:
+            memory, frozen = method.with_complexity(memory, frozen, task, complexity)
+        first = int(state.step)
+        self.reporter.begin_task(task, phase.index, first)
+        position = sum(setup.steps(t) for t in setup.stream.tasks[: task.index - 1])
+
+        def save(done: int, state) -> None:
+            meta = {"task": task.index, "step": done, "complexity": complexity}
+            self.checkpoints.save_running(position + done, state, meta)
+
+        state = train_task(
+            phase.step,
+            state,
+            frozen,
+            self._batches(memory, task, first, total),
+            key=stream_key(run.seed, "train", task.index),
+            mesh=setup.mesh,
+            spread=method.spread,
+            log_every=run.runtime.log_every,
+            save_every=run.runtime.save_every,
+            steps=total,
+            save=save,
+            record=self.reporter.record,
+            advance=self.reporter.progress(f"task {task.index}", total),
+            name=f"task {task.index}",
+            remedy=method.remedy(phase.index),
+        )
+        return memory, state.ema
+
+    def _complexity(self, task: Task, phase: Phase, trainable, frozen) -> float | None:
+        """What the short run before `task` measures, None when the method makes none."""
+        method = self.setup.method
+        short = method.preliminary(task)
+        if short is None:
+            return None
+        return preliminary.complexity(
+            method,
+            phase.index,
+            task,
+            trainable,
+            frozen,
+            self.setup.pools(task),
+            step_fn=phase.step,
+            create=phase.create,
+            preliminary=short,
+            mesh=self.setup.mesh,
+            losses=phase.losses,
+            progress=self.reporter.progress,
+        )
+
+    def _batches(self, memory: Memory, task: Task, first: int, total: int):
         setup = self.setup
 
         def generate(memory, label, count):
-            return self.evaluator.generate(memory, label, count, f"replay{task.index}")
+            return self.evaluation.generate(memory, label, count, f"replay{task.index}")
 
         pools = setup.method.pools(task, setup.pools(task), memory, generate)
-        batches = loader.class_groups(
-            pools,
-            groups=phase.groups,
-            per_group=phase.batch_size // phase.groups,
-            seed=setup.run.seed,
-            task=task.index,
-            shard=(jax.process_index(), jax.process_count()),
-        )
+        shard = (jax.process_index(), jax.process_count())
+        batches = setup.method.batches(task, pools, shard)
         runtime = setup.run.runtime
         return loader.iterate(
-            batches, first, phase.steps, threads=runtime.threads, prefetch=runtime.prefetch
+            batches, first, total, threads=runtime.threads, prefetch=runtime.prefetch
         )
 
-    def _step(self, phase: int, state, frozen):
-        """The compiled step of a phase; every task of the phase calls the same one."""
-        if phase not in self._steps:
-            method = self.setup.method
+    def _phase(self, index: int, trainable, frozen) -> Phase:
+        """The compiled programs of a phase; every task of the phase calls the same ones."""
+        if index not in self._phases:
+            self._phases[index] = Phase(
+                self.setup.method, index, trainable, frozen, self.setup.mesh
+            )
+        return self._phases[index]
 
-            def loss(trainable, frozen, batch, key):
-                return method.loss(phase, trainable, frozen, batch, key)
-
-            decay = method.phase_settings(phase).ema_decay
-            step = steps.train_step(loss, method.optimizer(phase), decay)
-            self._steps[phase] = steps.compile_step(step, state, frozen, self.setup.mesh)
-        return self._steps[phase]
-
-    def _position(self, task: Task, done: int) -> int:
-        """Finished steps counted over all tasks."""
-        method = self.setup.method
-        before = self.setup.stream.tasks[: task.index - 1]
-        return done + sum(method.phase_settings(method.phase(t)).steps for t in before)
-
-    def _save(self, task: Task, done: int, state) -> None:
-        meta = {"task": task.index, "step": done}
-        self.checkpoints.save_running(self._position(task, done), state, meta)
-
-    def _resume(self, state, task: Task):
-        """The newest saved state of this task that can be read, or the given one."""
-        target = jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=v.sharding), state
-        )
+    def _resume(self, state, task: Task) -> tuple[object, float | None]:
+        """The newest readable save of this task and the complexity in it, or `(state, None)`."""
+        target = meshes.abstract(state, self.setup.mesh)
         while (found := self.checkpoints.running()) is not None:
             position, meta = found
             if meta["task"] != task.index:
@@ -211,31 +222,16 @@ class Experiment:
                 continue
             self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
             # Restored buffers may not be donatable; a copy always is.
-            return jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))(restored)
-        return state
+            copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+            return copy(restored), meta["complexity"]
+        return state, None
 
-    def _real_judge(self) -> dict:
-        """The judge trained on real images: the ceiling, and the measure of fidelity."""
-        evaluator = self.evaluator
-        target = evaluator.judge.abstract_variables()
-        same = meshes.replicated(self.setup.mesh)
-        target = jax.tree.map(
-            lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=same), target
-        )
-        variables = self.checkpoints.restore_judge(target)
-        if variables is None:
-            variables = evaluator.train_on_real()
-            self.checkpoints.save_judge(variables)
-        self.results.ceiling = evaluator.accuracies(variables, list(self.setup.stream.groups))
-        return variables
-
-    def _evaluate(self, memory: Memory, task: Task, real_judge) -> None:
+    def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()
-        row = self.evaluator.evaluate(memory, task, real_judge)
-        diagnosis = self.setup.method.diagnose(memory, task)
-        self.results.add(row, diagnosis)
-        results = self.results.as_dict(self.evaluator)
-        self.reporter.evaluated(task, results, self.evaluator.drawn)
+        row = self.evaluation.evaluate(memory, task)
+        self.results.add(row, self.setup.method.diagnose(memory, task))
+        results = self.results.as_dict()
+        self.reporter.evaluated(task, results, self.evaluation.drawn)
         self._note(task, "evaluation_seconds", time.monotonic() - started)
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
         # Last: from here on the task counts as evaluated.
@@ -253,21 +249,21 @@ class Experiment:
         workdirs.write_json(path, timing)
 
 
-def initial_memory(setup: Setup) -> Memory:
-    """Memory before the first task, on the devices of the run."""
+def initial_memory(setup: Setup, load: bool = False) -> Memory:
+    """Memory before the first task, on the devices of the run.
+
+    load: also what the method reads from files; not needed when the first task is restored.
+    """
     key = stream_key(setup.run.seed, "init")
     abstract = jax.eval_shape(setup.method.init, key)
     sharding = meshes.tree_sharding(abstract, setup.mesh)
     init = jax.jit(setup.method.init, out_shardings=sharding, compiler_options=run_once())
-    return init(key)
+    memory = init(key)
+    return jax.device_put(setup.method.load(memory), sharding) if load else memory
 
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
     """The memory with the stored part of `task` put back; raises `DamagedError`."""
     target = jax.eval_shape(lambda m: setup.method.added(m, task), memory)
-    sharding = meshes.tree_sharding(target, setup.mesh)
-    target = jax.tree.map(
-        lambda v, s: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=s), target, sharding
-    )
-    added = checkpoints.restore_task(task.index, target)
+    added = checkpoints.restore_task(task.index, meshes.abstract(target, setup.mesh))
     return setup.method.restore(memory, task, added)

@@ -21,6 +21,7 @@ def train_task(
     *,
     key: jax.Array,
     mesh: Mesh,
+    spread: frozenset[str],
     log_every: int,
     save_every: int,
     steps: int,
@@ -28,6 +29,7 @@ def train_task(
     record: Record,
     advance: Callable[[int], None],
     name: str,
+    remedy: str,
 ) -> TrainState:
     """Trains until `steps` are done.
 
@@ -39,7 +41,9 @@ def train_task(
       save: called with the number of finished steps and the state, every `save_every` steps.
       record: called with the number of finished steps and their mean metrics.
       advance: called after each step with the number of finished steps.
-      name: of the task and phase, for errors.
+      spread: entries of a batch that are sharded over devices.
+      name: of the task, for errors.
+      remedy: what to try when a loss is not finite.
 
     Raises:
       FloatingPointError: with the step and the keys to look at, when a loss is not finite.
@@ -47,19 +51,19 @@ def train_task(
     pending: list[dict] = []
     done = int(state.step)
     for batch in batches:
-        state, metrics = step_fn(state, frozen, meshes.place_batch(batch, mesh), key)
+        state, metrics = step_fn(state, frozen, meshes.place_batch(batch, mesh, spread), key)
         pending.append(metrics)
         done += 1
         advance(done)
         saving = done % save_every == 0 and done < steps
         if saving or done % log_every == 0 or done == steps:
-            record(done, _drain(pending, done, name))
+            record(done, _drain(pending, done, name, remedy))
         if saving:
             save(done, state)
     return state
 
 
-def _drain(pending: list[dict], done: int, name: str) -> dict:
+def _drain(pending: list[dict], done: int, name: str, remedy: str) -> dict:
     """Means of the pending metrics, which are emptied; raises at one that is not finite."""
     values = jax.device_get(pending)
     losses = np.asarray([entry["loss"] for entry in values])
@@ -68,9 +72,8 @@ def _drain(pending: list[dict], done: int, name: str) -> dict:
     pending.clear()
     if not finite.all():
         bad = int(np.flatnonzero(~finite)[0])
-        phase = name.split()[-1]
         raise FloatingPointError(
             f"loss or gradient is not finite (loss {losses[bad]}) at step {first + bad} of {name}: "
-            f"lower {phase}.learning_rate or raise {phase}.warmup_steps, in a new workdir"
+            f"{remedy}, in a new workdir"
         )
     return {key: float(np.mean([entry[key] for entry in values])) for key in values[0]}

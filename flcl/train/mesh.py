@@ -13,8 +13,9 @@ BATCH = PartitionSpec(("data", "fsdp"))
 # exchanges.
 RULES: tuple[tuple[str, str], ...] = (
     (r".*/(kernel|embedding)$", "output"),
-    (r".*/(bias|scale|a|b|alpha|omega)$", "replicate"),
-    (r"^(labels|rows|step|count|.*/count)$", "replicate"),
+    (r".*/(bias|scale|a|b|m|n|alpha|omega|class_token|position|gamma|weight|sum)$", "replicate"),
+    (r"(.*/)?(cores|scales|magnitudes)/", "replicate"),
+    (r"(.*/)?(labels|rows|step|steps|count|seen|prompt|probe|complexity|first)$", "replicate"),
 )
 
 
@@ -57,13 +58,32 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def place_batch(batch: dict, mesh: Mesh) -> dict:
-    """Global arrays from this process's part of a batch: images sharded, labels replicated."""
-    spread, same = batch_sharding(mesh), replicated(mesh)
+def replicated_like(tree, mesh: Mesh):
+    """Shapes and types of a tree that every device holds whole, to restore it."""
+    same = replicated(mesh)
+    return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=same), tree)
+
+
+def entry_sharding(name: str, spread: frozenset[str], mesh: Mesh) -> NamedSharding:
+    """Sharding of a batch entry: over every device when `spread` names it."""
+    return batch_sharding(mesh) if name in spread else replicated(mesh)
+
+
+def place_batch(batch: dict, mesh: Mesh, spread: frozenset[str] = frozenset({"images"})) -> dict:
+    """Global arrays from this process's part of a batch; `spread` names what is sharded."""
     return {
-        name: jax.make_array_from_process_local_data(spread if name == "images" else same, value)
+        name: jax.make_array_from_process_local_data(entry_sharding(name, spread, mesh), value)
         for name, value in batch.items()
     }
+
+
+def abstract(tree, mesh: Mesh):
+    """Shapes, types and shardings of a tree of (abstract) parameters, to restore it."""
+    return jax.tree.map(
+        lambda v, s: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=s),
+        tree,
+        tree_sharding(tree, mesh),
+    )
 
 
 def tree_sharding(tree, mesh: Mesh):

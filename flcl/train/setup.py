@@ -13,8 +13,12 @@ from flcl import settings
 from flcl.data.loader import Pool
 from flcl.data.sources import Source, load_source
 from flcl.data.stream import Task, TaskStream, make_stream
-from flcl.methods.base import Generator
+from flcl.methods.base import Method
 from flcl.train import mesh as meshes
+
+# (description, total) -> what is told the number of finished items.
+Progress = Callable[[str, int], Callable[..., None]]
+Build = Callable[[settings.Run, TaskStream], Method]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +28,7 @@ class Setup:
     run: settings.Run
     source: Source
     stream: TaskStream
-    method: Generator
+    method: Method
     mesh: Mesh
 
     @property
@@ -36,8 +40,19 @@ class Setup:
     def pools(self, task: Task) -> dict[int, Pool]:
         """The real training images of a task's classes."""
         split = self.source.train
-        indices = self.stream.indices(split, task.labels)
+        indices = self.stream.indices(split, task.labels, task.domains)
         return {label: Pool(split.images, chosen) for label, chosen in indices.items()}
+
+    def steps(self, task: Task) -> int:
+        """Optimiser steps of a task."""
+        images = sum(len(pool.indices) for pool in self.pools(task).values())
+        return self.method.steps(task, images)
+
+    def test_counts(self) -> list[int]:
+        """Test images of each group."""
+        test = self.source.test
+        found = [self.stream.indices(test, g.labels, g.domains) for g in self.stream.groups]
+        return [sum(map(len, by_label.values())) for by_label in found]
 
     def stream_dict(self) -> dict:
         """Classes, tasks and image counts, as stored beside the config."""
@@ -45,6 +60,7 @@ class Setup:
             "stream": self.stream.to_dict(),
             "fingerprint": self.stream.fingerprint,
             "class_names": list(self.source.class_names),
+            "domain_names": list(self.source.domain_names),
             "train_images": np.bincount(self.source.train.labels).tolist(),
             "test_images": np.bincount(self.source.test.labels).tolist(),
         }
@@ -53,8 +69,10 @@ class Setup:
         """Names by label, i.e. in class order."""
         return [self.source.class_names[i] for i in self.stream.class_order]
 
-
-Build = Callable[[settings.Run, TaskStream], Generator]
+    def task_names(self) -> list[str]:
+        """Names of the groups: their classes, or their domain."""
+        source = self.source
+        return list(self.stream.names(source.class_names, source.domain_names))
 
 
 def prepare(run: settings.Run, build: Build, mesh: Mesh | None = None) -> Setup:
@@ -67,12 +85,19 @@ def prepare(run: settings.Run, build: Build, mesh: Mesh | None = None) -> Setup:
         raise ValueError(f"{jax.process_count()} processes: a run uses the devices of one process")
     if mesh is None:
         mesh = meshes.make_mesh(run.runtime.fsdp)
-        for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
-            meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
-    meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
+        _check_batches(run, mesh)
     source = load_source(run.data, threads=run.runtime.threads)
     stream = make_stream(run.stream, source)
     return Setup(run, source, stream, build(run, stream), mesh)
+
+
+def _check_batches(run: settings.Run, mesh: Mesh) -> None:
+    if isinstance(run, settings.ClassifierRun):
+        meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
+        return
+    for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
+        meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
+    meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
 
 
 def use_compile_cache(runtime: settings.Runtime) -> None:

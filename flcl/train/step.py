@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from flcl.train import mesh as meshes
 from flcl.train.state import TrainState
 
-Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key) -> scalar
+Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key, progress) -> scalar
 
 
 def train_step(
@@ -21,25 +21,29 @@ def train_step(
     The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`, so that short
     tasks are not averaged with their start (ours).
     """
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def step(state: TrainState, frozen, batch, key):
         key = jax.random.fold_in(key, state.step)
-        value, grads = jax.value_and_grad(loss)(state.trainable, frozen, batch, key)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.trainable)
+        progress = state.step / state.steps
+        value, grads = jax.value_and_grad(loss)(state.trainable, frozen, batch, key, progress)
+        updates, opt_state = optimizer.update(
+            grads, state.opt_state, state.trainable, progress=progress
+        )
         trainable = optax.apply_updates(state.trainable, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(trainable, state.ema, 1.0 - decay)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
-        return TrainState(state.step + 1, trainable, ema, opt_state), metrics
+        return TrainState(state.step + 1, state.steps, trainable, ema, opt_state), metrics
 
     return step
 
 
-def compile_step(step, state: TrainState, frozen, mesh: Mesh):
+def compile_step(step, state: TrainState, frozen, mesh: Mesh, spread: frozenset[str]):
     """`jax.jit` of a step with explicit shardings and a donated state.
 
-    `state` and `frozen` may be abstract. Images of a batch are sharded over all devices; parameters
-    and optimiser state follow `mesh.RULES`.
+    `state` and `frozen` may be abstract. The entries of a batch named by `spread` are sharded over
+    all devices; parameters and optimiser state follow `mesh.RULES`.
     """
     same = meshes.replicated(mesh)
     state_sharding = meshes.tree_sharding(state, mesh)
@@ -48,7 +52,7 @@ def compile_step(step, state: TrainState, frozen, mesh: Mesh):
         in_shardings=(
             state_sharding,
             meshes.tree_sharding(frozen, mesh),
-            {"images": meshes.batch_sharding(mesh), "labels": same},
+            {name: meshes.entry_sharding(name, spread, mesh) for name in ("images", "labels")},
             same,
         ),
         out_shardings=(state_sharding, same),

@@ -4,6 +4,7 @@ import gzip
 import io
 import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -118,6 +119,76 @@ class Official:
                 (folder / f"{prefix}-{name}-ubyte.gz").write_bytes(content)
             expected[part] = (images[..., None], labels)
         return expected
+
+    def imagenet_r(self, folder: Path, count=12, prefix="") -> dict[str, bytes]:
+        """Path in the archive -> JPEG, for three classes."""
+        files = {f"imagenet-r/{wordnet_id}/{style}_{number}.jpg": self._jpeg()
+                 for wordnet_id in ("n02219486", "n01443537", "n02206856")
+                 for number, style in enumerate(("art", "toy") * (count // 2))}  # fmt: skip
+        readme = "Renditions.\n\nn01443537 goldfish\nn02206856 bee\nn02219486 army ant\n"
+        others = {"imagenet-r/README.txt": readme.encode(), "imagenet-r/n01443537/._x.jpg": b""}
+        self._tar(folder / "imagenet-r.tar", {**others, **files}, prefix)
+        return files
+
+    def cub200(self, folder: Path) -> dict[str, tuple[bytes, int, bool]]:
+        """File -> (JPEG, class number from 1, whether it is for training)."""
+        names = ("001.Black_footed_Albatross", "002.Laysan_Albatross")
+        found = {}
+        for label, name in enumerate(names, start=1):
+            for number in range(5):
+                found[f"{name}/Bird_{number}.jpg"] = (self._jpeg(), label, number % 3 != 0)
+        order = sorted(found, reverse=True)  # the lists have an order of their own
+        lists = {
+            "images": [f"{n} {file}" for n, file in enumerate(order, start=1)],
+            "image_class_labels": [f"{n} {found[f][1]}" for n, f in enumerate(order, start=1)],
+            "train_test_split": [f"{n} {found[f][2]:d}" for n, f in enumerate(order, start=1)],
+            "classes": [f"{n} {name}" for n, name in enumerate(names, start=1)],
+        }
+        files = {f"CUB_200_2011/images/{file}": jpeg for file, (jpeg, _, _) in found.items()}
+        texts = {f"CUB_200_2011/{key}.txt": "\n".join(lines) + "\n" for key, lines in lists.items()}
+        texts["attributes.txt"] = "1 has_bill_shape::curved\n"
+        content = {**files, **{name: text.encode() for name, text in texts.items()}}
+        self._tar(folder / "CUB_200_2011.tgz", content)
+        return found
+
+    def domainnet(self, folder: Path) -> dict[str, list[tuple[bytes, int, int]]]:
+        """Part -> [(image file, class number, domain number)] in the order of the lists."""
+        folder.mkdir(parents=True, exist_ok=True)
+        found = {"train": [], "test": []}
+        domains = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
+        for place, domain in enumerate(domains):
+            lines = {"train": [], "test": []}
+            with zipfile.ZipFile(folder / f"{domain}.zip", "w") as archive:
+                archive.writestr(f"{domain}/", b"")
+                for label, name in enumerate(("aircraft_carrier", "zebra")):
+                    for number in range(3):
+                        part = "test" if number == 1 else "train"
+                        if (domain, name, part) == ("painting", "zebra", "train"):
+                            continue  # as the official lists, which lack one class there
+                        member = f"{domain}/{name}/{domain}_{label:03}_{number:06}.jpg"
+                        found[part].append((self._jpeg(), label, place))
+                        archive.writestr(member, found[part][-1][0])
+                        lines[part].append(f"{member} {label}\n")
+            for part in lines:
+                (folder / f"{domain}_{part}.txt").write_text("".join(lines[part]))
+        return found
+
+    def _jpeg(self) -> bytes:
+        """Of a size of its own."""
+        height, width = self._random.randint(6, 14, 2)
+        pixels = self._random.randint(0, 256, (height, width, 3)).astype(np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG")
+        return file.getvalue()
+
+    @staticmethod
+    def _tar(path: Path, files: dict[str, bytes], prefix: str = "") -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as archive:
+            for name, content in files.items():
+                member = tarfile.TarInfo(prefix + name)
+                member.size = len(content)
+                archive.addfile(member, io.BytesIO(content))
 
     @staticmethod
     def _add(archive: tarfile.TarFile, name: str, values: dict) -> None:

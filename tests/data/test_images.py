@@ -176,6 +176,19 @@ def test_lazy_images_are_indexed_like_an_array(data):
         lazy[[9]]
 
 
+def test_taken_images_are_those_of_an_array(data):
+    lazy, array = numbered(9, data()), numbered(9, data())[np.arange(9)]
+    rows = np.array([7, 2, 2, 5])
+    taken = lazy.take(rows)
+    assert taken.shape == (4, 8, 8, 3) and len(taken) == 4 and taken.nbytes == 4 * 192
+    np.testing.assert_array_equal(taken[np.array([3, 0])], array[rows][[3, 0]])
+    np.testing.assert_array_equal(taken.take(np.array([1, 3]))[:], array[[2, 5]])
+    np.testing.assert_array_equal(images.keep(taken, 1.0, 2), array[rows])
+    assert len(lazy) == 9
+    with pytest.raises(IndexError):
+        taken[[4]]
+
+
 @pytest.mark.parametrize("threads", [0, 1, 3])
 def test_keep_decodes_everything_once(threads, data):
     seen, lock = [], threading.Lock()

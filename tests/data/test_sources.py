@@ -87,7 +87,7 @@ def test_near_misses_are_corrected():
 
 
 def test_a_new_source_is_one_line(monkeypatch):
-    def stripes(argument: str, data: settings.Data, threads: int) -> base.Source:
+    def stripes(argument: str, data: settings.Data) -> base.Source:
         pixels = np.zeros((2, data.image_size, data.image_size, data.channels), np.uint8)
         split = base.make_split(pixels, [0, 1])
         return base.Source(f"stripes of {argument}", split, split, ("thin", "wide"))

@@ -1,5 +1,6 @@
 """Class orders, tasks, label maps."""
 
+import hashlib
 import json
 
 import numpy as np
@@ -176,5 +177,165 @@ def test_long_values_are_shortened_in_messages():
 
 
 def test_other_scenarios_are_refused():
-    with pytest.raises(ValueError, match="stream.scenario='til': accepted is cil"):
+    with pytest.raises(ValueError, match="stream.scenario='til': accepted are cil, dil"):
         make(scenario="til")
+
+
+# Domains.
+
+NAMES = ("art", "cartoon", "photo", "sketch")
+
+
+def domain_source(classes=3, names=NAMES, per_cell=2, drop=(), drop_test=()) -> base.Source:
+    """Shuffled images of every class and domain; `drop` leaves (class, domain) pairs out."""
+    cells = [(c, d) for c in range(classes) for d in range(len(names))] * per_cell
+    splits = []
+    for left_out in (drop, drop_test):
+        kept = [cell for cell in cells if cell not in left_out]
+        kept = np.random.RandomState(0).permutation(np.array(kept))
+        pixels = np.zeros((len(kept), 1, 1, 1), np.uint8)
+        splits.append(base.make_split(pixels, kept[:, 0], kept[:, 1]))
+    classes = tuple(f"class {n}" for n in range(classes))
+    return base.Source("pictures", splits[0], splits[1], classes, tuple(names))
+
+
+def make_dil(data=None, **values) -> stream.TaskStream:
+    values = {"scenario": "dil", "tasks": "domains", **values}
+    return stream.make_stream(settings.Stream(**values), data or domain_source())
+
+
+def test_every_domain_is_a_task_of_all_classes():
+    made = make_dil()
+    assert made.groups == made.tasks
+    assert made.tasks == tuple(stream.Task(d + 1, (0, 1, 2), (d,)) for d in range(4))
+    assert made.domain_order == (0, 1, 2, 3) and made.sizes == (3, 3, 3, 3)
+    assert make_dil(tasks="4") == made
+
+
+@pytest.mark.parametrize(
+    "order", ["photo,sketch, art,cartoon", "2,3,0,1", " photo ,sketch,art,cartoon"]
+)
+def test_domains_in_a_given_order(order):
+    made = make_dil(domain_order=order)
+    assert made.domain_order == (2, 3, 0, 1)
+    assert [task.domains for task in made.tasks] == [(2,), (3,), (0,), (1,)]
+    assert made.names(("a", "b", "c"), NAMES) == ("photo", "sketch", "art", "cartoon")
+
+
+def test_domains_in_a_seeded_order():
+    np.random.seed(5)
+    assert make_dil(domain_order="seed:5").domain_order == tuple(np.random.permutation(4))
+
+
+def test_joint_domains_are_one_task_and_evaluated_apart():
+    made = make_dil(joint=True, domain_order="3,1,0,2")
+    assert made.tasks == (stream.Task(1, (0, 1, 2), (3, 1, 0, 2)),)
+    assert made.groups == make_dil(domain_order="3,1,0,2").groups
+
+
+def test_names_of_class_groups_follow_the_class_order():
+    made = make(4, class_order="3,1,0,2", tasks="1,3")
+    assert made.names(("a", "b", "c", "d"), ()) == ("d", "b, a, c")
+
+
+def test_indices_in_domains_are_those_of_a_naive_search():
+    data = domain_source(per_cell=3)
+    made = make_dil(data, class_order="2,0,1")
+    for domains in [(1,), (3, 0), None, ()]:
+        found = made.indices(data.train, (1, 2), domains)
+        assert list(found) == [1, 2]
+        for label, positions in found.items():
+            naive = [
+                n
+                for n, (c, d) in enumerate(zip(data.train.labels, data.train.domains, strict=True))
+                if c == made.class_order[label] and (domains is None or d in domains)
+            ]
+            assert positions.tolist() == naive and len(naive) == 3 * len(domains or range(4)) * (
+                domains != ()
+            )
+
+
+def test_tasks_of_domains_cover_every_image_once():
+    data = domain_source()
+    made = make_dil(data, domain_order="seed:1")
+    found = [made.indices(data.test, task.labels, task.domains) for task in made.tasks]
+    everything = np.concatenate([rows for part in found for rows in part.values()])
+    assert sorted(everything) == list(range(24))
+
+
+def test_new_classes_come_from_all_domains():
+    data = domain_source()
+    made = stream.make_stream(settings.Stream(tasks="3"), data)
+    assert [task.domains for task in made.tasks] == [None] * 3 and made.domain_order == ()
+    assert {len(rows) for rows in made.indices(data.train, (0, 1, 2)).values()} == {8}
+
+
+def test_domains_in_json_and_back():
+    made = make_dil(domain_order="3,1,0,2")
+    values = json.loads(json.dumps(made.to_dict()))
+    assert values["domain_order"] == [3, 1, 0, 2]
+    copy = stream.TaskStream.from_dict(values)
+    assert copy == made and copy.tasks == made.tasks
+    assert copy.fingerprint == made.fingerprint != make_dil().fingerprint
+
+
+def test_streams_of_classes_keep_their_fingerprint():
+    # Of the canonical JSON, computed outside of this library.
+    assert "domain_order" not in make().to_dict()
+    text = '{"capacity":4,"class_order":[0,1,2,3],"joint":false,"scenario":"cil","sizes":[2,2]}'
+    assert make(4, tasks="2").fingerprint == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_sizes_without_data():
+    source = base.placeholder(5, 3)
+    assert source.class_names == tuple("01234") and source.domain_names == tuple("012")
+    assert [task.domains for task in make_dil(source).tasks] == [(0,), (1,), (2,)]
+    assert base.placeholder(2).domain_names == ()
+    named = make_dil(base.placeholder(5, ("photo", "art")), domain_order="art,photo")
+    assert named.domain_order == (1, 0)
+
+
+def test_a_domain_may_lack_a_class():
+    data = domain_source(drop=((1, 2), (1, 0)))
+    made = make_dil(data)
+    counts = [[len(v) for v in made.indices(data.train, t.labels, t.domains).values()]
+              for t in made.tasks]  # fmt: skip
+    assert counts == [[2, 0, 2], [2, 2, 2], [2, 0, 2], [2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tasks": "5"}, "stream.tasks='5': .*every domain is a task.*has 4; use .*=domains"),
+        ({"tasks": "2,2"}, "use stream.tasks=domains"),
+        ({"domain_order": "photo"}, "domain art, cartoon, sketch missing; each of 0 to 3 .art, c"),
+        ({"domain_order": "0,1,2,2"}, "domain photo named twice"),
+        ({"domain_order": "0,1,2,4"}, "domain 4 unknown"),
+        ({"domain_order": "photo,art,sketch,cartoons"}, "domain 'cartoons' unknown.*'cartoon'"),
+        ({"domain_order": ""}, "domain '' unknown; accepted are natural, seed:N, or all of art"),
+        ({"domain_order": "seed:4294967296"}, "seeds go up to"),
+        ({"capacity": 2}, "more classes than capacity"),
+    ],
+)
+def test_wrong_domain_streams_are_refused(values, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        make_dil(**values)
+    assert str(caught.value).startswith("stream.") and "\n" not in str(caught.value)
+
+
+def test_data_without_domains_has_no_stream_of_them():
+    with pytest.raises(ValueError, match="scenario='dil': pets has no domains, and at least two"):
+        make_dil(source(3))
+    with pytest.raises(ValueError, match="pictures has the one domain 'photo', and at least two"):
+        make_dil(domain_source(names=("photo",)))
+
+
+def test_a_task_without_images_is_named():
+    gone = tuple((c, 2) for c in range(3))
+    with pytest.raises(ValueError, match=r"task 3 \(domain photo\) has no test images"):
+        make_dil(domain_source(drop_test=gone))
+    with pytest.raises(ValueError, match=r"task 1 \(domain photo\) has no training images"):
+        make_dil(domain_source(drop=gone), domain_order="2,0,1,3")
+    gone = tuple((1, d) for d in range(4))
+    with pytest.raises(ValueError, match=r"task 2 \(classes class 1\) has no test images"):
+        stream.make_stream(settings.Stream(tasks="3"), domain_source(drop_test=gone))

@@ -27,8 +27,18 @@ class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     name = "pets"
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, *, parts: dict[str, int], hidden=(), kind=np.uint8, version="1.0.0", **kw):
+    def __init__(
+        self,
+        *,
+        parts: dict[str, int],
+        hidden=(),
+        kind=np.uint8,
+        version="1.0.0",
+        domains=None,
+        **kw,
+    ):
         self._parts, self._hidden, self._kind = parts, hidden, kind
+        self._domains = domains
         type(self).VERSION = tfds.core.Version(version)
         super().__init__(file_format="array_record", **kw)
 
@@ -39,6 +49,8 @@ class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         }
         if self._kind:
             features["image"] = tfds.features.Image(shape=(None, None, 3), dtype=self._kind)
+        if self._domains:
+            features["domain"] = tfds.features.ClassLabel(names=["photo", "sketch", "toy"])
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
@@ -56,6 +68,8 @@ class Pets(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             example = {"id": f"{part}{number}", "label": label}
             if self._kind:
                 example["image"] = png.getvalue()
+            if self._domains:
+                example["domain"] = self._domains(number)
             yield number, example
 
 
@@ -93,6 +107,41 @@ def test_which_image_and_which_label():
         assert tfds_source._keys("x", info(order, ("thumb", "zone"))) == ("thumb", "zone")
         few = [feature for feature in order if feature != "label"]
         assert tfds_source._keys("x", info(few)) == ("image", "coarse")
+
+
+def test_a_domain_is_learned_only_when_there_is_nothing_else():
+    assert tfds_source._keys("x", info(["image", "domain", "zone"])) == ("image", "zone")
+    assert tfds_source._keys("x", info(["image", "domain"])) == ("image", "domain")
+    assert tfds_source._domain_key(info(["image", "domain", "zone"]).features, "zone") == "domain"
+    assert tfds_source._domain_key(info(["image", "domain"]).features, "domain") is None
+    assert tfds_source._domain_key(info(["image", "zone"]).features, "zone") is None
+    text = {"domain": tfds.features.Text()}
+    assert tfds_source._domain_key(text, "zone") is None
+
+
+def test_domains(prepare, monkeypatch):
+    made = prepare({"train": 20, "test": 6}, domains=lambda number: number % 3)
+    source = sources.load_source(made)
+    assert source.domain_names == ("photo", "sketch", "toy")
+    for split in (source.train, source.test):
+        np.testing.assert_array_equal(split.domains, numbers(split) % 3)
+        assert split.domains.dtype == np.int32
+    # Both columns were left beside the records: nothing is scanned again.
+    monkeypatch.setattr(tfds_source, "_write_atomically", lambda *_: pytest.fail("scanned"))
+    np.testing.assert_array_equal(sources.load_source(made).test.domains, source.test.domains)
+
+
+def test_domains_of_hashed_splits(prepare):
+    made = prepare({"train": 60}, domains=lambda number: number // 20)
+    source = sources.load_source(made)
+    for split in (source.train, source.test):
+        np.testing.assert_array_equal(split.domains, numbers(split) // 20)
+
+
+def test_images_without_a_domain_are_refused(prepare):
+    made = prepare({"train": 6, "test": 2}, domains=lambda number: -1 if number > 4 else 0)
+    with pytest.raises(ValueError, match="tfds:pets: train has images without a domain"):
+        sources.load_source(made)
 
 
 @pytest.mark.parametrize("memory_gib", [0.0, 1.0])

@@ -1,4 +1,4 @@
-"""Results of a run of three tasks with two classes each."""
+"""Results of a generator (three tasks with two classes each) and of a classifier (domains)."""
 
 import copy
 
@@ -18,6 +18,7 @@ RESULTS = {
     "tasks": [[0, 1], [2, 3], [4, 5]],
     "matrix": MATRIX,
     "test_counts": COUNTS,
+    "steps_per_task": [4, 2, 2],
     "summary": summary(MATRIX, COUNTS),
     "ceiling": [0.99, 0.98, 0.97],
     "fidelity": {"per_task": [0.5, 0.25, 1.0], "per_class": {"cat": 0.125, "dog": 0.875}},
@@ -38,6 +39,76 @@ RESULTS = {
     "versions": {"flcl": "0.1.0", "jax": "0.10.2"},
     "complete": True,
 }
+
+SECOND = [[0.8, None, None], [0.7, 0.5, None], [0.65, 0.55, 0.7]]
+CLASSIFIER = {
+    "name": "pacs",
+    "method": "fmlora",
+    "kind": "classifier",
+    "scenario": "dil",
+    "seed": 3,
+    "class_order": [0, 1],
+    "class_names": ["dog", "elephant"],
+    "tasks": [[0, 1]] * 3,
+    "task_names": ["photo", "art_painting", "$sketch$"],
+    "steps_per_task": [4, 2, 2],
+    "matrix": MATRIX,
+    "test_counts": COUNTS,
+    "summary": summary(MATRIX, COUNTS),
+    "head": "linear",
+    "class_mean": {"matrix": SECOND, "summary": summary(SECOND, COUNTS)},
+    "drift": {
+        "relative": [[0.0, None, None], [0.125, 0.0, None], [0.25, 0.375, 0.0]],
+        "cosine": [[0.0, None, None], [0.008, 0.0, None], [0.031, 0.07, 0.0]],
+    },
+    "rank_selection": [
+        {
+            "task": 1,
+            "complexity": 0.41,
+            "centred": 0.0,
+            "rank": 10,
+            "candidates": [2, 4, 10],
+            "probabilities": None,
+        },
+        {
+            "task": 2,
+            "complexity": 0.287,
+            "centred": -0.3,
+            "rank": 4,
+            "candidates": [2, 4, 10],
+            "probabilities": [0.125, 0.625, 0.25],
+        },
+        {
+            "task": 3,
+            "complexity": 0.574,
+            "centred": 0.4,
+            "rank": 10,
+            "candidates": [2, 4, 10],
+            "probabilities": [0.0625, 0.0625, 0.875],
+        },
+    ],
+    "weights": {
+        "source": "vit.safetensors",
+        "layout": "dinov2",
+        "sha256": "ab12",
+        "normalize": "imagenet",
+        "ignored": ["head.weight", "head.bias"],
+    },
+    "parameters": {
+        "trunk_parameters": 22_056_576,
+        "shared_parameters": 184_320,
+        "sites": ["q", "v"],
+        "trained_parameters": [190_000, 5_000, 5_000],
+        "bytes_per_task": [750_000, 20_000, 20_000],
+    },
+    "versions": {"flcl": "0.1.0"},
+    "complete": True,
+}
+
+
+@pytest.fixture
+def classified() -> dict:
+    return copy.deepcopy(CLASSIFIER)
 
 
 @pytest.fixture

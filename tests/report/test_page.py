@@ -118,3 +118,46 @@ def test_unfinished_and_sparse_results_still_give_a_page(workdir, results):
 def test_a_folder_without_results_is_named(tmp_path):
     with pytest.raises(ValueError, match="has no results.json"):
         write_page(tmp_path)
+
+
+def test_page_of_a_classifier(tmp_path, classified):
+    (tmp_path / "results.json").write_text(json.dumps(classified))
+    text = write_page(tmp_path).read_text()
+    page = Reader(text)
+    rows = {row[0]: row[1:] for row in page.rows if row}
+    assert rows["after task"] == ["photo", "art_painting", "$sketch$", "all"]
+    assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
+    assert rows["class mean"] == ["65.0", "55.0", "70.0", "64.2"]
+    assert rows["drift |f - f0| / |f0|"] == ["25.0", "37.5", "0.0", ""]
+    assert rows["domains"] == ["3 with 2 classes each"]
+    assert rows["weights"] == ["vit.safetensors"] and rows["layout of the weights"] == ["dinov2"]
+    assert rows["SHA-256 of the weights"] == ["ab12"]
+    assert rows["normalisation of the input"] == ["imagenet"]
+    assert rows["weights that were not used"] == ["head.weight, head.bias"]
+    assert rows["sites"] == ["q, v"]
+    assert rows["trained parameters"] == ["190,000, 5,000, 5,000"]
+    assert rows["steps per task"] == ["4, 2, 2"] and rows["head of the accuracies"] == ["linear"]
+    assert "Accuracy on test images" in text and "fidelity" not in rows
+    names = [alt for alt, _ in page.images]
+    assert names == ["Accuracy after every task", "Drift of the features", "Rank of every task"]
+    assert "<b>64.2</b><span>class mean</span>" in text
+
+
+def test_a_classifier_without_drift_or_choice_has_no_such_picture(tmp_path, classified):
+    for entry in classified["rank_selection"]:
+        entry["probabilities"] = None
+    classified |= {"drift": {"relative": [[0.0, None, None]]}, "class_mean": None}
+    (tmp_path / "results.json").write_text(json.dumps(classified))
+    page = Reader(write_page(tmp_path).read_text())
+    assert [alt for alt, _ in page.images] == ["Accuracy after every task"]
+
+
+def test_tasks_are_headed_by_their_classes_where_these_are_short(tmp_path, results):
+    def headings(names):
+        (tmp_path / "results.json").write_text(json.dumps({**results, "task_names": names}))
+        rows = Reader(write_page(tmp_path).read_text()).rows
+        return next(row[1:-1] for row in rows if row[:1] == ["after task"])
+
+    assert headings(["cat, dog", "hen, fox", "cow, pig"]) == ["cat, dog", "hen, fox", "cow, pig"]
+    assert headings(["cat, dog", "hen, fox", "rhinoceros, ox"])[2] == "rhinoceros, ox"
+    assert headings(["cat, dog", "hen, fox", "hippopotamus, ox"]) == ["task 1", "task 2", "task 3"]

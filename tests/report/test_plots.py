@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flcl.report import grids, plots
+from flcl.report import canvas, grids, plots
 
 
 def read(path) -> np.ndarray:
@@ -165,7 +165,7 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr(plots.FigureCanvasAgg, "print_png", fail)
+    monkeypatch.setattr(canvas.FigureCanvasAgg, "print_png", fail)
     with pytest.raises(OSError, match="disk full"):
         plots.plot_samples(samples(1, 1, 8, 1, seed=1), ["a"], path)
     assert path.read_bytes() == before

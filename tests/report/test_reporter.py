@@ -101,3 +101,30 @@ def test_progress_can_be_switched_off_without_losing_lines(tmp_path, console):
     reporter.progress("task 1", 2)(2)
     reporter.say("[bold]1/2[/bold]")
     assert console.file.getvalue() == "[bold]1/2[/bold]\n"
+
+
+def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
+    reporter = Reporter(tmp_path, settings.FMLoRARun(), console)
+    for index in (1, 2, 3):
+        task = types.SimpleNamespace(index=index)
+        reporter.begin_task(task, min(index, 2), 0)
+        reporter.record(1, {"loss": 1.0, "accuracy": 0.5})
+        now = partial(classified, index)
+        head = partial(classified["class_mean"] | {"test_counts": now["test_counts"]}, index)
+        reporter.evaluated(task, now | {"class_mean": head}, {})
+    (tmp_path / "results.json").write_text(json.dumps(classified))
+    reporter.finished(classified)
+    text = console.file.getvalue()
+    wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, class mean accuracy 56.7\n"
+    assert wanted in text and "samples" not in text.split("report:")[0]
+    assert not (tmp_path / "samples").exists()
+    records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["phase"] == "evaluation"]
+    assert [record["step"] for record in records] == [4, 2, 2]
+    assert records[2]["class_mean_accuracy"] == pytest.approx(38.5 / 60)
+    assert {path.name for path in (tmp_path / "plots").iterdir()} == {
+        "accuracy.png",
+        "matrix.png",
+        "loss.png",
+        "drift.png",
+        "rank_selection.png",
+    }

@@ -1,7 +1,7 @@
 import pytest
 
 from flcl.evaluate.matrix import summary
-from flcl.report import tables
+from flcl.report import reading, tables
 
 
 def cells(text: str, name: str) -> list[str]:
@@ -60,5 +60,38 @@ def test_many_tasks_are_split_to_fit(results, width):
     assert values[-1] == "28.5"
 
 
+def test_a_classifier_shows_both_heads_drift_and_ranks(classified):
+    text = tables.as_text(classified)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["after", "task", "photo", "art_painting", "$sketch$", "all"] in rows
+    # (10 * .65 + 20 * .55 + 30 * .70) / 60
+    assert ["class", "mean", "65.0", "55.0", "70.0", "64.2"] in rows
+    assert "linear" in text and "fidelity" not in text and "ceiling" not in text
+    lines = {line[:32].strip(): line[32:].split()[:2] for line in text.splitlines()}
+    assert lines["last accuracy"] == ["64.2", "64.2"]
+    assert lines["last accuracy, task mean"] == ["66.7", "63.3"]
+    assert lines["forgetting"] == ["10.0", "5.0"]
+    assert ["|f", "-", "f0|", "/", "|f0|", "25.0", "37.5", "0.0"] in rows
+    assert ["1", "-", "cos(f,", "f0)", "3.1", "7.0", "0.0"] in rows
+    assert ["1", "10", "0.410", "0.000"] in rows
+    assert ["2", "4", "0.287", "-0.300", "0.625"] in rows
+    assert ["3", "10", "0.574", "0.400", "0.875"] in rows
+
+
+def test_a_classifier_with_one_head_and_nothing_selected(classified):
+    classified |= {"class_mean": None, "drift": {}, "rank_selection": [], "head": "class_mean"}
+    text = tables.as_text(classified)
+    assert "class mean" not in text and "drift" not in text and "p(rank)" not in text
+    still = {"relative": [[0.0, None, None]]}
+    assert "drift" not in tables.as_text({**classified, "drift": still, "complete": False})
+
+
+def test_a_fixed_rank_has_no_probability():
+    entry = {"task": 2, "rank": 5, "candidates": [2, 4], "probabilities": None}
+    assert reading.rank_probability(entry) is None
+    assert reading.rank_probability({**entry, "probabilities": [0.5, 0.5]}) is None
+    assert reading.rank_probability({**entry, "rank": 4, "probabilities": [0.25, 0.75]}) == 0.75
+
+
 def test_percent():
-    assert [tables.percent(v) for v in (None, 0.0, 0.91666, 1.0)] == ["", "0.0", "91.7", "100.0"]
+    assert [reading.percent(v) for v in (None, 0.0, 0.91666, 1.0)] == ["", "0.0", "91.7", "100.0"]

@@ -8,8 +8,9 @@ from pathlib import Path
 import tiny
 
 import flcl
-from flcl.train import experiment, loop
+from flcl.train import loop
 from flcl.train.checkpoint import Checkpoints
+from flcl.train.judging import GeneratorEvaluation
 
 
 def die(*_args, **_kwargs):
@@ -52,7 +53,7 @@ def install(point: str) -> None:
     elif point == "after task 1 is stored":
         after(Checkpoints, "save_task", lambda self, task, _: task == 1)
     elif point == "while judging task 1":
-        before(experiment.Evaluator, "accuracies", lambda self, _v, groups: len(groups) == 1)
+        before(GeneratorEvaluation, "_training_set", lambda self, _i, _l, task: task.index == 1)
     elif point == "during the save of task 2":
         before(Checkpoints, "_finish", lambda self, item, step: (item, step) == ("tasks", 2))
     elif point == "while writing results of task 2":

@@ -20,7 +20,7 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4):
         loss = jnp.where(state.step == bad, jnp.nan, state.step) if bad is not None else state.step
         return state.replace(step=state.step + 1), {"loss": loss * 1.0}
 
-    state = TrainState(jnp.asarray(first), {}, {}, {})
+    state = TrainState(jnp.asarray(first), jnp.asarray(steps), {}, {}, {})
     end = train_task(
         jax.jit(step),
         state,
@@ -28,13 +28,15 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4):
         [BATCH] * (steps - first),
         key=jax.random.key(0),
         mesh=meshes.make_mesh(),
+        spread=frozenset({"images"}),
         log_every=log_every,
         save_every=save_every,
         steps=steps,
         save=lambda done, state: seen["save"].append((done, int(state.step))),
         record=lambda done, metrics: seen["record"].append((done, metrics["loss"])),
         advance=seen["advance"].append,
-        name="task 2, phase2",
+        name="task 2",
+        remedy="lower phase2.learning_rate",
     )
     assert int(end.step) == steps
     return seen
@@ -53,7 +55,7 @@ def test_a_resumed_loop_goes_on_counting():
 
 
 def test_a_loss_that_is_not_finite_stops_with_step_and_key():
-    message = r"\(loss nan\) at step 6 of task 2, phase2: lower phase2.learning_rate or raise"
+    message = r"\(loss nan\) at step 6 of task 2: lower phase2.learning_rate"
     with pytest.raises(FloatingPointError, match=message):
         run(10, bad=5)
 

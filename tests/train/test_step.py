@@ -32,13 +32,13 @@ def build(setup, mesh, phase):
     memory["bank"] = jax.tree.map(lambda v, r: v.at[:2].set(r), memory["bank"], rows)
     trainable, frozen = method.begin(memory, task, stream_key(0, "begin"))
     optimizer = method.optimizer(phase)
-    state = states.create(trainable, optimizer)
+    state = states.create(trainable, optimizer, STEPS)
     state = jax.device_put(state, meshes.tree_sharding(state, mesh))
     frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, mesh))
     step = steps.train_step(lambda *a: method.loss(phase, *a), optimizer, 0.9)
     batches = loader.class_groups(setup.pools(task), groups=2, per_group=8, seed=0, task=phase)
     placed = [meshes.place_batch(batches[k], mesh) for k in range(STEPS)]
-    compiled = steps.compile_step(step, state, frozen, mesh)
+    compiled = steps.compile_step(step, state, frozen, mesh, method.spread)
     return compiled.lower(state, frozen, placed[0], stream_key(0, "t")).compile(), (
         state,
         frozen,
@@ -95,12 +95,12 @@ def test_phase_2_differentiates_factors_only(setup):
 
 
 def test_the_average_warms_up_to_its_decay():
-    def loss(trainable, frozen, batch, key):
-        del frozen, batch, key
+    def loss(trainable, frozen, batch, key, progress):
+        del frozen, batch, key, progress
         return jnp.sum(trainable["bias"])
 
     step = steps.train_step(loss, optax.sgd(1.0), 0.25)
-    state = states.create({"bias": jnp.zeros(())}, optax.sgd(1.0))
+    state = states.create({"bias": jnp.zeros(())}, optax.sgd(1.0), 4)
     ema, value = 0.0, 0.0
     for k in range(4):
         state, metrics = step(state, {}, {}, jax.random.key(0))

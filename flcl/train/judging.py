@@ -1,7 +1,6 @@
-"""After every task: generate, train the judge on the samples, test it on real images."""
+"""Generators: after every task generate, train the judge on the samples, test it on real images."""
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -10,39 +9,27 @@ from flcl.data.stream import Task
 from flcl.evaluate.synthetic import Judge, fidelity, steps_for
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
+from flcl.train.checkpoint import Checkpoints
 from flcl.train.generation import ClassSampler
-from flcl.train.setup import Setup
-
-Progress = Callable[[str, int], Callable[..., None]]
+from flcl.train.setup import Progress, Setup
 
 
-@dataclasses.dataclass
-class Row:
-    """What one evaluation found.
+class GeneratorEvaluation:
+    """Judges a run's generator. Compiles its judge and its sampler once.
+
+    checkpoints: where the judge trained on real images is kept; None = it is trained anew.
 
     Attributes:
-      accuracy: per group learned so far, mean over judges.
-      repeats: the same for each judge, [repeats, groups].
-      fidelity_per_task: accuracy of the real-trained judge on the samples, per group.
-      fidelity_per_class: the same by label.
-      function_evaluations: network calls per image.
+      drawn: the newest samples by label.
     """
 
-    accuracy: list[float]
-    repeats: list[list[float]]
-    fidelity_per_task: list[float]
-    fidelity_per_class: dict[int, float]
-    function_evaluations: int
-
-
-class Evaluator:
-    """Judges a run's generator. Compiles its judge and its sampler once."""
-
-    def __init__(self, setup: Setup, progress: Progress):
+    def __init__(self, setup: Setup, progress: Progress, checkpoints: Checkpoints | None = None):
         run = setup.run
         self.setup = setup
         self.judge_settings: settings.Judge = run.judge
+        self.drawn: dict[int, np.ndarray] = {}
         self._progress = progress
+        self._checkpoints = checkpoints
         self._sampler = ClassSampler(setup.method, setup.image_shape, run.sample, setup.mesh)
         self.judge = Judge(
             self.judge_settings,
@@ -51,11 +38,17 @@ class Evaluator:
             run.seed,
             lambda batch: meshes.place_batch(batch, setup.mesh),
         )
-        labels = [label for task in setup.stream.groups for label in task.labels]
-        real = setup.stream.indices(setup.source.train, labels)
+        self._labels = [label for task in setup.stream.groups for label in task.labels]
+        real = setup.stream.indices(setup.source.train, self._labels)
         self._real_counts = {label: len(indices) for label, indices in real.items()}
-        self.drawn: dict[int, np.ndarray] = {}  # the newest samples by label
-        self.function_evaluations = 0
+        self._real: dict | None = None
+        self._ceiling: list[float] | None = None
+        self._calls: int | None = None
+
+    def load(self, stored: dict) -> None:
+        """Takes over what an earlier process found."""
+        self._ceiling = stored["ceiling"]
+        self._calls = stored["sampling"]["function_evaluations"]
 
     def plain_count(self, label: int) -> int:
         """Images of a class in the plain-size set."""
@@ -67,10 +60,11 @@ class Evaluator:
 
     def generate(self, memory, label: int, count: int, stream: str = "samples") -> np.ndarray:
         """uint8 [count, H, W, C] of one class from the named random stream."""
+        return self._draw(memory, label, count, stream)[0]
+
+    def _draw(self, memory, label: int, count: int, stream: str) -> tuple[np.ndarray, int]:
         key = stream_key(self.setup.run.seed, stream)
-        images, calls = self._sampler.one_class(memory, key, label, count)
-        self.function_evaluations = max(self.function_evaluations, calls)
-        return images
+        return self._sampler.one_class(memory, key, label, count)
 
     def samples(self, memory, labels) -> dict[int, np.ndarray]:
         """Generated images by label; those of classes that cannot have changed are drawn once."""
@@ -79,11 +73,24 @@ class Evaluator:
         missing = [label for label in labels if label not in self.drawn]
         advance = self._progress("generating classes", len(missing))
         for done, label in enumerate(missing, start=1):
-            self.drawn[label] = self.generate(memory, label, self.generated_count(label))
+            count = self.generated_count(label)
+            self.drawn[label], calls = self._draw(memory, label, count, "samples")
+            self._calls = max(self._calls or 0, calls)
             advance(done)
         return {label: self.drawn[label] for label in labels}
 
-    def train_on_real(self) -> dict:
+    def real_judge(self) -> dict:
+        """The judge trained on real images: the ceiling, and the measure of fidelity."""
+        if self._real is None:
+            target = meshes.replicated_like(self.judge.abstract_variables(), self.setup.mesh)
+            stored = self._checkpoints.restore_judge(target) if self._checkpoints else None
+            self._real = stored or self._train_on_real()
+            if self._checkpoints and stored is None:
+                self._checkpoints.save_judge(self._real)
+            self._ceiling = self._accuracies(self._real, list(self.setup.stream.groups))
+        return self._real
+
+    def _train_on_real(self) -> dict:
         """Variables of the judge trained on all real images, for as many steps as on samples."""
         split = self.setup.source.train
         by_label = self.setup.stream.indices(split, list(self._real_counts))
@@ -92,7 +99,7 @@ class Evaluator:
         plain = sum(self.plain_count(label) for label in by_label)
         return self._train(_Chosen(split.images, chosen), labels, plain, "real")
 
-    def accuracies(self, variables, groups: list[Task]) -> list[float]:
+    def _accuracies(self, variables, groups: list[Task]) -> list[float]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""
         split = self.setup.source.test
         seen = self._seen([label for group in groups for label in group.labels])
@@ -105,10 +112,16 @@ class Evaluator:
             found.append(float((predicted == truth).mean()))
         return found
 
-    def evaluate(self, memory, task: Task, real_judge) -> Row:
-        """The row of the accuracy matrix after `task`, and the samples' fidelity."""
+    def evaluate(self, memory, task: Task) -> dict:
+        """The row of the accuracy matrix after `task`, and the samples' fidelity.
+
+        `accuracy`: per group learned so far, mean over judges; `repeats`: the same for each judge;
+        `fidelity_per_task` and `fidelity_per_class`: accuracy of the real-trained judge on the
+        samples, per group and by label; `function_evaluations`: network calls per image.
+        """
         groups = [g for g in self.setup.stream.groups if set(g.labels) <= self._learned(task)]
         labels = [label for group in groups for label in group.labels]
+        real_judge = self.real_judge()
         drawn = self.samples(memory, labels)
         images = np.concatenate([drawn[label] for label in labels])
         truth = np.repeat(labels, [len(drawn[label]) for label in labels])
@@ -118,19 +131,41 @@ class Evaluator:
         for repeat in range(self.judge_settings.repeats):
             name = f"judge/task{task.index}/repeat{repeat}"
             repeats.append(
-                self.accuracies(self._train(train_images, train_labels, plain, name), groups)
+                self._accuracies(self._train(train_images, train_labels, plain, name), groups)
             )
         everything = self._seen(list(self._real_counts))
         found = fidelity(
             self.judge, real_judge, images, truth, [g.labels for g in groups], everything
         )
-        return Row(
-            accuracy=np.mean(repeats, axis=0).tolist(),
-            repeats=repeats,
-            fidelity_per_task=found["per_task"],
-            fidelity_per_class=found["per_class"],
-            function_evaluations=self.function_evaluations,
-        )
+        return {
+            "accuracy": np.mean(repeats, axis=0).tolist(),
+            "repeats": repeats,
+            "fidelity_per_task": found["per_task"],
+            "fidelity_per_class": {str(k): v for k, v in found["per_class"].items()},
+            "function_evaluations": self._calls,
+        }
+
+    def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
+        """What `results.json` says of a generator beside the accuracy matrix."""
+        run, names = self.setup.run, self.setup.class_names()
+        last = rows[-1] if rows else {"fidelity_per_task": [], "fidelity_per_class": {}}
+        return {
+            "kind": "generator",
+            "ceiling": self._ceiling,
+            "fidelity": {
+                "matrix": [row["fidelity_per_task"] for row in rows],
+                "per_task": last["fidelity_per_task"],
+                "per_class": {names[int(k)]: v for k, v in last["fidelity_per_class"].items()},
+            },
+            "sampling": {
+                **dataclasses.asdict(run.sample),
+                "function_evaluations": self._calls,
+                "images_per_class": [self.generated_count(label) for label in self._labels],
+                "oversample": run.judge.oversample,
+                "judge_sees_of_newest_task": run.judge.current_task,
+            },
+            "importance": next((d["importance"] for d in diagnosis if "importance" in d), None),
+        }
 
     def _learned(self, task: Task) -> set[int]:
         tasks = self.setup.stream.tasks[: task.index]

@@ -1,0 +1,23 @@
+"""The words behind the colon of `--config=FILE:ARG`."""
+
+from collections.abc import Mapping, Sequence
+
+
+def words(arg: str, flags: Sequence[str], accepted: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """`smoke,baseline=joint` as {"smoke": "", "baseline": "joint"}; every word may be left out.
+
+    flags: accepted words without a value; accepted: values of each word with one. Raises
+    `ValueError` for an unknown or repeated word and for an unknown value.
+    """
+    found = {}
+    for word in filter(None, (part.strip() for part in (arg or "").split(","))):
+        name, _, value = word.partition("=")
+        if word not in flags and value not in accepted.get(name, ()):
+            choices = [*flags, *(f"{name}={'|'.join(values)}" for name, values in accepted.items())]
+            raise ValueError(
+                f"config argument {word!r}: accepted, joined by commas, are {'; '.join(choices)}"
+            )
+        if name in found:
+            raise ValueError(f"config argument {name!r} is given twice")
+        found[name] = value
+    return found

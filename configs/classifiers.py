@@ -1,0 +1,99 @@
+"""What the classifiers' configs share: arguments, baselines, ablations, the smoke run.
+
+Where a value comes from, as the comments of the config files say it:
+  stated  printed by the FM-LoRA paper
+  peers   what SD-LoRA's or InfLoRA's paper or public code does; FM-LoRA is silent
+  ours    our choice: nothing is known, or our own runs said so (M1-M12 in README.md)
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+
+from configs import arguments
+from flcl import config as library
+
+# `baseline=` -> method. `joint` is fmlora on all tasks at once.
+METHODS = {
+    "linear_probe": "linear_probe",
+    "class_mean": "class_mean",
+    "finetune": "vit_finetune",
+    "lora_sequential": "lora_sequential",
+    "sd_lora": "sd_lora",
+}
+BASELINES = (*METHODS, "joint")
+ABLATIONS = ("no_drs", "no_dmp")
+
+# The ViT-B/16 of SD-LoRA's code: trained on ImageNet-21K, then on ImageNet-1K (M9).
+B16 = "hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+
+FINETUNE_LEARNING_RATE = 5e-5  # ours: a tenth of the adapters' rate, for every weight moves
+
+
+@dataclasses.dataclass(frozen=True)
+class Args:
+    """What stands behind the colon of `--config=FILE:ARG`."""
+
+    smoke: bool
+    baseline: str
+    ablations: tuple[str, ...]
+    choices: Mapping[str, str]
+
+
+def parse_arg(arg: str, **choices: Sequence[str]) -> Args:
+    """`smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp` as `Args`; every word may be left out.
+
+    choices: further words of this config with their accepted values, the default first, such as
+    `tasks=("10", "5")`. Raises `ValueError` for an unknown or repeated word, an unknown value, and
+    for an ablation of a method that has no such part.
+    """
+    words = arguments.words(arg, ("smoke", *ABLATIONS), {"baseline": BASELINES, **choices})
+    baseline = words.get("baseline", "")
+    ablations = tuple(each for each in ABLATIONS if each in words)
+    if ablations and baseline in METHODS:
+        part = {"no_drs": "choice of ranks", "no_dmp": "prompt"}[ablations[0]]
+        raise ValueError(f"config argument {ablations[0]}: {baseline} has no {part}")
+    return Args(
+        smoke="smoke" in words,
+        baseline=baseline,
+        ablations=ablations,
+        choices={name: words.get(name, values[0]) for name, values in choices.items()},
+    )
+
+
+def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
+    """Turns a complete FM-LoRA config into what was asked for, and completes its title."""
+    title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.ablations)]
+    if args.baseline in METHODS:
+        config = library.switch(config, METHODS[args.baseline])
+    if args.baseline == "finetune":
+        config.train.learning_rate = FINETUNE_LEARNING_RATE
+    if args.baseline == "joint":
+        config.stream.joint = True  # as many epochs over all images: the steps of the sequence
+    if "no_drs" in args.ablations:
+        config.rank.selector = f"fixed:{config.lora.rank}"
+    if "no_dmp" in args.ablations:
+        config.prompt.tokens = 0
+    config.name = f"{config.name}: {', '.join(title)}"
+    if args.smoke:
+        _smoke(config)
+    return config
+
+
+def _smoke(config: ml_collections.ConfigDict) -> None:
+    """A run of seconds through the same code: embedded digits, the embedded tiny ViT, few steps.
+
+    Method, adapters, prompt and flip stay those of the real config; classes always come in two
+    tasks, because no embedded data has domains. Its numbers mean nothing.
+    """
+    config.name = f"{config.name} (smoke)"
+    config.data.update(source="digits", image_size=16, train_per_class=8, test_per_class=4)
+    config.stream.update(scenario="cil", domain_order="natural", class_order="natural")
+    config.stream.update(tasks="5,5", capacity=0)
+    config.model.update(
+        variant="Nano/4", weights="tiny", sha256="", layer_scale=False, normalize="weights"
+    )
+    config.model.update(dtype="float32", trunk_dtype="float32", remat=False)
+    config.train.update(epochs=1.0, batch_size=16, eval_batch_size=16)
+    config.runtime.update(save_every=2, log_every=2)

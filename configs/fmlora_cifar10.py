@@ -1,0 +1,39 @@
+"""FM-LoRA on CIFAR-10, 5 tasks of 2 classes, with a ViT-S/14 at 112 pixels: one small GPU.
+
+    python launch/train.py --config=configs/fmlora_cifar10.py --workdir=runs/fmlora_cifar10
+
+Expects `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's `Dinov2Model`
+(such as dinov2-small); another one by `--config.model.weights=PATH` and
+`--config.model.variant=B/14`. Images from class folders instead of the official archive:
+`--config.data.source=folder:.data/cifar10`. On a CPU, fewer images:
+`--config.data.train_per_class=100` and `--config.data.test_per_class=50`.
+
+Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
+joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
+"""
+
+from configs import classifiers
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = classifiers.parse_arg(arg)
+    config = library.defaults("fmlora")
+    config.name = "CIFAR-10"
+
+    config.data.source = "tfds:cifar10"  # prepared from the archive in data.manual_dir
+    config.data.image_size = 112  # ours: 8 x 8 patches, a quarter of the work at 224
+    config.data.channels = 3  # RGB
+    config.data.flip = True  # peers
+
+    config.stream.tasks = "5"  # 2 classes each
+    config.stream.capacity = 10  # so that sizes are known before the data is there
+
+    config.model.variant = "S/14"  # ours: small enough for any GPU
+    config.model.weights = ".data/vit_s14.safetensors"  # layout of Dinov2Model
+    config.model.layer_scale = True  # DINOv2 has it
+
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128; inputs as the weights want.
+    config.train.epochs = 5.0  # ours: 10,000 images per task
+    return classifiers.finish(config, args)

@@ -1,0 +1,39 @@
+"""FM-LoRA on CIFAR-100 with ViT-B/16 at 224 pixels, 10 tasks of 10 classes (or 5, or 20).
+
+    python launch/train.py --config=configs/fmlora_cifar100.py --workdir=runs/fmlora_cifar100
+
+The weights come from the hub when `huggingface_hub` is installed; a local file instead:
+`--config.model.weights=PATH`. Another class order: `--config.stream.class_order=seed:1994`.
+
+Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
+joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=5`; joined by commas.
+"""
+
+from configs import classifiers
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = classifiers.parse_arg(arg, tasks=("10", "5", "20"))
+    config = library.defaults("fmlora")
+    config.name = "CIFAR-100"
+
+    config.data.source = "tfds:cifar100"  # prepared from the archive in data.manual_dir
+    config.data.image_size = 224  # the size of the weights
+    config.data.channels = 3  # RGB
+    config.data.flip = True  # peers
+    config.data.memory_gib = 8.0  # ours: 50,000 images of 224 pixels are 7 GiB
+
+    config.stream.tasks = args.choices["tasks"]  # 10 by the peers
+    config.stream.class_order = "seed:1993"  # peers
+    config.stream.capacity = 100  # so that sizes are known before the data is there
+
+    config.model.variant = "B/16"  # peers
+    config.model.weights = classifiers.B16  # peers (M9)
+    config.model.normalize = "unit"  # peers (M9): inputs stay in [0, 1]
+    config.model.dtype = "bfloat16"  # ours: half the memory of the activations
+
+    # Defaults (M2, M3, M8): rank 10 on q and v, Adam 5e-4 with cosine, head 1e-3, batch 128,
+    # 20 epochs.
+    return classifiers.finish(config, args)

@@ -1,0 +1,33 @@
+"""FM-LoRA on the embedded 8x8 digits, 5 tasks of 2 classes, with the embedded tiny ViT: a minute.
+
+    python launch/train.py --config=configs/fmlora_digits.py --workdir=runs/fmlora_digits
+
+Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
+joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
+"""
+
+from configs import classifiers
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = classifiers.parse_arg(arg)
+    config = library.defaults("fmlora")
+    config.name = "digits"
+
+    config.data.source = "digits"  # 1,797 grey images; a fifth of each class is the test set
+    config.data.image_size = 16  # the size that the tiny ViT has learned
+    config.data.channels = 3  # a ViT takes RGB
+    config.data.flip = False  # a mirrored digit is another sign
+
+    config.stream.tasks = "5"  # 2 classes each
+
+    config.model.variant = "Nano/4"  # 16 patches of 4 x 4 pixels
+    config.model.weights = "tiny"  # embedded; it has seen clothes, no digits
+
+    config.train.epochs = 10.0  # ours: enough for 290 images per task
+    config.train.batch_size = 32  # ours: nine steps per epoch
+    config.train.min_crop = 0.6  # ours: less of a digit is another digit
+    config.runtime.save_every = 50  # a few seconds of work
+    return classifiers.finish(config, args)

@@ -1,0 +1,41 @@
+"""FM-LoRA on PACS, four domains one after the other, with a ViT-S/14 at 112 pixels.
+
+    python launch/train.py --config=configs/fmlora_pacs.py --workdir=runs/fmlora_pacs
+
+Expects `.data/pacs112/{train,test}/<domain>/<class>/*.jpg`, or another folder by
+`--config.data.source=folder:PATH`, and `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of
+Hugging Face's `Dinov2Model` (such as dinov2-small); another one by `--config.model.weights=PATH`.
+On a CPU, fewer images: `--config.data.train_per_class=40`, which counts per class and domain.
+
+Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
+joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
+With `smoke` it runs two tasks of new classes, because no embedded data has domains.
+"""
+
+from configs import classifiers
+from flcl import config as library
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = classifiers.parse_arg(arg)
+    config = library.defaults("fmlora")
+    config.name = "PACS"
+
+    config.data.source = "folder:.data/pacs112"  # 9,991 images of 7 classes
+    config.data.image_size = 112  # ours: 8 x 8 patches, a quarter of the work at 224
+    config.data.channels = 3  # RGB
+    config.data.flip = True  # peers
+
+    config.stream.scenario = "dil"  # all 7 classes in every task
+    config.stream.tasks = "domains"  # one each
+    config.stream.domain_order = "photo,art_painting,cartoon,sketch"  # ever further from photos
+    config.stream.capacity = 7  # so that sizes are known before the data is there
+
+    config.model.variant = "S/14"  # ours: small enough for any GPU
+    config.model.weights = ".data/vit_s14.safetensors"  # layout of Dinov2Model
+    config.model.layer_scale = True  # DINOv2 has it
+
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs as the
+    # weights want.
+    return classifiers.finish(config, args)

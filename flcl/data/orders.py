@@ -1,0 +1,111 @@
+"""Orders of classes and domains and sizes of tasks, from what a config says."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from flcl import config
+
+
+def class_order(text: str, count: int) -> tuple[int, ...]:
+    """Source class ids in their order of arrival; `ValueError` unless all of them come once."""
+    if (order := _drawn("stream.class_order", text, count)) is not None:
+        return order
+    order = _integers(text)
+    if order is None:
+        raise ValueError(
+            f"stream.class_order={text!r}: accepted are natural, seed:N, or all class ids such "
+            "as 3,1,0,2"
+        )
+    _check_permutation("stream.class_order", text, "class", order, tuple(map(str, range(count))))
+    return tuple(order)
+
+
+def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
+    """Source domain ids in their order of arrival, from names or ids; `ValueError` as above."""
+    if (order := _drawn("stream.domain_order", text, len(names))) is not None:
+        return order
+    words = [word.strip() for word in text.split(",")]
+    numbers = _integers(text)
+    unknown = [word for word in words if word not in names]
+    if unknown and numbers is None:
+        raise ValueError(
+            f"stream.domain_order={short(text)!r}: domain {unknown[0]!r} unknown; accepted are "
+            f"natural, seed:N, or all of {', '.join(names)} in any order."
+            f"{config.did_you_mean(unknown[0], list(names))}"
+        )
+    order = numbers if unknown else [names.index(word) for word in words]
+    _check_permutation("stream.domain_order", text, "domain", order, tuple(names))
+    return tuple(order)
+
+
+def sizes(text: str, count: int) -> tuple[int, ...]:
+    """Classes of each task; `ValueError` unless they add up to `count`."""
+    found = _integers(text)
+    if found is None or 0 in found:
+        raise ValueError(
+            f"stream.tasks={text!r}: accepted are a number of equal tasks such as 5, or the "
+            "classes of each task such as 4,2,2,2"
+        )
+    if len(found) > 1:
+        if sum(found) != count:
+            raise ValueError(
+                f"stream.tasks={short(text)!r}: adds up to {sum(found)} classes, but the data "
+                f"has {count}"
+            )
+        return tuple(found)
+    tasks = found[0]
+    if tasks > count:
+        raise ValueError(f"stream.tasks={text!r}: more tasks than classes ({count})")
+    if count % tasks:
+        uneven = ",".join(str(len(part)) for part in np.array_split(range(count), tasks))
+        raise ValueError(
+            f"stream.tasks={text!r}: {count} classes do not divide into {tasks} equal tasks; "
+            f"name the classes of each task, such as {short(uneven)}"
+        )
+    return (count // tasks,) * tasks
+
+
+def short(text: str, most: int = 60) -> str:
+    """`text`, cut to `most` characters."""
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
+    """The natural or a seeded order of `count`; None when `text` names another one."""
+    if text == "natural":
+        return tuple(range(count))
+    seeded = re.fullmatch(r"seed:(\d+)", text)
+    if not seeded:
+        return None
+    seed = int(seeded[1])
+    if seed >= 2**32:
+        raise ValueError(f"{key}={text!r}: seeds go up to {2**32 - 1}")
+    # What the field's code does after `np.random.seed(N)`; `seed:1993` is its usual order.
+    # This generator is frozen by NumPy, so an order never changes with a version.
+    return tuple(np.random.RandomState(seed).permutation(count).tolist())
+
+
+def _check_permutation(key: str, text: str, what: str, order: list[int], names: tuple) -> None:
+    count = len(names)
+    for wrong, how in (
+        (sorted({n for n in order if order.count(n) > 1}), "named twice"),
+        (sorted({n for n in order if n >= count}), "unknown"),
+        (sorted(set(range(count)) - set(order)), "missing"),
+    ):
+        if wrong:
+            listed = short(", ".join(names[n] if n < count else str(n) for n in wrong))
+            needed = f"0 to {count - 1}"
+            if what == "domain":
+                needed += f" ({', '.join(names)})"
+            raise ValueError(
+                f"{key}={short(text)!r}: {what} {listed} {how}; each of {needed} is needed once"
+            )
+
+
+def _integers(text: str) -> list[int] | None:
+    """Numbers of a list such as `3,1,0`, or None when `text` is not one."""
+    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
+        return None
+    return [int(number) for number in text.split(",")]

@@ -1,0 +1,80 @@
+"""Numbers of a classifier beside the accuracy matrix: top-k, confusion and drift. Pure NumPy."""
+
+import numpy as np
+
+
+def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
+    """Share of the images whose label is among the k best scores.
+
+    scores: [N, K], -inf for a class that does not take part and so is never right; labels: [N] int.
+    Of equal scores the lower class counts first, as in argmax. k above K counts as K. Raises
+    `ValueError` for k below 1, no images, and labels outside 0..K-1.
+    """
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or 0 in scores.shape:
+        raise ValueError(f"scores have shape {scores.shape}: expected [images, classes], not empty")
+    if k < 1:
+        raise ValueError(f"k={k}: must be at least 1")
+    labels = _checked("labels", labels, scores.shape[1], len(scores))
+    own = scores[np.arange(len(scores)), labels][:, None]
+    before = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    ahead = ((scores > own) | ((scores == own) & before)).sum(axis=1)
+    # A label with -inf, or with NaN from a run that broke down, is never a hit.
+    return float(np.mean((ahead < k) & (own[:, 0] > -np.inf)))
+
+
+def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
+    """How many images of each true class (rows) were called what: int [K, K].
+
+    predicted, labels: [N] int. Raises `ValueError` for one outside 0..num_classes-1.
+    """
+    labels = _checked("labels", labels, num_classes)
+    predicted = _checked("predicted", predicted, num_classes, len(labels))
+    cells = np.bincount(labels * num_classes + predicted, minlength=num_classes**2)
+    return cells.reshape(num_classes, num_classes)
+
+
+def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
+    """Accuracy of each class from `confusion` [K, K]: [K] float, NaN where there is no image."""
+    matrix = np.asarray(matrix)
+    counts = matrix.sum(axis=1)
+    empty = np.full(len(matrix), np.nan)
+    return np.divide(np.diag(matrix), counts, out=empty, where=counts > 0)
+
+
+def drift(reference: np.ndarray, features: np.ndarray) -> dict[str, float]:
+    """How far features moved from where they were: means over the images.
+
+    reference, features: [N, d] of the same images, before and after. "relative": |f - f0| / |f0|;
+    "cosine": 1 - cos(f, f0). Images whose reference is the zero vector are left out; NaN when none
+    is left. Raises `ValueError` when the shapes differ.
+    """
+    reference, features = np.asarray(reference, float), np.asarray(features, float)
+    if reference.shape != features.shape or reference.ndim != 2:
+        raise ValueError(
+            f"features {features.shape} and their reference {reference.shape}: expected the same "
+            "[images, width]"
+        )
+    kept = np.linalg.norm(reference, axis=1) > 0
+    if not kept.any():
+        return {"relative": float("nan"), "cosine": float("nan")}
+    reference, features = reference[kept], features[kept]
+    norms = np.linalg.norm(reference, axis=1)
+    relative = np.linalg.norm(features - reference, axis=1) / norms
+    lengths = np.maximum(np.linalg.norm(features, axis=1), np.finfo(float).tiny)
+    cosine = (features * reference).sum(axis=1) / (norms * lengths)
+    return {"relative": float(relative.mean()), "cosine": float((1 - cosine).mean())}
+
+
+def _checked(name: str, values: np.ndarray, num_classes: int, count: int | None = None):
+    """`values` as int [N]; raises `ValueError` for another shape, or one that is no class."""
+    values = np.asarray(values)
+    if values.ndim != 1 or (count is not None and len(values) != count):
+        wanted = "N" if count is None else count
+        raise ValueError(f"{name} have shape {values.shape}: expected [{wanted}]")
+    values = values.astype(int)
+    if values.size and not 0 <= values.min() <= values.max() < num_classes:
+        raise ValueError(
+            f"{name} lie in {values.min()}..{values.max()}: accepted are 0..{num_classes - 1}"
+        )
+    return values

@@ -1,0 +1,170 @@
+"""Trains the embedded tiny ViT on the embedded Fashion-MNIST: `python make_tiny_vit.py [OUT]`.
+
+Its features have to serve images that it never saw, the quickstart's digits. So it learns from
+views that differ far more than photographs of clothing do: edges, silhouettes, inverted, blurred.
+"""
+
+import pathlib
+import sys
+import time
+
+import flax.traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import safetensors.numpy
+
+from flcl import settings
+from flcl.data import sources
+from flcl.models import vit
+
+MODEL = settings.ViT(variant="Nano/4")
+SIZE, CLASSES, POSES = 16, 10, 8
+BATCH, STEPS, RATE, DECAY = 96, 4000, 1e-3, 0.05
+OUT = pathlib.Path(__file__).parent / "tiny_vit.safetensors"
+
+
+def load(source: str, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """uint8 [N, 16, 16, 3] and labels [N] of an embedded data set."""
+    data = settings.Data(source=source, image_size=SIZE, channels=3)
+    found = sources.load_source(data)
+    split = found.train if train else found.test
+    return np.asarray(split.images), np.asarray(split.labels)
+
+
+def pose(images: jax.Array, which: jax.Array) -> jax.Array:
+    """Each of [B, S, S] in one of the eight poses of a square: quarter turns, then mirrored."""
+    turned = [jnp.rot90(images, k, (1, 2)) for k in range(4)]
+    table = jnp.stack([*turned, *(t[:, :, ::-1] for t in turned)])
+    return table[which, jnp.arange(len(images))]
+
+
+def warp(key: jax.Array, image: jax.Array) -> jax.Array:
+    """Random resized crop, small rotation and shear of one image [S, S], bilinear."""
+    keys = jax.random.split(key, 4)
+    angle = jax.random.uniform(keys[0], minval=-0.25, maxval=0.25)
+    size = jnp.exp(jax.random.uniform(keys[1], (2,), minval=-0.5, maxval=0.25))
+    shift = jax.random.uniform(keys[2], (2,), minval=-1.5, maxval=1.5)
+    shear = jax.random.uniform(keys[3], minval=-0.2, maxval=0.2)
+    turn = jnp.array([[jnp.cos(angle), -jnp.sin(angle)], [jnp.sin(angle), jnp.cos(angle)]])
+    matrix = turn @ jnp.array([[1.0, shear], [0.0, 1.0]]) * size[None]
+    centre = (SIZE - 1) / 2
+    grid = jnp.stack(jnp.meshgrid(jnp.arange(SIZE), jnp.arange(SIZE), indexing="ij")) - centre
+    where = jnp.einsum("ij,jhw->ihw", matrix, grid) + centre + shift[:, None, None]
+    return jax.scipy.ndimage.map_coordinates(image, where, order=1, mode="constant")
+
+
+def edges(image: jax.Array) -> jax.Array:
+    """Outlines of one image [S, S], from 0 to 1: the closest that clothing comes to pen strokes."""
+    down, across = jnp.gradient(image)
+    strength = jnp.sqrt(down**2 + across**2 + 1e-6)
+    return strength / jnp.maximum(strength.max(), 0.1)
+
+
+def blur(image: jax.Array) -> jax.Array:
+    """One image [S, S] at half its resolution, as digits are that were enlarged from 8x8."""
+    small = jax.image.resize(image, (SIZE // 2, SIZE // 2), "linear")
+    return jnp.clip(jax.image.resize(small, (SIZE, SIZE), "cubic"), 0, 1)
+
+
+def view(key: jax.Array, image: jax.Array) -> jax.Array:
+    """A random view of one grey image [S, S] with values from 0 to 1."""
+    keys = jax.random.split(key, 8)
+    chance = jax.random.uniform(keys[0], (5,))
+    image = warp(keys[1], image)
+    image = jnp.where(chance[0] < 0.3, edges(image), image)
+    level = jax.random.uniform(keys[2], minval=0.15, maxval=0.6)
+    image = jnp.where(chance[1] < 0.2, jax.nn.sigmoid((image - level) * 20), image)
+    image = jnp.where(chance[2] < 0.5, blur(image), image)
+    image = jnp.where(chance[3] < 0.15, 1 - image, image)
+    gain = jnp.exp(jax.random.uniform(keys[3], minval=-0.5, maxval=0.3))
+    image = (image - 0.5) * gain + 0.5 + jax.random.uniform(keys[4], minval=-0.1, maxval=0.1)
+    noise = 0.05 * jax.random.normal(keys[5], image.shape) * (chance[4] < 0.3)
+    return jnp.clip(image + noise, 0, 1)
+
+
+def features(params, grey: jax.Array) -> jax.Array:
+    """[B, S, S] with values from 0 to 1 -> [B, width]."""
+    images = jnp.broadcast_to(grey[..., None] * 2 - 1, (*grey.shape, 3))
+    return vit.VisionTransformer(MODEL, SIZE).apply({"params": params}, images)
+
+
+def loss(params, key, images, labels):
+    """Cross-entropy of class and pose together, each image in one random view.
+
+    The pose is asked for because features that ignored it could not tell a 6 from a 9.
+    """
+    keys = jax.random.split(key, len(images) + 1)
+    which = jax.random.randint(keys[-1], labels.shape, 0, POSES)
+    views = jax.vmap(view)(keys[:-1], pose(images, which))
+    logits = features(params["trunk"], views) @ params["head"]
+    target = labels * POSES + which
+    return optax.softmax_cross_entropy_with_integer_labels(logits, target).mean()
+
+
+def train(images: np.ndarray, labels: np.ndarray):
+    """Parameters after `STEPS` steps of Adam on grey images [N, S, S] from 0 to 1."""
+    width = settings.vit_sizes(MODEL.variant).width
+    keys = jax.random.split(jax.random.key(0))
+    trunk = jax.jit(lambda key: vit.init_parameters(MODEL, SIZE, key))(keys[0])
+    head = jax.random.normal(keys[1], (width, CLASSES * POSES)) * width**-0.5
+    params = {"trunk": trunk, "head": head}
+    rate = optax.warmup_cosine_decay_schedule(0.0, RATE, STEPS // 20, STEPS)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(rate, weight_decay=DECAY))
+    images, labels = jnp.asarray(images), jnp.asarray(labels)
+
+    @jax.jit
+    def step(params, state, key):
+        draw, views = jax.random.split(key)
+        rows = jax.random.choice(draw, len(images), (BATCH,), replace=False)
+        value, slope = jax.value_and_grad(loss)(params, views, images[rows], labels[rows])
+        updates, state = optimizer.update(slope, state, params)
+        return optax.apply_updates(params, updates), state, value
+
+    state, began = optimizer.init(params), time.time()
+    for index in range(STEPS):
+        params, state, value = step(params, state, jax.random.fold_in(jax.random.key(1), index))
+        if index % 250 == 249:
+            passed = time.time() - began
+            print(f"{index + 1} steps, {passed:.0f} s: loss {value:.3f}", flush=True)
+    return jax.device_get(params)
+
+
+def save(trunk, path: pathlib.Path) -> None:
+    """Half precision, names as in our own tree."""
+    flat = flax.traverse_util.flatten_dict(trunk, sep="/")
+    sizes = settings.vit_sizes(MODEL.variant)
+    about = {"format": "flcl", "heads": str(sizes.heads), "normalize": "half"}
+    about["layer_norm_eps"] = str(MODEL.layer_norm_eps)
+    half = {name: np.asarray(value, np.float16) for name, value in flat.items()}
+    safetensors.numpy.save_file(half, path, metadata=about)
+
+
+def probes(params) -> dict[str, float]:
+    """Accuracies on test images: its own classes, and the unseen digits by two simple heads."""
+    extract = jax.jit(features)
+
+    def of(source, train):
+        images, labels = load(source, train)
+        return np.asarray(extract(params["trunk"], images[..., 0] / np.float32(255))), labels
+
+    found, labels = of("fashion16", train=False)
+    own = (found @ params["head"]).reshape(-1, CLASSES, POSES)[:, :, 0].argmax(1)
+    result = {"fashion16": (own == labels).mean()}
+    (x, y), (x_test, y_test) = of("digits", train=True), of("digits", train=False)
+    mean, spread = x.mean(0), x.std(0)
+    x, x_test = (x - mean) / spread, (x_test - mean) / spread
+    ridge = np.linalg.solve(x.T @ x + 10 * np.eye(x.shape[1]), x.T @ (np.eye(10)[y] - 0.1))
+    result["digits, ridge"] = ((x_test @ ridge).argmax(1) == y_test).mean()
+    means = np.stack([x[y == c].mean(0) for c in range(10)])
+    distance = ((x_test[:, None] - means) ** 2).sum(2)
+    result["digits, class mean"] = (distance.argmin(1) == y_test).mean()
+    return {name: float(value) for name, value in result.items()}
+
+
+if __name__ == "__main__":
+    pixels, targets = load("fashion16", train=True)
+    trained = train(pixels[..., 0] / np.float32(255), targets)
+    save(trained["trunk"], pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else OUT)
+    print(probes(trained))

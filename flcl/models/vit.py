@@ -1,0 +1,193 @@
+"""Vision transformer (Dosovitskiy et al. 2021) with adapter sites and room for a prompt.
+
+Pre-norm blocks, exact GELU, MLP ratio 4; with LayerScale it is the transformer of DINOv2. The
+queries, keys and values are three maps, so that an adapter may sit on any one of them.
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from flcl import settings
+
+MLP_RATIO = 4
+
+_normal = nn.initializers.truncated_normal(0.02)
+_kernel = nn.initializers.xavier_uniform()
+
+
+class Site(nn.Module):
+    """Linear map [..., in] -> [..., out] on which a low-rank adapter may sit (F-LoRA, M3).
+
+    The adapter is the entry of this module in the collection `adapter`: a [in, R], core [R, R] and
+    b [out, R] add `a core b'` to the kernel. Without an entry the map is plain.
+    """
+
+    features: int
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", _kernel, (x.shape[-1], self.features))
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        y = x @ kernel.astype(self.dtype) + _row(bias, x.ndim).astype(self.dtype)
+        if self.has_variable("adapter", "core"):
+            a, core, b = (
+                self.get_variable("adapter", name).astype(self.dtype) for name in ("a", "core", "b")
+            )
+            # Never the product of the factors: it is as large as the kernel.
+            y += ((x @ a) @ core) @ b.T
+        return y
+
+
+class LayerScale(nn.Module):
+    """x * gamma, one learned number for each channel (Touvron et al. 2021)."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param("gamma", nn.initializers.ones, (x.shape[-1],))
+        return x * _row(gamma, x.ndim).astype(x.dtype)
+
+
+class Block(nn.Module):
+    """One block, attention then MLP: [B, T, width] -> the same."""
+
+    heads: int
+    layer_scale: bool
+    epsilon: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        batch, tokens, width = x.shape
+
+        def scaled(name, branch):
+            return LayerScale(name=name)(branch) if self.layer_scale else branch
+
+        y = _norm(self.epsilon, "norm1")(x).astype(self.dtype)
+        split = (batch, tokens, self.heads, width // self.heads)
+        q, k, v = (Site(width, self.dtype, name=name)(y).reshape(split) for name in "qkv")
+        # Its softmax is float32 whatever the dtype of q, k and v.
+        y = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        x += scaled("scale1", Site(width, self.dtype, name="proj")(y))
+        y = _norm(self.epsilon, "norm2")(x).astype(self.dtype)
+        y = nn.gelu(Site(MLP_RATIO * width, self.dtype, name="fc1")(y), approximate=False)
+        return x + scaled("scale2", Site(width, self.dtype, name="fc2")(y))
+
+
+class VisionTransformer(nn.Module):
+    """Features float32 [B, width] of normalised images [B, image_size, image_size, 3].
+
+    They are the class token after the last norm. `prompt` [m, width] or None stands between the
+    class token and the patches and gets no position (M7). Raises `ValueError` for an image size
+    that the patch does not divide, and for images of another shape.
+    """
+
+    model: settings.ViT
+    image_size: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array, prompt: jax.Array | None = None) -> jax.Array:
+        if images.shape[1:] != (self.image_size, self.image_size, 3):
+            raise ValueError(
+                f"images of shape {list(images.shape)}: the vision transformer reads "
+                f"[B, {self.image_size}, {self.image_size}, 3]; resize them, and repeat grey "
+                "images three times"
+            )
+        sizes = settings.vit_sizes(self.model.variant)
+        dtype = jnp.dtype(self.model.dtype)
+        x = self._tokens(images.astype(dtype), sizes, dtype)
+        if prompt is not None:
+            shape = (len(x), *prompt.shape)
+            rows = jnp.broadcast_to(prompt.astype(dtype)[None], shape)
+            x = jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
+        block = nn.remat(Block) if self.model.remat else Block
+        for index in range(sizes.depth):
+            x = block(
+                sizes.heads,
+                self.model.layer_scale,
+                self.model.layer_norm_eps,
+                dtype,
+                name=block_name(index),
+            )(x)
+        return _norm(self.model.layer_norm_eps, "norm")(x[:, 0])
+
+    def _tokens(self, images: jax.Array, sizes: settings.Sizes, dtype) -> jax.Array:
+        """Class token and patches with their positions: [B, 1 + grid**2, width]."""
+        side = grid_side(self.model, self.image_size)
+        patch = (sizes.patch, sizes.patch)
+        patches = nn.Conv(sizes.width, patch, patch, "VALID", dtype=dtype, name="patches")(images)
+        patches = patches.reshape(len(images), side**2, sizes.width)
+        token = self.param("class_token", _normal, (sizes.width,)).astype(dtype)
+        position = self.param("position", _normal, (1 + side**2, sizes.width)).astype(dtype)
+        token = jnp.broadcast_to(token[None, None], (len(images), 1, sizes.width))
+        return jnp.concatenate([token, patches], axis=1) + position[None]
+
+
+def block_name(index: int) -> str:
+    """Name of block `index`, counted from 0, in the trees of parameters and adapters."""
+    return f"block_{index:02d}"
+
+
+def grid_side(model: settings.ViT, image_size: int) -> int:
+    """Patches along one side of an image of `image_size` pixels; raises for a remainder."""
+    patch = settings.vit_sizes(model.variant).patch
+    if image_size < patch or image_size % patch:
+        nearest = max(patch, round(image_size / patch) * patch)
+        raise ValueError(
+            f"data.image_size={image_size}: model.variant={model.variant} needs a multiple of its "
+            f"patch of {patch} pixels; the nearest is {nearest}"
+        )
+    return image_size // patch
+
+
+def site_shapes(
+    model: settings.ViT, sites: tuple[str, ...], blocks: tuple[int, ...]
+) -> dict[str, dict[str, tuple[int, int]]]:
+    """Kernel shape (in, out) of every site that is to be adapted: {block name: {site: shape}}.
+
+    `sites` are of q, k, v, proj, fc1, fc2 and `blocks` count from 0; raises `ValueError` for others
+    (M2: q and v of all blocks).
+    """
+    sizes = settings.vit_sizes(model.variant)
+    width, inner = sizes.width, MLP_RATIO * sizes.width
+    shapes = dict.fromkeys(("q", "k", "v", "proj"), (width, width))
+    shapes |= {"fc1": (width, inner), "fc2": (inner, width)}
+    for site in sites:
+        if site not in shapes:
+            raise ValueError(f"lora.sites has {site!r}: accepted are {', '.join(shapes)}")
+    for block in blocks:
+        if not 0 <= block < sizes.depth:
+            raise ValueError(
+                f"lora.blocks has {block}: {model.variant} has blocks 0 to {sizes.depth - 1}"
+            )
+    return {block_name(block): {site: shapes[site] for site in sites} for block in blocks}
+
+
+def abstract_parameters(model: settings.ViT, image_size: int) -> dict:
+    """Shapes and dtypes (float32) of the tree "params"; nothing is allocated."""
+    return jax.eval_shape(lambda key: init_parameters(model, image_size, key), jax.random.key(0))
+
+
+def init_parameters(model: settings.ViT, image_size: int, key: jax.Array) -> dict:
+    """The tree "params" at random, for images of `image_size` pixels."""
+    images = jnp.zeros((1, image_size, image_size, 3))
+    return VisionTransformer(model, image_size).init(key, images)["params"]
+
+
+def parameter_count(model: settings.ViT, image_size: int) -> int:
+    """Number of parameters, without any head."""
+    leaves = jax.tree.leaves(abstract_parameters(model, image_size))
+    return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def _row(values: jax.Array, ndim: int) -> jax.Array:
+    """[N] -> [1, ..., 1, N] with `ndim` axes."""
+    return values.reshape((1,) * (ndim - 1) + values.shape)
+
+
+def _norm(epsilon: float, name: str) -> nn.LayerNorm:
+    # Two passes: the mean of squares minus the square of the mean loses digits in float32.
+    return nn.LayerNorm(epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

@@ -1,0 +1,218 @@
+"""How public files of a vision transformer name and shape the parameters of ours.
+
+A layout is a table; a new one is an entry of `LAYOUTS`. Names are those of
+google-research/vision_transformer (AugReg, .npz), of Hugging Face transformers (ViT, Dinov2) and of
+timm; ours are the tree of `flcl.models.vit` with a slash between levels.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+Shape = tuple[int, ...]
+
+
+class Form(NamedTuple):
+    """How a file stores one of our arrays: its shape there, and the way back to ours."""
+
+    shape: Callable[[Shape, int], Shape]  # (our shape, heads) -> shape in the file
+    ours: Callable[[np.ndarray, Shape], np.ndarray]  # (array of the file, our shape) -> ours
+
+
+def _reshaped(shape: Callable[[Shape, int], Shape]) -> Form:
+    return Form(shape, lambda array, ours: array.reshape(ours))
+
+
+def _third(index: int) -> Form:
+    """Queries, keys or values out of one fused map, [3 * out, in] or [3 * out]."""
+    return Form(
+        lambda ours, heads: (3 * ours[-1], *ours[:-1]),
+        lambda array, ours: array.reshape(3, ours[-1], *ours[:-1])[index].T,
+    )
+
+
+SAME = _reshaped(lambda ours, heads: ours)
+LINEAR = Form(lambda ours, heads: ours[::-1], lambda array, ours: array.T)
+CONV = Form(
+    lambda ours, heads: (ours[3], ours[2], ours[0], ours[1]),
+    lambda array, ours: array.transpose(2, 3, 1, 0),
+)
+BATCHED = _reshaped(lambda ours, heads: (1, *ours))
+TOKEN = _reshaped(lambda ours, heads: (1, 1, *ours))
+TO_HEADS = _reshaped(lambda ours, heads: (*ours[:-1], heads, ours[-1] // heads))
+FROM_HEADS = _reshaped(lambda ours, heads: (heads, ours[0] // heads, ours[1]))
+
+
+class Layout(NamedTuple):
+    """One family of files.
+
+    sign: a pattern that some name of such a file matches, and of no other layout's.
+    prefix: pattern of what may stand before every name.
+    block: name of a block, with {i} for its number. other, inside: our path -> (name in the file,
+    form), outside of blocks and inside them.
+    ignored: pattern of the tensors that features do not use: heads and mask tokens.
+    normalize: how images were normalised, without and with LayerScale.
+    """
+
+    name: str
+    sign: str
+    prefix: str
+    block: str
+    other: Mapping[str, tuple[str, Form]]
+    inside: Mapping[str, tuple[str, Form]]
+    ignored: str
+    normalize: tuple[str, str]
+
+    def where(self, path: str) -> tuple[str, Form]:
+        """Name without prefix and form, in such a file, of our parameter `path`."""
+        block, _, rest = path.partition("/")
+        if not block.startswith("block_"):
+            return self.other[path]
+        name, form = self.inside[rest]
+        return self.block.format(i=int(block.removeprefix("block_"))) + name, form
+
+    def matches(self, names: Iterable[str]) -> bool:
+        """Whether a file with these names is of this layout."""
+        return any(re.search(self.sign, name) for name in names)
+
+    def stem(self, names: Iterable[str]) -> str:
+        """What stands before the names of this file."""
+        for name in names:
+            found = re.match(self.prefix, name)
+            if found and found.group():
+                return found.group()
+        return ""
+
+    def is_ignored(self, name: str) -> bool:
+        """Whether features do not use the tensor of this name (with or without prefix)."""
+        return re.fullmatch(f"(?:{self.prefix})?(?:{self.ignored})", name) is not None
+
+
+def _torch(names: Mapping[str, str]) -> dict[str, tuple[str, Form]]:
+    """{our module: theirs} -> the entries of its kernel (or scale) and bias."""
+    table = {}
+    for ours, theirs in names.items():
+        norm = ours.startswith("norm")
+        form = SAME if norm else CONV if ours == "patches" else LINEAR
+        table[f"{ours}/{'scale' if norm else 'kernel'}"] = (f"{theirs}.weight", form)
+        table[f"{ours}/bias"] = (f"{theirs}.bias", SAME)
+    return table
+
+
+def _gammas(first: str, second: str) -> dict[str, tuple[str, Form]]:
+    return {"scale1/gamma": (first, SAME), "scale2/gamma": (second, SAME)}
+
+
+_HF_OTHER = {
+    "class_token": ("embeddings.cls_token", TOKEN),
+    "position": ("embeddings.position_embeddings", BATCHED),
+    **_torch({"patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"}),
+}
+_HF_ATTENTION = {
+    "q": "attention.attention.query",
+    "k": "attention.attention.key",
+    "v": "attention.attention.value",
+    "proj": "attention.output.dense",
+}
+_VIT = Layout(
+    name="Hugging Face ViT",
+    sign=r"encoder\.layer\.\d+\.layernorm_before\.",
+    prefix=r"vit\.",
+    block="encoder.layer.{i}.",
+    other=_HF_OTHER,
+    inside=_torch(
+        {
+            "norm1": "layernorm_before",
+            **_HF_ATTENTION,
+            "norm2": "layernorm_after",
+            "fc1": "intermediate.dense",
+            "fc2": "output.dense",
+        }
+    )
+    # Such files have none; the names let a model with LayerScale say what is missing.
+    | _gammas("layer_scale1", "layer_scale2"),
+    ignored=r"(classifier|pooler)\..*|embeddings\.mask_token",
+    normalize=("half", "half"),
+)
+_MLP = {"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+_DINOV2 = Layout(
+    name="Hugging Face Dinov2",
+    sign=r"encoder\.layer\.\d+\.norm1\.",
+    prefix=r"dinov2\.",
+    block="encoder.layer.{i}.",
+    other=_HF_OTHER,
+    inside=_torch(_MLP | _HF_ATTENTION) | _gammas("layer_scale1.lambda1", "layer_scale2.lambda1"),
+    ignored=r"classifier\..*|embeddings\.mask_token",
+    normalize=("imagenet", "imagenet"),
+)
+_TIMM = Layout(
+    name="timm",
+    sign=r"^blocks\.\d+\.attn\.qkv\.",
+    prefix="",
+    block="blocks.{i}.",
+    other={
+        "class_token": ("cls_token", TOKEN),
+        "position": ("pos_embed", BATCHED),
+        **_torch({"patches": "patch_embed.proj", "norm": "norm"}),
+    },
+    inside=_torch(_MLP | {"proj": "attn.proj"})
+    | {f"{qkv}/kernel": ("attn.qkv.weight", _third(i)) for i, qkv in enumerate("qkv")}
+    | {f"{qkv}/bias": ("attn.qkv.bias", _third(i)) for i, qkv in enumerate("qkv")}
+    | _gammas("ls1.gamma", "ls2.gamma"),
+    ignored=r"(head|pre_logits)\..*|mask_token",
+    # With LayerScale and otherwise plain, timm's are those of DINOv2.
+    normalize=("half", "imagenet"),
+)
+
+
+def _augreg_inside() -> dict[str, tuple[str, Form]]:
+    attention = "MultiHeadDotProductAttention_1"
+    table = {
+        "proj/kernel": (f"{attention}/out/kernel", FROM_HEADS),
+        "proj/bias": (f"{attention}/out/bias", SAME),
+    }
+    for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value")):
+        for part in ("kernel", "bias"):
+            table[f"{ours}/{part}"] = (f"{attention}/{theirs}/{part}", TO_HEADS)
+    for ours, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+        for part in ("scale", "bias"):
+            table[f"{ours}/{part}"] = (f"{theirs}/{part}", SAME)
+    for ours, theirs in (("fc1", "MlpBlock_3/Dense_0"), ("fc2", "MlpBlock_3/Dense_1")):
+        for part in ("kernel", "bias"):
+            table[f"{ours}/{part}"] = (f"{theirs}/{part}", SAME)
+    return table | _gammas("LayerScale_0", "LayerScale_1")
+
+
+_AUGREG = Layout(
+    name="AugReg",
+    sign=r"^Transformer/encoderblock_\d+/",
+    prefix="",
+    block="Transformer/encoderblock_{i}/",
+    other={
+        "class_token": ("cls", TOKEN),
+        "position": ("Transformer/posembed_input/pos_embedding", BATCHED),
+        "patches/kernel": ("embedding/kernel", SAME),
+        "patches/bias": ("embedding/bias", SAME),
+        "norm/scale": ("Transformer/encoder_norm/scale", SAME),
+        "norm/bias": ("Transformer/encoder_norm/bias", SAME),
+    },
+    inside=_augreg_inside(),
+    # The layer before the logits comes after the features.
+    ignored=r"(head|pre_logits)/.*",
+    normalize=("half", "half"),
+)
+_OUTSIDE = ("patches/kernel", "patches/bias", "norm/scale", "norm/bias", "class_token", "position")
+_OWN = Layout(
+    name="flcl",
+    sign=r"^block_\d\d/q/kernel$",
+    prefix="",
+    block="block_{i:02d}/",
+    other={name: (name, SAME) for name in _OUTSIDE},
+    inside={name: (name, SAME) for name in _DINOV2.inside},
+    ignored=r"head/.*",
+    normalize=("half", "half"),
+)
+
+LAYOUTS = (_AUGREG, _VIT, _DINOV2, _TIMM, _OWN)

@@ -1,0 +1,67 @@
+"""What all pictures share: colours, an empty chart, and writing a file whole or not at all.
+
+Only `Figure` objects are used, no pyplot: there is no global state and no display.
+"""
+
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+from flcl.report import grids
+
+INK, SOFT, FAINT = "#1f2933", "#7b8794", "#e4e7eb"
+MAIN, CEILING, SECOND = "#1d4ed8", "#d97706", "#0f766e"
+DPI = 150
+HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fb", "#9dbdf0", "#3266cc", "#12296b"])
+
+
+def chart(size: tuple[float, float], title: str, grid: bool = True) -> tuple[Figure, Axes]:
+    """An empty figure of `size` inches with one pair of axes in the house style."""
+    figure = sheet(size)
+    axes = figure.add_subplot()
+    style(axes, grid)
+    if title:
+        axes.set_title(grids.plain(title), loc="left", fontsize=10, color=INK, weight="bold")
+    return figure, axes
+
+
+def sheet(size: tuple[float, float], title: str = "") -> Figure:
+    """An empty figure of `size` inches for several axes."""
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(w_pad=0.1, h_pad=0.1)
+    if title:
+        figure.suptitle(
+            grids.plain(title), x=0.01, ha="left", fontsize=10, color=INK, weight="bold"
+        )
+    return figure
+
+
+def style(axes: Axes, grid: bool = True) -> None:
+    """Makes axes look like those of every other picture."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(SOFT)
+    axes.tick_params(colors=INK, labelsize=8, color=SOFT)
+    axes.xaxis.label.set(color=INK, fontsize=9)
+    axes.yaxis.label.set(color=INK, fontsize=9)
+    if grid:
+        axes.grid(axis="y", color=FAINT, lw=0.8)
+        axes.set_axisbelow(True)
+
+
+def task_ticks(axes: Axes, count: int) -> None:
+    """Ticks 1 .. count on the horizontal axis, every second one of many."""
+    axes.set_xticks(range(1, count + 1, 1 if count <= 12 else 2))
+    axes.set_xlabel("after task")
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Writes a figure as PNG under a temporary name first, so that no reader sees half of it."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with grids.any_script():
+        FigureCanvasAgg(figure).print_png(temporary)
+    temporary.replace(path)

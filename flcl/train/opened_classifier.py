@@ -1,0 +1,123 @@
+"""A classifier on disk: names for a user's images, and its accuracy on a user's data."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from flcl import settings
+from flcl.data import images as images_lib
+from flcl.data.sources import load_labelled
+from flcl.evaluate import classification
+from flcl.train import opened
+from flcl.train.classifying import HEADS, ClassifierEvaluation
+from flcl.train.features import Inference, Labelled
+from flcl.train.setup import Build
+
+
+class Predictions(NamedTuple):
+    """What a classifier says about images.
+
+    Attributes:
+      classes: class id of the data set with the highest score, [N].
+      names: of those classes, [N].
+      scores: [N, K] of all classes by class id; -inf for a class that is not learned.
+    """
+
+    classes: np.ndarray
+    names: tuple[str, ...]
+    scores: np.ndarray
+
+
+class ClassifierOnDisk(opened.Run):
+    """A finished or interrupted run of a classifier; see `opened.Run` for its attributes."""
+
+    settings: settings.ClassifierRun
+
+    def __init__(self, workdir: str | Path, build: Build):
+        super().__init__(workdir, build)
+        batch = self.settings.train.eval_batch_size
+        self._inference = Inference(self._setup.method, self._mesh, batch)
+
+    def classify(self, images, *, head: str | None = None, task: int | None = None) -> Predictions:
+        """The class of each image, among all that are learned.
+
+        Args:
+          images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures or
+            arrays; resized as the training images were.
+          head: linear or class_mean; None = the method's own.
+          task: use the model as it was after this task; None = the newest. It chooses a model and
+            says nothing about the images.
+
+        Raises:
+          ValueError: for images of another kind, a task that is not learned, another head.
+        """
+        pixels = images_lib.from_user(images, self.settings.data)
+        part = Labelled(pixels, np.arange(len(pixels)), np.zeros(len(pixels), np.int32))
+        scores = self._scores(part, head, task)
+        found = scores.argmax(axis=1)
+        return Predictions(found, tuple(self.class_names[i] for i in found), scores)
+
+    def evaluate(self) -> dict:
+        """Tests every learned task anew on the data of the run; a dictionary like `results.json`.
+
+        The workdir is not touched.
+        """
+        return self._evaluate_all(
+            self.settings, lambda setup: ClassifierEvaluation(setup, lambda *_: lambda *_: None)
+        )
+
+    def evaluate_on(
+        self, data: str | None = None, *, head: str | None = None, task: int | None = None
+    ) -> dict:
+        """Accuracy on labelled images.
+
+        Args:
+          data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = the
+            test images of the run.
+          head: linear or class_mean; None = the method's own.
+          task: use the model as it was after this task; None = the newest.
+
+        Returns:
+          `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
+          are true classes, columns answers, both by class id), `class_names`, `head` and `task`.
+
+        Raises:
+          ValueError: for unreadable data, a class that the run does not know.
+        """
+        source = data or self.settings.data.source
+        read = dataclasses.replace(self.settings.data, source=source, test_per_class=0)
+        split = load_labelled(source, read, self.class_names)
+        part = Labelled(split.images, np.arange(len(split.labels)), split.labels)
+        scores = self._scores(part, head, task)
+        confusion = classification.confusion(
+            scores.argmax(axis=1), split.labels, len(self.class_names)
+        )
+        accuracies = classification.per_class_accuracy(confusion)
+        return {
+            "data": source,
+            "head": head or self._setup.method.head,
+            "task": self._task(task).index,
+            "images": len(split.labels),
+            "top1": classification.top_k_accuracy(scores, split.labels, 1),
+            "top5": classification.top_k_accuracy(scores, split.labels, 5),
+            "per_class": {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(self.class_names, accuracies, strict=True)
+            },
+            "confusion": confusion.tolist(),
+            "class_names": list(self.class_names),
+        }
+
+    def _scores(self, part: Labelled, head: str | None, task: int | None) -> np.ndarray:
+        """[N, K] by class id."""
+        head = head or self._setup.method.head
+        if head not in HEADS:
+            raise ValueError(f"head={head!r}: accepted are {', '.join(HEADS)}")
+        memory = self._memory(self._task(task).index)
+        with jax.set_mesh(self._mesh):
+            features = self._inference.features(memory, part.images, part.indices)
+            scores = self._inference.scores(memory, features)[head]
+        return scores[:, self._labels(np.arange(len(self.class_names)))]

@@ -1,0 +1,92 @@
+"""The short run before a task that measures its complexity (DRS, M4)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flcl.data import loader
+from flcl.data.loader import Pool
+from flcl.methods.base import Classifier, Preliminary
+from flcl.rng import stream_key
+from flcl.train import mesh as meshes
+
+
+def split(pools: dict[int, Pool], holdout: float, seed: int, task: int):
+    """`(train, held)`: of each label the share `holdout` is kept apart, at least one image.
+
+    A label with a single image trains and is held. Decided by (seed, task, label) alone.
+    """
+    train, held = {}, {}
+    for label, pool in pools.items():
+        order = np.random.default_rng([seed, task, label]).permutation(len(pool.indices))
+        count = max(1, round(holdout * len(order)))
+        rows = np.asarray(pool.indices)
+        held[label] = Pool(pool.images, rows[order[:count]])
+        train[label] = Pool(pool.images, rows[order[count:] if len(order) > count else order])
+    return train, held
+
+
+def steps(preliminary: Preliminary, images: int, batch_size: int) -> int:
+    """Optimiser steps of the short run over `images` images."""
+    return max(1, round(preliminary.epochs * images / batch_size))
+
+
+def complexity(
+    method: Classifier,
+    phase: int,
+    task,
+    trainable,
+    frozen,
+    pools: dict[int, Pool],
+    *,
+    step_fn,
+    create,
+    preliminary: Preliminary,
+    mesh,
+    losses,
+    progress,
+) -> float:
+    """H_t: mean held-out cross-entropy after the short run, divided by ln of the class count.
+
+    The model is trained with the step of the phase on the rest of the task's images, measured, and
+    thrown away.
+    """
+    run = method.run
+    train, held = split(pools, preliminary.holdout, run.seed, task.index)
+    count = sum(len(pool.indices) for pool in train.values())
+    total = steps(preliminary, count, run.train.batch_size)
+    state = create(trainable, total)
+    frozen = method.probing(frozen)
+    dataset = method.batches(task, train, (jax.process_index(), jax.process_count()))
+    batches = loader.iterate(
+        dataset, 0, total, threads=run.runtime.threads, prefetch=run.runtime.prefetch
+    )
+    key = stream_key(run.seed, "preliminary", task.index)
+    advance = progress(f"complexity of task {task.index}", total)
+    for done, batch in enumerate(batches, start=1):
+        state, _ = step_fn(state, frozen, meshes.place_batch(batch, mesh, method.spread), key)
+        advance(done)
+    value = _held_out(losses, state.trainable, frozen, held, run.train.eval_batch_size, mesh)
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"the short run before task {task.index} ends with a loss that is not finite: "
+            f"{method.remedy(phase)}, in a new workdir"
+        )
+    return value / float(np.log(max(2, len(task.labels))))
+
+
+def _held_out(losses, trainable, frozen, held: dict[int, Pool], batch_size: int, mesh) -> float:
+    """Mean loss over all held-out images; batches are filled up and the filling not counted."""
+    batch_size = -(-batch_size // mesh.size) * mesh.size
+    pairs = [(pool.images, row, label) for label, pool in held.items() for row in pool.indices]
+    total = 0.0
+    for start in range(0, len(pairs), batch_size):
+        part = pairs[start : start + batch_size]
+        filled = [part[i % len(part)] for i in range(batch_size)]
+        images = np.stack([np.asarray(images[row]) for images, row, _ in filled])
+        labels = np.asarray([label for *_, label in filled], np.int32)
+        batch = {"images": images, "labels": labels}
+        batch = meshes.place_batch(batch, mesh, frozenset(batch))
+        found = losses(trainable, frozen, batch["images"], batch["labels"])
+        total += float(jnp.sum(found[: len(part)]))
+    return total / len(pairs)

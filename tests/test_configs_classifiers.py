@@ -1,0 +1,181 @@
+"""The classifiers' configs: every argument works, protocols and recipes are those they name."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+
+from configs import classifiers
+from flcl import cli, config, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "pacs"]
+PEERS = ["cifar100", "cub200", "domainnet", "imagenet_r"]
+CHOICES = {
+    "cifar100": ["tasks=10", "tasks=5", "tasks=20"],
+    "imagenet_r": ["tasks=10", "tasks=5", "tasks=20"],
+    "domainnet": ["protocol=dil-6", "protocol=cil-5x69"],
+}
+KINDS = [
+    *("", "no_drs", "no_dmp", "no_drs,no_dmp", "baseline=joint", "baseline=joint,no_dmp"),
+    *(f"baseline={each}" for each in classifiers.METHODS),
+]
+
+
+@pytest.fixture(autouse=True)
+def _in_the_checkout(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def load(name: str, arg: str = "") -> settings.ClassifierRun:
+    return config.freeze(cli.load_config(f"configs/fmlora_{name}.py:{arg}"))
+
+
+def joined(*words: str) -> str:
+    return ",".join(filter(None, words))
+
+
+def test_the_promised_configs_are_there():
+    assert sorted(p.stem for p in (ROOT / "configs").glob("fmlora_*.py")) == [
+        f"fmlora_{name}" for name in NAMES
+    ]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_argument_freezes(name):
+    seen, choices = set(), CHOICES.get(name, [""])
+    for size, kind, choice in itertools.product(("", "smoke"), KINDS, ("", *choices)):
+        run = load(name, joined(size, kind, choice))
+        assert run.stream.joint == ("joint" in kind)
+        baseline = kind.removeprefix("baseline=")
+        assert run.method == classifiers.METHODS.get(baseline, "fmlora")
+        assert ("(smoke)" in run.name) == (size == "smoke")
+        if run.method == "fmlora":
+            fixed = f"fixed:{run.lora.rank}"
+            assert run.rank.selector == (fixed if "no_drs" in kind else "centred")
+            assert run.prompt.tokens == (0 if "no_dmp" in kind else 10)
+        seen.add(json.dumps(config.as_dict(run), sort_keys=True))
+    # Smoke runs of all choices are the same ones, but for the protocol in their names.
+    smokes = len(choices) if name == "domainnet" else 1
+    assert len(seen) == len(KINDS) * (len(choices) + smokes)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("arg", "message"),
+    [
+        ("smoke=1", "'smoke=1': accepted"),
+        ("baseline=replay", "linear_probe|class_mean|finetune|lora_sequential|sd_lora|joint"),
+        ("tasks=7", "'tasks=7': accepted"),
+        ("no_drs=1", "'no_drs=1': accepted"),
+        ("baseline=sd_lora,no_dmp", "no_dmp: sd_lora has no prompt"),
+        ("no_drs,baseline=finetune", "no_drs: finetune has no choice of ranks"),
+        ("smoke,smoke", "'smoke' is given twice"),
+    ],
+)
+def test_other_arguments_are_refused(name, arg, message):
+    with pytest.raises(ValueError) as caught:
+        load(name, arg)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind])
+def test_comparisons_differ_only_where_they_must(name, kind):
+    """Same data, backbone, augmentation, epochs and adapters as FM-LoRA."""
+    own, other = config.as_dict(load(name)), config.as_dict(load(name, kind))
+    changed = {line.split(":")[0] for line in config.differing_keys(own, other)}
+    allowed = {
+        "baseline=joint": {"stream.joint"},
+        "baseline=finetune": {"train.learning_rate"},
+        "no_drs": {"rank.selector"},
+        "no_dmp": {"prompt.tokens"},
+    }
+    own_keys = set()
+    for word in kind.split(","):
+        own_keys |= allowed.get(word, set())
+    if own["method"] != other["method"]:
+        own_keys |= {"method", "lora", "lora.combine", "rank", "prompt"}
+    assert {"name"} | allowed.get(kind, set()) <= changed <= {"name"} | own_keys
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finetuning_is_slower_than_adapting(name):
+    run = load(name, "baseline=finetune")
+    assert run.train.learning_rate == load(name).train.learning_rate / 10 == 5e-5
+    assert run.train.head_learning_rate == load(name).train.head_learning_rate
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "capacity", "tasks", "epochs"),
+    [
+        ("cifar10", "", 10, "5", 5),
+        ("cifar100", "", 100, "10", 20),
+        ("cifar100", "tasks=5", 100, "5", 20),
+        ("cifar100", "tasks=20", 100, "20", 20),
+        ("imagenet_r", "", 200, "10", 30),
+        ("imagenet_r", "tasks=5", 200, "5", 30),
+        ("imagenet_r", "tasks=20", 200, "20", 30),
+        ("cub200", "", 200, "10", 20),
+        ("domainnet", "protocol=cil-5x69", 345, "5", 10),
+    ],
+)
+def test_class_incremental_protocols(name, arg, capacity, tasks, epochs):
+    run = load(name, arg)
+    assert (run.stream.scenario, run.stream.domain_order) == ("cil", "natural")
+    assert (run.stream.capacity, run.stream.tasks, run.train.epochs) == (capacity, tasks, epochs)
+    assert capacity % int(tasks) == 0
+    assert run.stream.class_order == ("natural" if name == "cifar10" else "seed:1993")
+
+
+@pytest.mark.parametrize(
+    ("name", "domains", "classes"),
+    [
+        ("domainnet", "clipart,infograph,painting,quickdraw,real,sketch", 345),
+        ("pacs", "photo,art_painting,cartoon,sketch", 7),
+    ],
+)
+def test_domain_incremental_protocols(name, domains, classes):
+    run = load(name)
+    assert (run.stream.scenario, run.stream.tasks) == ("dil", "domains")
+    assert (run.stream.domain_order, run.stream.capacity) == (domains, classes)
+
+
+def test_the_two_protocols_of_domainnet_have_two_names():
+    names = {load("domainnet", f"protocol={each}").name for each in ("dil-6", "cil-5x69")}
+    assert names == {"DomainNet dil-6: fmlora", "DomainNet cil-5x69: fmlora"}
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_recipe_of_the_peers(name):
+    """Backbone, input range, optimiser and adapter that published figures were made with."""
+    run = load(name)
+    assert (run.data.image_size, run.model.variant, run.model.normalize) == (224, "B/16", "unit")
+    assert run.model.weights == "hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
+    train = run.train
+    assert (train.optimizer, train.schedule, train.batch_size) == ("adam", "cosine", 128)
+    assert (train.learning_rate, train.head_learning_rate, train.min_crop) == (5e-4, 1e-3, 0.05)
+    assert (run.lora.rank, run.lora.sites, run.lora.blocks) == (10, ("q", "v"), "all")
+    assert (run.lora.scale, run.lora.combine) == (1.0, "sum")
+    assert run.rank.candidates == (2, 4, 6, 8, 10) and run.data.flip
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["", "baseline=sd_lora"])
+def test_smoke_is_small_and_needs_no_files(name, kind):
+    full, smoke = load(name, kind), load(name, joined("smoke", kind))
+    assert (smoke.data.source, smoke.model.weights) == ("digits", "tiny")
+    assert (smoke.model.variant, smoke.data.image_size) == ("Nano/4", 16)
+    assert (smoke.stream.scenario, smoke.stream.tasks) == ("cil", "5,5")
+    images = 5 * smoke.data.train_per_class
+    assert smoke.train.epochs * images / smoke.train.batch_size <= 3
+    assert (smoke.method, smoke.lora, smoke.data.flip) == (full.method, full.lora, full.data.flip)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_stay_a_key(name):
+    words = [f"--config=configs/fmlora_{name}.py", "--config.model.weights=mine.npz"]
+    run = cli.parse(["p", *words], lambda _: None, True).run
+    assert run.model.weights == "mine.npz"
