@@ -6,9 +6,9 @@ from pathlib import Path
 from flcl import methods, settings
 from flcl.data.base import placeholder
 from flcl.data.sources import load_source
-from flcl.data.stream import make_stream
+from flcl.data.stream import TaskStream, make_stream
 from flcl.report.reporter import Reporter
-from flcl.train import experiment, opened
+from flcl.train import economics, experiment, opened
 from flcl.train.opened_classifier import ClassifierOnDisk
 from flcl.train.opened_generator import GeneratorOnDisk
 
@@ -35,12 +35,27 @@ def describe(settings: settings.Run) -> dict:
     """Sizes of a run before it is started: see `methods.base.Generator` and `Classifier`.
 
     The data is only counted, not decoded; where there is none yet, `stream.capacity` says how many
-    classes there will be.
+    classes there will be, and `stream.domain_order` which domains.
     """
+    return methods.build(settings, _stream(settings)).describe()
+
+
+def step_flops(settings: settings.ClassifierRun) -> dict:
+    """What a training step of a classifier costs: see `flcl.train.economics.step_flops`.
+
+    It compiles the step of both phases, and that of full fine-tuning, for the batch of the run.
+    """
+    return economics.step_flops(settings, _stream(settings), methods.build)
+
+
+def _stream(run: settings.Run) -> TaskStream:
+    """Classes and tasks of a run, from its data where there is some."""
     try:
-        source = load_source(dataclasses.replace(settings.data, memory_gib=0.0))
+        source = load_source(dataclasses.replace(run.data, memory_gib=0.0))
     except (ValueError, OSError):
-        if not settings.stream.capacity:
+        if not run.stream.capacity:
             raise
-        source = placeholder(settings.stream.capacity)
-    return methods.build(settings, make_stream(settings.stream, source)).describe()
+        domains = run.stream.domain_order.split(",")
+        names = domains if run.stream.scenario == "dil" else ()
+        source = placeholder(run.stream.capacity, names)
+    return make_stream(run.stream, source)

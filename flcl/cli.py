@@ -69,7 +69,10 @@ def main(
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        hint = "lower phase1.batch_size and phase2.batch_size, judge.batch_size or sample.chunk"
+        hint = (
+            "lower phase1.batch_size and phase2.batch_size, judge.batch_size or sample.chunk; for "
+            "a classifier train.batch_size or train.eval_batch_size, or set model.remat=True"
+        )
         return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command to continue", file=sys.stderr)

@@ -1,14 +1,21 @@
-"""Evaluates a run again with another sampler or another judge; its own results stay as they are.
+"""Evaluates a run again: a generator with another sampler or judge, a classifier on any images.
 
 Usage:
   python launch/evaluate.py --workdir=DIR --out=FILE.json [--num_steps=...] [--oversample=...]
+  python launch/evaluate.py --workdir=DIR [--data=folder:PATH] [--head=class_mean] [--after=N]
 
-Examples:
+Examples, generator:
   python launch/evaluate.py --workdir=runs/digits --solver=euler --num_steps=10 --out=euler10.json
   python launch/evaluate.py --workdir=runs/digits --oversample=5 --repeats=3 --out=over5.json
 
-Every key of the config's `sample` and `judge` groups is a flag; one that is not given keeps the
-value of the run.
+Examples, classifier:
+  python launch/evaluate.py --workdir=runs/fmlora_digits
+  python launch/evaluate.py --workdir=runs/mine --data=folder:holiday_pictures --out=holiday.json
+
+The results of the run itself stay as they are. Every key of the config's `sample` and `judge`
+groups is a flag for generators; one that is not given keeps the value of the run. A classifier gets
+top-1, top-5, accuracy per class and a confusion matrix, which is drawn beside the JSON file;
+without --out both go to WORKDIR/evaluations.
 """
 
 import os
@@ -19,11 +26,15 @@ sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 from absl import flags
 
 import flcl
 from flcl import cli, settings
+
+_CLASSIFIER = ("data", "head", "after")
 
 
 def define(values: flags.FlagValues) -> None:
@@ -31,26 +42,78 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of a run", flag_values=values)
     flags.DEFINE_string("out", None, "JSON file to write", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
+    text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: the test images of the run"
+    flags.DEFINE_string("data", None, text, flag_values=values)
+    text = "classifier: linear or class_mean; default: the method's own"
+    flags.DEFINE_string("head", None, text, flag_values=values)
+    text = "classifier: as the run was after this task; default: its last"
+    flags.DEFINE_integer("after", None, text, flag_values=values)
     kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
-    for field in (*dataclasses.fields(settings.Sample), *dataclasses.fields(settings.Judge)):
+    for field in _generator_fields():
         define_kind = kinds.get(field.type, flags.DEFINE_string)
-        define_kind(field.name, None, field.metadata["comment"], flag_values=values)
+        text = f"generator: {field.metadata['comment']}"
+        define_kind(field.name, None, text, flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:
     """Evaluates, prints the tables, writes the results."""
     given = arguments.flags
     workdir = cli.require(given.workdir, "workdir", "runs/NAME")
-    out = cli.new_file(
-        cli.require(given.out, "out", "results_euler.json"), given.overwrite, (".json",)
-    )
+    if given.out is not None:
+        cli.new_file(given.out, given.overwrite, (".json",))
     run = flcl.open_run(workdir)
+    classifies = isinstance(run.settings, settings.ClassifierRun)
+    _refuse_others(given, classifies)
+    if classifies:
+        _classifier(run, given)
+    else:
+        _generator(run, given)
+
+
+def _generator(run, given: flags.FlagValues) -> None:
+    out = Path(cli.require(given.out, "out", "results_euler.json"))
     results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
     from flcl.report import tables  # late, so that a mistake on the command line is told at once
 
     tables.print_results(results)
     out.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
     print(f"written to {out}")
+
+
+def _classifier(run, given: flags.FlagValues) -> None:
+    results = run.evaluate_on(given.data, head=given.head, after=given.after)
+    from flcl.report import plots_classifier, tables
+
+    out = Path(given.out) if given.out else _default_out(run.workdir, results)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    picture = out.with_suffix(".png")
+    title = f"{run.settings.name} · {results['data']} · {results['head']} head"
+    plots_classifier.plot_confusion(
+        results["confusion"], results["class_names"], picture, title=title
+    )
+    tables.print_evaluation(results)
+    print(f"written to {out}; confusion matrix: {picture}")
+
+
+def _default_out(workdir: Path, results: dict) -> Path:
+    """A name that says what was tested; the same call writes the same file."""
+    words = [results["data"], results["head"], f"task{results['after_task']}"]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)
+    return workdir / "evaluations" / f"{name}.json"
+
+
+def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:
+    """Raises `ValueError` for a flag that means nothing for this kind of run."""
+    others = [field.name for field in _generator_fields()] if classifies else _CLASSIFIER
+    kind = "classifier" if classifies else "generator"
+    for name in others:
+        if given[name].present:
+            raise ValueError(f"--{name}: {given.workdir} is the run of a {kind}. See --help")
+
+
+def _generator_fields() -> tuple[dataclasses.Field, ...]:
+    return (*dataclasses.fields(settings.Sample), *dataclasses.fields(settings.Judge))
 
 
 def _given(values: flags.FlagValues, section: type) -> dict:

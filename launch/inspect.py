@@ -6,9 +6,14 @@ Usage:
 Examples:
   python launch/inspect.py --config=configs/funlora_cifar100.py --config.adapter.layers=40-54
   python launch/inspect.py --config=configs/funlora_imagenet100.py --json
+  python launch/inspect.py --config=configs/fmlora_cifar100.py --flops
 
-JSON keys: trunk_parameters; parameters_per_class; adapted_convolutions, a list of index, name,
-shape [height, width, in, out] and parameters per class; bytes_per_task, one number per task.
+JSON keys of a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list of
+index, name, shape [height, width, in, out] and parameters per class; bytes_per_task, one number per
+task. Of a classifier: trunk_parameters; shared_parameters; parameters_per_task; head_parameters;
+trained_parameters and bytes_per_task, one number per task; with --flops also step_flops, those of
+the compiled training step of each phase, and share_of_finetuning, relative to training every
+parameter.
 """
 
 import os
@@ -28,11 +33,15 @@ from flcl import cli
 def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     flags.DEFINE_boolean("json", False, "print JSON instead of a table", flag_values=values)
+    text = "classifier: compile the training step and count its work (minutes for a large ViT)"
+    flags.DEFINE_boolean("flops", False, text, flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:
     """Describes the method of the config."""
     sizes = flcl.describe(arguments.run)
+    if arguments.flags.flops:
+        sizes |= flcl.step_flops(arguments.run)
     if arguments.flags.json:
         print(json.dumps(sizes, indent=2))
     else:
@@ -45,15 +54,18 @@ def _print_tables(name: str, sizes: dict) -> None:
 
     console = Console()
     totals = Table(title=name, show_header=False)
-    totals.add_row("trunk parameters", f"{sizes['trunk_parameters']:,}")
-    totals.add_row("parameters per class", f"{sizes['parameters_per_class']:,}")
-    totals.add_row("adapted convolutions", str(len(sizes["adapted_convolutions"])))
-    for task, size in enumerate(sizes["bytes_per_task"], start=1):
-        totals.add_row(f"bytes of task {task}", f"{size:,}")
+    convolutions = sizes.pop("adapted_convolutions", [])
+    if convolutions:
+        totals.add_row("adapted convolutions", str(len(convolutions)))
+    for key, value in sizes.items():
+        label, each = key.replace("_", " "), value if isinstance(value, list) else [value]
+        for number, one in enumerate(each, start=1):
+            name = f"{label.removesuffix(' per task')}, task {number}" if len(each) > 1 else label
+            totals.add_row(name, f"{one:,}" if isinstance(one, int) else f"{one:.4g}")
     console.print(totals)
-    if sizes["adapted_convolutions"]:
+    if convolutions:
         table = Table("index", "convolution", "kernel", "parameters per class")
-        for each in sizes["adapted_convolutions"]:
+        for each in convolutions:
             shape = "x".join(map(str, each["shape"]))
             table.add_row(str(each["index"]), each["name"], shape, f"{each['parameters']:,}")
         console.print(table)

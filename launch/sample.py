@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 
 import flcl
-from flcl import cli
+from flcl import cli, settings
 
 
 def define(values: flags.FlagValues) -> None:
@@ -53,6 +53,11 @@ def main(arguments: cli.Arguments) -> None:
     workdir = cli.require(given.workdir, "workdir", "runs/NAME")
     out = cli.new_file(cli.require(given.out, "out", "grid.png"), given.overwrite, (".png", ".npz"))
     run = flcl.open_run(workdir)
+    if not isinstance(run.settings, settings.GeneratorRun):
+        raise ValueError(
+            f"--workdir={workdir}: the run of a classifier, which draws nothing; "
+            "launch/evaluate.py tests it"
+        )
     samples = run.sample(
         given.classes or None,
         per_class=given.per_class,

@@ -244,6 +244,8 @@ class Classifier(Method):
 
     @property
     def weights(self) -> dict:
-        """Where the trunk comes from: source, sha256, normalize; where the file was read also layout
-        and ignored (names of head tensors)."""
+        """Where the trunk comes from: source, sha256 and normalize.
+
+        Where the file was read also layout and ignored, the names of its head tensors.
+        """
         return {}

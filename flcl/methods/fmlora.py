@@ -123,6 +123,7 @@ class FMLoRA(ViTClassifier):
             return cores.at[slot].set(cores[slot] + core if summed else core)
 
         memory["cores"] = factorized.map_sites(fold, memory["cores"], kept)
+        memory["scales"] = jax.tree.map(lambda s: s.at[slot].set(1.0), memory["scales"])
         return memory
 
     def inference(self, memory):
@@ -169,8 +170,10 @@ class FMLoRA(ViTClassifier):
 
     def shared_parameters(self):
         r = self.run.lora.rank
-        bases = sum(r * sum(shape) for sites in self.shapes.values() for shape in sites.values())
-        return bases + self.run.prompt.tokens * self.width
+        return sum(r * sum(shape) for sites in self.shapes.values() for shape in sites.values())
+
+    def describe(self):
+        return super().describe() | {"prompt_parameters": self.run.prompt.tokens * self.width}
 
     def parameters_per_task(self):
         return 2 * self.run.lora.rank**2 * sum(map(len, self.shapes.values()))

@@ -68,7 +68,7 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
 
 
 def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [3], standard deviation [3]) float32 of half, imagenet or unit, for images in [0, 1]."""
+    """(mean [3], standard deviation [3]) float32 of half, imagenet or unit: images in [0, 1]."""
     mean, std = NORMALIZATIONS[name]
     return np.array(mean, np.float32), np.array(std, np.float32)
 
@@ -120,7 +120,7 @@ def _check_config(model: settings.ViT, file: weights_files.WeightsFile) -> None:
     sizes = settings.vit_sizes(model.variant)
     said = {**file.metadata, **file.config}
     for theirs in ("num_attention_heads", "heads"):
-        if int(said.get(theirs, sizes.heads)) != sizes.heads:
+        if str(said.get(theirs, sizes.heads)) != str(sizes.heads):
             raise ValueError(
                 f"model.variant={model.variant}: has {sizes.heads} attention heads, but the "
                 f"weights {model.weights} were trained with {said[theirs]}; choose their variant"

@@ -41,22 +41,22 @@ class ClassifierOnDisk(opened.Run):
         batch = self.settings.train.eval_batch_size
         self._inference = Inference(self._setup.method, self._mesh, batch)
 
-    def classify(self, images, *, head: str | None = None, task: int | None = None) -> Predictions:
+    def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
         """The class of each image, among all that are learned.
 
         Args:
           images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures or
             arrays; resized as the training images were.
           head: linear or class_mean; None = the method's own.
-          task: use the model as it was after this task; None = the newest. It chooses a model and
-            says nothing about the images.
+          after: use the model as it was after this task; None = the newest. It chooses one of the
+            stored models and says nothing about the images.
 
         Raises:
           ValueError: for images of another kind, a task that is not learned, another head.
         """
         pixels = images_lib.from_user(images, self.settings.data)
         part = Labelled(pixels, np.arange(len(pixels)), np.zeros(len(pixels), np.int32))
-        scores = self._scores(part, head, task)
+        scores = self._scores(part, head, after)
         found = scores.argmax(axis=1)
         return Predictions(found, tuple(self.class_names[i] for i in found), scores)
 
@@ -70,7 +70,7 @@ class ClassifierOnDisk(opened.Run):
         )
 
     def evaluate_on(
-        self, data: str | None = None, *, head: str | None = None, task: int | None = None
+        self, data: str | None = None, *, head: str | None = None, after: int | None = None
     ) -> dict:
         """Accuracy on labelled images.
 
@@ -78,11 +78,11 @@ class ClassifierOnDisk(opened.Run):
           data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = the
             test images of the run.
           head: linear or class_mean; None = the method's own.
-          task: use the model as it was after this task; None = the newest.
+          after: use the model as it was after this task; None = the newest.
 
         Returns:
           `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
-          are true classes, columns answers, both by class id), `class_names`, `head` and `task`.
+          are true classes, columns answers, both by class id), `class_names`, `head` and `after_task`.
 
         Raises:
           ValueError: for unreadable data, a class that the run does not know.
@@ -91,7 +91,7 @@ class ClassifierOnDisk(opened.Run):
         read = dataclasses.replace(self.settings.data, source=source, test_per_class=0)
         split = load_labelled(source, read, self.class_names)
         part = Labelled(split.images, np.arange(len(split.labels)), split.labels)
-        scores = self._scores(part, head, task)
+        scores = self._scores(part, head, after)
         confusion = classification.confusion(
             scores.argmax(axis=1), split.labels, len(self.class_names)
         )
@@ -99,7 +99,7 @@ class ClassifierOnDisk(opened.Run):
         return {
             "data": source,
             "head": head or self._setup.method.head,
-            "task": self._task(task).index,
+            "after_task": self._task(after).index,
             "images": len(split.labels),
             "top1": classification.top_k_accuracy(scores, split.labels, 1),
             "top5": classification.top_k_accuracy(scores, split.labels, 5),
@@ -111,12 +111,12 @@ class ClassifierOnDisk(opened.Run):
             "class_names": list(self.class_names),
         }
 
-    def _scores(self, part: Labelled, head: str | None, task: int | None) -> np.ndarray:
+    def _scores(self, part: Labelled, head: str | None, after: int | None) -> np.ndarray:
         """[N, K] by class id."""
         head = head or self._setup.method.head
         if head not in HEADS:
             raise ValueError(f"head={head!r}: accepted are {', '.join(HEADS)}")
-        memory = self._memory(self._task(task).index)
+        memory = self._memory(self._task(after).index)
         with jax.set_mesh(self._mesh):
             features = self._inference.features(memory, part.images, part.indices)
             scores = self._inference.scores(memory, features)[head]

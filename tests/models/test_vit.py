@@ -1,6 +1,7 @@
-"""Published sizes of the transformer, its adapters, its prompt, and what settings must not change."""
+"""Published sizes of the transformer, its adapters and prompt; what settings must not change."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -19,16 +20,25 @@ SITES = ("q", "k", "v", "proj", "fc1", "fc2")
 def filled(shapes, seed=0):
     """Values for a tree of shapes, such that every parameter and every token matters."""
     rng = np.random.default_rng(seed)
-    return jax.tree.map(lambda leaf: rng.normal(0, 0.15, leaf.shape).astype(np.float32), shapes)
+
+    def draw(path, leaf):
+        around = 1 if path[-1].key in ("scale", "gamma") else 0
+        return rng.normal(around, 0.1, leaf.shape).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 PARAMS = filled(vit.abstract_parameters(NANO, SIZE))
 IMAGES = np.random.default_rng(1).normal(size=(3, SIZE, SIZE, 3)).astype(np.float32)
 
 
+@functools.cache
+def compiled(size=SIZE, **changes):
+    return jax.jit(vit.VisionTransformer(dataclasses.replace(NANO, **changes), size).apply)
+
+
 def features(variables, images=IMAGES, prompt=None, **changes):
-    module = vit.VisionTransformer(dataclasses.replace(NANO, **changes), SIZE)
-    return jax.jit(module.apply)(variables, images, prompt)
+    return compiled(**changes)(variables, images, prompt)
 
 
 def adapters(blocks, sites=SITES, rank=3):
@@ -100,18 +110,21 @@ def test_adapters_equal_merged_kernels():
     np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("site", SITES)
-def test_each_site_reaches_the_features(site):
-    entries = adapters((2,), sites=(site,))
-    assert list(entries["block_02"]) == [site]
+def test_each_site_reaches_the_features_and_recomputation_changes_no_gradient():
+    entries = adapters((2,))
 
-    def total(entries):
-        module = vit.VisionTransformer(NANO, SIZE)
-        found = module.apply({"params": PARAMS, "adapter": entries}, IMAGES)
-        return jnp.sum(found**2)
+    def slope(remat):
+        module = vit.VisionTransformer(dataclasses.replace(NANO, remat=remat), SIZE)
 
-    for slope in jax.tree.leaves(jax.jit(jax.grad(total))(entries)):
-        assert np.abs(slope).max() > 1e-6
+        def total(entries):
+            return jnp.sum(module.apply({"params": PARAMS, "adapter": entries}, IMAGES) ** 3)
+
+        return jax.jit(jax.grad(total))(entries)
+
+    plain, again = slope(remat=False), slope(remat=True)
+    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        assert np.abs(one).max() > 1e-2
+        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3 * np.abs(one).max())
 
 
 def test_prompt_tokens_change_features_and_have_no_order():
@@ -138,26 +151,12 @@ def test_a_prompt_token_counts_as_the_patch_it_equals():
     plain = features({"params": params}, images)
     doubled = features({"params": params}, images, np.repeat(token, 16, axis=0))
     assert np.abs(doubled[0] - plain[0]).max() > 1e-3  # the class token now weighs half as much
-    wider = vit.VisionTransformer(NANO, SIZE * 2)
     # 64 equal patches are the 16 patches and 48 equal prompt tokens.
-    larger = dict(params, position=np.concatenate([params["position"][:2], *[params["position"][1:2]] * 63]))
-    wanted = jax.jit(wider.apply)({"params": larger}, np.tile(images, (1, 2, 2, 1)))
+    rows = np.repeat(params["position"][1:2], 64, axis=0)
+    larger = dict(params, position=np.concatenate([params["position"][:1], rows]))
+    wanted = compiled(size=2 * SIZE)({"params": larger}, np.tile(images, (1, 2, 2, 1)))
     got = features({"params": params}, images, np.repeat(token, 48, axis=0))
     np.testing.assert_allclose(got[0], wanted[0], rtol=1e-4, atol=1e-4)
-
-
-def test_recomputation_changes_no_gradient():
-    def slope(remat):
-        module = vit.VisionTransformer(dataclasses.replace(NANO, remat=remat), SIZE)
-
-        def total(params, entries):
-            return jnp.sum(module.apply({"params": params, "adapter": entries}, IMAGES) ** 2)
-
-        return jax.jit(jax.grad(total, argnums=(0, 1)))(PARAMS, adapters((1,)))
-
-    plain, again = slope(False), slope(True)
-    for one, other in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-3)
 
 
 def test_bfloat16_agrees_roughly_and_returns_float32():
@@ -168,18 +167,18 @@ def test_bfloat16_agrees_roughly_and_returns_float32():
     for found in (half, frozen):
         assert found.dtype == jnp.float32
         error = np.abs(found - full)
-        assert 0 < error.mean() < 0.02 * np.abs(full).mean() + 0.005
+        assert 0 < error.mean() < 0.03 * np.abs(full).mean()
 
 
 def test_features_do_not_depend_on_the_batch():
-    module = vit.VisionTransformer(NANO, SIZE)
-    alone = jax.jit(module.apply)({"params": PARAMS}, IMAGES[1:2])
+    alone = features({"params": PARAMS}, IMAGES[1:2])
     np.testing.assert_allclose(features({"params": PARAMS})[1:2], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_random_parameters_have_the_sizes_that_they_are_drawn_from():
     params = jax.jit(lambda key: vit.init_parameters(NANO, SIZE, key))(jax.random.key(0))
-    assert float(params["position"].std()) == pytest.approx(0.02, rel=0.1)
+    # 0.8796 is the spread of a standard normal that is cut at two.
+    assert float(params["position"].std()) == pytest.approx(0.02 * 0.8796, rel=0.1)
     wanted = math.sqrt(2 / (64 + 256))  # Glorot
     assert float(params["block_03"]["fc1"]["kernel"].std()) == pytest.approx(wanted, rel=0.1)
     assert not np.any(params["block_03"]["fc1"]["bias"])

@@ -1,0 +1,68 @@
+"""Tiny classifiers, without data."""
+
+import dataclasses
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+
+from flcl import methods
+from flcl.data.base import placeholder
+from flcl.data.stream import make_stream
+
+
+@pytest.fixture(scope="session")
+def build():
+    """`build("fmlora", lora__combine="last")`: a method for six classes in three tasks."""
+
+    def make(method="fmlora", **changes):
+        run = tiny.classifier_of(Path("none.npz"), method, **changes)
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
+        return methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def images():
+    """uint8 [6, 8, 8, 3]."""
+    return np.random.default_rng(0).integers(0, 256, (6, 8, 8, 3), np.uint8)
+
+
+@pytest.fixture(scope="session")
+def moved():
+    """A tree with noise added to every floating-point leaf, as training would move it."""
+
+    def move(tree, seed=0, spread=0.1):
+        leaves, structure = jax.tree.flatten(tree)
+        keys = jax.random.split(jax.random.key(seed), len(leaves))
+        noisy = [
+            v + spread * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)
+        ]
+        return jax.tree.unflatten(structure, noisy)
+
+    return move
+
+
+@pytest.fixture(scope="session")
+def learn(moved):
+    """`learn(method, memory, task)`: memory after a task that moved at random; also both trees."""
+
+    def one(method, memory, task):
+        trainable, frozen = method.begin(memory, task, jax.random.key(task.index))
+        if getattr(method, "fixed", 1) is None:
+            memory, frozen = method.with_complexity(memory, frozen, task, 0.5 + 0.1 * task.index)
+        trained = moved(trainable, task.index)
+        # Rows of other classes have no gradient: they stay.
+        own = np.isin(np.arange(method.stream.capacity), task.labels)
+        old, new = trainable["head"], trained["head"]
+        trained["head"] = {
+            "kernel": jnp.where(own[None], new["kernel"], old["kernel"]),
+            "bias": jnp.where(own, new["bias"], old["bias"]),
+        }
+        return method.end(memory, task, trained), trained, frozen
+
+    return one

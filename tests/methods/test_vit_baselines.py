@@ -1,0 +1,138 @@
+"""What FM-LoRA is compared with: what each one trains, keeps and remembers."""
+
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from flcl.methods import base
+from flcl.train.opened_classifier import ClassifierOnDisk
+
+KEY = jax.random.key(0)
+METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+
+
+@pytest.mark.parametrize(
+    ("method", "parts"),
+    [
+        ("linear_probe", {"head"}),
+        ("vit_finetune", {"head", "trunk"}),
+        ("lora_sequential", {"head", "lora"}),
+        ("sd_lora", {"head", "lora", "magnitudes"}),
+    ],
+)
+def test_what_trains(build, method, parts):
+    method = build(method)
+    trainable, frozen = method.begin(method.init(KEY), method.stream.tasks[1], KEY)
+    assert set(trainable) == parts == set(method.parts(2))
+    assert ("trunk" in frozen) == ("trunk" not in trainable)
+
+
+@pytest.mark.parametrize("method", ["vit_finetune", "lora_sequential", "sd_lora"])
+def test_a_task_starts_where_the_last_one_ended_and_ends_as_it_was_trained(
+    build, images, learn, method
+):
+    method = build(method)
+    memory = method.init(KEY)
+    for task in method.stream.tasks:
+        phase, before = method.phase(task), method.features(memory, images)
+        trainable, frozen = method.begin(memory, task, jax.random.key(task.index))
+        start, _ = method.model(phase, trainable, frozen, KEY, jnp.zeros(()))
+        start = method.encode(method._normalised(images), **start)
+        np.testing.assert_allclose(start, before, atol=1e-5)
+        memory, trainable, frozen = learn(method, memory, task)
+        end, _ = method.model(phase, trainable, frozen, KEY, jnp.ones(()))
+        end = method.encode(method._normalised(images), **end)
+        np.testing.assert_allclose(method.features(memory, images), end, atol=2e-5)
+        assert np.abs(end - before).max() > 1e-3
+
+
+def test_sd_lora_keeps_old_directions_at_unit_size(build, learn):
+    method = build("sd_lora")
+    memory = method.init(KEY)
+    for task in method.stream.tasks[:2]:
+        memory, _, _ = learn(method, memory, task)
+    first = jax.tree.map(lambda v: np.asarray(v[0]), memory["directions"])
+    norms = [np.linalg.norm(v) for v in jax.tree.leaves(first)]
+    np.testing.assert_allclose(norms, 1.0, rtol=1e-5)
+    memory, _, _ = learn(method, memory, method.stream.tasks[2])
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        first,
+        jax.tree.map(lambda v: np.asarray(v[0]), memory["directions"]),
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_stored_parts_put_the_memory_back(build, learn, method):
+    method = build(method)
+    memory, restored = method.init(KEY), method.init(KEY)
+    generator = np.random.default_rng(0)
+    for task in method.stream.tasks:
+        memory, _, _ = learn(method, memory, task)
+        labels = np.repeat(task.labels, 3)
+        features = generator.normal(size=(len(labels), method.width)).astype(np.float32)
+        memory = method.calibrate(memory, task, features, labels)
+        restored = method.restore(restored, task, method.added(memory, task))
+    jax.tree.map(np.testing.assert_array_equal, restored, memory)
+
+
+def test_the_class_mean_head_is_the_nearest_mean_by_cosine(build):
+    method = build("class_mean")
+    memory = method.init(KEY)
+    generator = np.random.default_rng(0)
+    features = generator.normal(size=(30, method.width)).astype(np.float32)
+    labels = np.arange(30) % 4
+    for task in method.stream.tasks[:2]:
+        chosen = np.isin(labels, task.labels)
+        memory = method.end(memory, task, {})
+        memory = method.calibrate(memory, task, features[chosen], labels[chosen])
+    queries = generator.normal(size=(5, method.width)).astype(np.float32)
+    got = np.asarray(method.scores(memory, jnp.asarray(queries))["class_mean"])
+    for row, query in zip(got, queries, strict=True):
+        for label in range(4):
+            mean = features[labels == label].mean(axis=0)
+            want = query @ mean / np.linalg.norm(query) / np.linalg.norm(mean)
+            assert row[label] == pytest.approx(want, abs=1e-5)
+        assert np.all(np.isneginf(row[4:]))
+
+
+def test_class_means_train_nothing(build):
+    method = build("class_mean")
+    assert method.steps(method.stream.tasks[0], 100) == 0 and method.head == "class_mean"
+    assert method.describe()["trained_parameters"] == [0, 0, 0]
+
+
+def test_a_class_that_is_not_learned_is_never_the_answer(build, images):
+    method = build("linear_probe")
+    memory = method.init(KEY)
+    memory = method.end(memory, method.stream.tasks[0], {"head": memory["head"]})
+    for scores in method.scores(memory, method.features(memory, images)).values():
+        assert np.all(np.isneginf(np.asarray(scores)[:, 2:]))
+        assert np.isfinite(np.asarray(scores)[:, :2]).all()
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        base.Classifier.features,
+        base.Classifier.scores,
+        ClassifierOnDisk.classify,
+        ClassifierOnDisk.evaluate_on,
+    ],
+)
+def test_no_function_that_classifies_takes_a_task_id(function):
+    assert not {"task", "task_id", "domain"} & set(inspect.signature(function).parameters)
+
+
+def test_weights_in_bfloat16_are_stored_so_and_give_nearly_the_same_features(build, images):
+    exact, short = build("linear_probe"), build("linear_probe", model__trunk_dtype="bfloat16")
+    memories = [method.init(KEY) for method in (exact, short)]
+    assert {v.dtype.name for v in jax.tree.leaves(memories[1]["trunk"])} == {"bfloat16"}
+    one, two = (
+        np.asarray(method.features(memory, images))
+        for method, memory in zip((exact, short), memories, strict=True)
+    )
+    assert 0 < np.abs(one - two).max() < 0.1
