@@ -82,7 +82,8 @@ class ClassifierOnDisk(opened.Run):
 
         Returns:
           `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
-          are true classes, columns answers, both by class id), `class_names`, `head` and `after_task`.
+          are true classes, columns answers, both by class id), `class_names`, `head` and
+          `after_task`.
 
         Raises:
           ValueError: for unreadable data, a class that the run does not know.
