@@ -33,6 +33,20 @@ def write_data(path: Path, per_class: int = 24, seed: int = 0) -> Path:
     return path
 
 
+def write_domains(path: Path) -> Path:
+    """The six patterns in two domains, as they are and inverted; the second has half the images."""
+    with np.load(write_data(path)) as arrays:
+        both = dict(arrays)
+    for part in ("train", "test"):
+        images, labels = both[f"{part}_images"], both[f"{part}_labels"]
+        half = slice(None, None, 2)
+        both[f"{part}_images"] = np.concatenate([images, 255 - images[half]])
+        both[f"{part}_labels"] = np.concatenate([labels, labels[half]])
+        both[f"{part}_domains"] = np.repeat([0, 1], [len(labels), len(labels[half])])
+    np.savez(path, **both, domain_names=np.array(["ink", "oil"]))
+    return path
+
+
 def settings_of(data: Path, method: str = "funlora", **changes) -> settings.GeneratorRun:
     """Settings of a tiny run; `changes` are dotted keys with `__` for the dot."""
     values = {

@@ -46,7 +46,6 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
     """
     file = weights_files.read(model)
     layout = _layout(model, file.tensors)
-    _check_config(model, file)
     flat = {
         name: leaf.shape
         for name, leaf in flax.traverse_util.flatten_dict(
@@ -55,6 +54,7 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
     }
     stem = layout.stem(file.tensors)
     _check_tensors(model, layout, stem, file.tensors, flat)
+    _check_config(model, file)  # after the shapes, whose message says more
     side, params = vit.grid_side(model, image_size), {}
     for path, shape in flat.items():
         name, form = layout.where(path)

@@ -138,3 +138,19 @@ def _headings(results: dict) -> list[str]:
     if reading.has_domains(results):
         lines, short = [reading.shorten(name, 14) for name in reading.group_names(results)], True
     return [f"{j}\n{line}" if short else str(j) for j, line in enumerate(lines, start=1)]
+
+
+def print_evaluation(results: dict, console: Console | None = None) -> None:
+    """Prints what `evaluate_on` of a classifier found: top-1, top-5 and accuracy per class."""
+    console = console or Console()
+    summary = Table(title=str(results["data"]), box=box.SIMPLE_HEAD, show_header=False)
+    summary.add_row("images", f"{results['images']:,}")
+    summary.add_row("top-1 accuracy", percent(results["top1"]))
+    summary.add_row("top-5 accuracy", percent(results["top5"]))
+    summary.add_row("head", f"{results['head']}, after task {results['after_task']}")
+    console.print(summary)
+    table = Table("class", "images", "accuracy", box=box.SIMPLE_HEAD)
+    rows = zip(results["class_names"], results["confusion"], strict=True)
+    for name, row in rows:
+        table.add_row(Text(str(name)), str(sum(row)), percent(results["per_class"][name]) or "-")
+    console.print(table)

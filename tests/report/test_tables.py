@@ -1,4 +1,7 @@
+import io
+
 import pytest
+from rich.console import Console
 
 from flcl.evaluate.matrix import summary
 from flcl.report import reading, tables
@@ -95,3 +98,22 @@ def test_a_fixed_rank_has_no_probability():
 
 def test_percent():
     assert [reading.percent(v) for v in (None, 0.0, 0.91666, 1.0)] == ["", "0.0", "91.7", "100.0"]
+
+
+def test_an_evaluation_shows_every_class_and_what_has_no_image():
+    results = {
+        "data": "folder:mine",
+        "images": 3,
+        "top1": 2 / 3,
+        "top5": 1.0,
+        "head": "linear",
+        "after_task": 2,
+        "class_names": ["cat", "[red]dog"],
+        "confusion": [[2, 1], [0, 0]],
+        "per_class": {"cat": 2 / 3, "[red]dog": None},
+    }
+    file = io.StringIO()
+    tables.print_evaluation(results, Console(file=file, width=100, color_system=None))
+    lines = [line.split() for line in file.getvalue().splitlines()]
+    assert ["top-1", "accuracy", "66.7"] in lines and ["top-5", "accuracy", "100.0"] in lines
+    assert ["cat", "3", "66.7"] in lines and ["[red]dog", "0", "-"] in lines
