@@ -28,6 +28,8 @@ def get_config(arg: str = ""):
 
     config.train.epochs = 10.0  # ours: enough for 290 images per task
     config.train.batch_size = 32  # ours: nine steps per epoch
+    config.train.learning_rate = 1e-4  # ours: more forgets more on a trunk this small
+    config.train.head_learning_rate = 1e-2  # ours: ninety steps per task
     config.train.min_crop = 0.6  # ours: less of a digit is another digit
     config.runtime.save_every = 50  # a few seconds of work
     return classifiers.finish(config, args)

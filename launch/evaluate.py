@@ -4,11 +4,9 @@ Usage:
   python launch/evaluate.py --workdir=DIR --out=FILE.json [--num_steps=...] [--oversample=...]
   python launch/evaluate.py --workdir=DIR [--data=folder:PATH] [--head=class_mean] [--after=N]
 
-Examples, generator:
+Examples:
   python launch/evaluate.py --workdir=runs/digits --solver=euler --num_steps=10 --out=euler10.json
   python launch/evaluate.py --workdir=runs/digits --oversample=5 --repeats=3 --out=over5.json
-
-Examples, classifier:
   python launch/evaluate.py --workdir=runs/fmlora_digits
   python launch/evaluate.py --workdir=runs/mine --data=folder:holiday_pictures --out=holiday.json
 
@@ -26,7 +24,6 @@ sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 
 from absl import flags
@@ -82,25 +79,12 @@ def _generator(run, given: flags.FlagValues) -> None:
 
 def _classifier(run, given: flags.FlagValues) -> None:
     results = run.evaluate_on(given.data, head=given.head, after=given.after)
-    from flcl.report import plots_classifier, tables
+    from flcl.report import evaluation
 
-    out = Path(given.out) if given.out else _default_out(run.workdir, results)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
-    picture = out.with_suffix(".png")
+    out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
-    plots_classifier.plot_confusion(
-        results["confusion"], results["class_names"], picture, title=title
-    )
-    tables.print_evaluation(results)
+    picture = evaluation.write(results, out, title)
     print(f"written to {out}; confusion matrix: {picture}")
-
-
-def _default_out(workdir: Path, results: dict) -> Path:
-    """A name that says what was tested; the same call writes the same file."""
-    words = [results["data"], results["head"], f"task{results['after_task']}"]
-    name = "_".join(re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)
-    return workdir / "evaluations" / f"{name}.json"
 
 
 def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:

@@ -68,9 +68,10 @@ def test_quickstart_installs_trains_and_says_what_is_next(run, fake, checkout):
     assert log == [
         "pip .",
         "launch/train.py --config=configs/funlora_digits.py --workdir=runs/quickstart/funlora",
+        "launch/train.py --config=configs/fmlora_digits.py --workdir=runs/quickstart/fmlora",
     ]
     assert f"{checkout}/runs/quickstart/funlora/samples/" in done.stdout
-    assert done.stdout.count(".venv/bin/python launch/") in (3, 4)
+    assert done.stdout.count(".venv/bin/python launch/") in (5, 6)
 
 
 def test_the_second_call_installs_nothing(run, fake):

@@ -8,8 +8,9 @@ from pathlib import Path
 import tiny
 
 import flcl
-from flcl.train import loop
+from flcl.train import loop, preliminary
 from flcl.train.checkpoint import Checkpoints
+from flcl.train.classifying import ClassifierEvaluation
 from flcl.train.judging import GeneratorEvaluation
 
 
@@ -52,6 +53,10 @@ def install(point: str) -> None:
         after(Checkpoints, "save_running", lambda self, position, *_: position == 4)
     elif point == "after task 1 is stored":
         after(Checkpoints, "save_task", lambda self, task, _: task == 1)
+    elif point == "in the short run before task 2":
+        before(preliminary, "_held_out", lambda *_: (Path(folder) / "features").exists())
+    elif point == "while testing task 2":
+        before(ClassifierEvaluation, "_drift", lambda self, group, *_: group.index == 2)
     elif point == "while judging task 1":
         before(GeneratorEvaluation, "_training_set", lambda self, _i, _l, task: task.index == 1)
     elif point == "during the save of task 2":
@@ -70,6 +75,7 @@ def install(point: str) -> None:
 
 
 if __name__ == "__main__":
-    data, folder, point = sys.argv[1:]
+    data, folder, point, method = sys.argv[1:]
     install(point)
-    flcl.run(tiny.settings_of(Path(data), runtime__save_every=2), folder)
+    make = tiny.classifier_of if method == "fmlora" else tiny.settings_of
+    flcl.run(make(Path(data), method, runtime__save_every=2), folder)

@@ -18,20 +18,35 @@ from flcl.train.experiment import initial_memory, restore_task
 from flcl.train.setup import prepare
 
 ROOT = Path(__file__).resolve().parents[2]
-MOMENTS = (
-    "during a save in task 1",
-    "in task 1, after its saves",
-    "after task 1 is stored",
-    "while judging task 1",
-    "during the save of task 2",
-    "while writing results of task 2",
-)
+MOMENTS = {
+    "funlora": (
+        "during a save in task 1",
+        "in task 1, after its saves",
+        "after task 1 is stored",
+        "while judging task 1",
+        "during the save of task 2",
+        "while writing results of task 2",
+    ),
+    "fmlora": (
+        "during a save in task 1",
+        "in task 1, after its saves",
+        "in the short run before task 2",
+        "while testing task 2",
+        "while writing results of task 2",
+    ),
+}
+METHODS = tuple(MOMENTS)
 
 
-def start(data, workdir, point):
+def settings_of(data, method):
+    """The settings that the killed process trains with."""
+    return (tiny.classifier_of if method == "fmlora" else tiny.settings_of)(data, method)
+
+
+def start(data, workdir, point, method="funlora"):
     """One process that trains until it is complete or killed."""
     return subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "train" / "killed.py"), data, workdir, point],
+        [sys.executable, str(ROOT / "tests" / "train" / "killed.py"), data, workdir, point, method],
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
@@ -40,9 +55,9 @@ def start(data, workdir, point):
     )
 
 
-def final_memory(data, workdir):
+def final_memory(data, workdir, method):
     """All parameters of a finished run."""
-    setup = prepare(tiny.settings_of(data), methods.build)
+    setup = prepare(settings_of(data, method), methods.build)
     memory = initial_memory(setup)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         for task in setup.stream.tasks:
@@ -50,23 +65,29 @@ def final_memory(data, workdir):
     return jax.tree.map(np.asarray, memory)
 
 
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    """What is trained."""
+    return request.param
+
+
 @pytest.fixture(scope="module")
-def killed(data, tmp_path_factory):
+def killed(data, tmp_path_factory, method):
     """Workdir of a run that was killed at every moment in turn and then left to finish."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
-    for moment in MOMENTS:
-        done = start(data, workdir, moment)
+    for moment in MOMENTS[method]:
+        done = start(data, workdir, moment, method)
         assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
-    done = start(data, workdir, "never")
+    done = start(data, workdir, "never", method)
     assert done.returncode == 0, done.stderr
     return workdir
 
 
 @pytest.fixture(scope="module")
-def alone(data, tmp_path_factory):
+def alone(data, tmp_path_factory, method):
     """Workdir of the same run, never interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    done = start(data, workdir, "never")
+    done = start(data, workdir, "never", method)
     assert done.returncode == 0, done.stderr
     return workdir
 
@@ -75,8 +96,8 @@ def test_results_have_the_same_bytes(killed, alone):
     assert (killed / "results.json").read_bytes() == (alone / "results.json").read_bytes()
 
 
-def test_final_parameters_have_the_same_bits(killed, alone, data):
-    got, want = final_memory(data, killed), final_memory(data, alone)
+def test_final_parameters_have_the_same_bits(killed, alone, data, method):
+    got, want = (final_memory(data, workdir, method) for workdir in (killed, alone))
     jax.tree.map(np.testing.assert_array_equal, got, want)
 
 
@@ -88,7 +109,8 @@ def test_no_step_is_logged_twice(killed, alone):
     assert without_time(killed) == without_time(alone)
 
 
-def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path):
+@pytest.mark.parametrize("method", ["funlora"], indirect=True)
+def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method):
     """Back to the middle of task 1 with a torn newest save: the one before it is used."""
     copy = tmp_path / "run"
     done = start(data, copy, "in task 1, after its saves")

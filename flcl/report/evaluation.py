@@ -1,0 +1,29 @@
+"""What the evaluation of a classifier on labelled images leaves behind: numbers and a picture."""
+
+import json
+import re
+from pathlib import Path
+
+from flcl.report import plots_classifier, tables
+
+
+def default_path(workdir: Path, results: dict) -> Path:
+    """A name that says what was tested; the same question writes the same file."""
+    words = [results["data"], results["head"], f"task{results['after_task']}"]
+    name = "_".join(re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)
+    return Path(workdir) / "evaluations" / f"{name}.json"
+
+
+def write(results: dict, path: Path, title: str) -> Path:
+    """Writes the JSON file and, beside it, the confusion matrix; prints the tables.
+
+    Returns the path of the picture.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    picture = path.with_suffix(".png")
+    plots_classifier.plot_confusion(
+        results["confusion"], results["class_names"], picture, title=title
+    )
+    tables.print_evaluation(results)
+    return picture
