@@ -47,7 +47,7 @@ def after(target, name, moment):
 def install(point: str) -> None:
     """Arms one of the moments."""
     if point == "in task 1, after its saves":
-        before(loop, "_drain", lambda pending, done, name: name.startswith("task 1") and done == 6)
+        before(loop, "_drain", lambda _p, done, name, _r: name == "task 1" and done == 6)
     elif point == "during a save in task 1":
         # The save goes on in the background: the process dies while files are being written.
         after(Checkpoints, "save_running", lambda self, position, *_: position == 4)

@@ -150,7 +150,7 @@ def test_the_answer_for_an_image_does_not_depend_on_its_company(run, pictures):
     np.testing.assert_allclose(run.classify(pictures[shuffled]).scores, whole[shuffled], atol=1e-5)
 
 
-def test_the_batch_size_of_the_evaluation_does_not_matter(self, learned, run, pictures, tmp_path):
+def test_the_batch_size_of_the_evaluation_does_not_matter(learned, run, pictures, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(learned, copy)
     stored = json.loads((copy / "config.json").read_text())
