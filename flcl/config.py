@@ -169,7 +169,11 @@ def _checked(name: str, entry, expected):
         item = typing.get_args(expected)[0]
         if not isinstance(entry, list | tuple) or any(type(each) is not item for each in entry):
             raise refused
-        return tuple(entry)
+        # Words need no quotes on the command line: `q,v` arrives as one of them.
+        words = (
+            [part.strip() for each in entry for part in each.split(",")] if item is str else entry
+        )
+        return tuple(words)
     assert not isinstance(expected, types.UnionType), f"{name}: optional keys are not supported"
     if expected is float and type(entry) is int:
         return float(entry)

@@ -50,8 +50,14 @@ def root() -> Path:
 
 
 @pytest.fixture
-def launch():
-    """Runs `launch/NAME.py` as a user does: `launch("train", "--workdir=...", code=0)`.
+def launch(launch_once):
+    """Runs `launch/NAME.py` as a user does: `launch("train", "--workdir=...", code=0)`."""
+    return launch_once
+
+
+@pytest.fixture(scope="session")
+def launch_once():
+    """As `launch`, for fixtures that live longer than a test.
 
     Returns the finished process with its text output; fails when the exit code is not `code`.
     """

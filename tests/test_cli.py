@@ -11,14 +11,20 @@ from absl import flags
 from flcl import cli, config, settings
 
 CONFIG = "configs/funlora_digits.py"
+CLASSIFIER = "configs/fmlora_digits.py"
 
 # Values that fit the digits config where twice or half of the value would not.
 FITTING = {
-    "data.image_size": "16",
+    "data.image_size": "32",
     "model.multipliers": "1,2,2",
     "model.attention": "4",
     "model.head_channels": "4",
     "adapter.layers": "0,3",
+    "model.variant": "Ti/4",
+    "lora.sites": "k,fc1",
+    "lora.blocks": "0-2",
+    "rank.selector": "literal",
+    "rank.candidates": "2,4",
 }
 
 
@@ -43,7 +49,10 @@ def _errors_in_one_line(monkeypatch, root):
 
 
 def _spec(method: str) -> str:
-    return CONFIG if method == "funlora" else f"{CONFIG}:baseline={method}"
+    name = method.removeprefix("vit_")
+    classifies = issubclass(settings.RUNS[method], settings.ClassifierRun)
+    file, own = (CLASSIFIER, "fmlora") if classifies else (CONFIG, "funlora")
+    return file if method == own else f"{file}:baseline={name}"
 
 
 def _another(name: str, value, kind) -> str | None:
@@ -66,7 +75,9 @@ KEYS = [
     (method, name)
     for method, cls in settings.RUNS.items()
     for name, _ in config.keys(cls)
-    if name != "method"
+    # The scenario decides about the domains, and a trunk that trains has one precision.
+    if name not in ("method", "stream.scenario", "stream.domain_order")
+    and (method, name) != ("vit_finetune", "model.trunk_dtype")
 ]
 
 
@@ -97,6 +108,9 @@ def test_every_key_can_be_overridden(method, name):
         ("--config.model.multipliers=[1,2,2]", "model.multipliers", (1, 2, 2)),
         ("--config.model.multipliers=1,", "model.multipliers", (1,)),
         ("--config.model.multipliers=3", "model.multipliers", (3,)),
+        ("--config.lora.sites=q,v", "lora.sites", ("q", "v")),
+        ("--config.lora.sites=fc1", "lora.sites", ("fc1",)),
+        ("--config.lora.sites=('q','fc2')", "lora.sites", ("q", "fc2")),
         ("--config.model.attention=()", "model.attention", ()),
         ("--config.data.flip", "data.flip", True),
         ("--config.data.flip=1", "data.flip", True),
@@ -112,7 +126,7 @@ def test_every_key_can_be_overridden(method, name):
     ],
 )
 def test_ways_to_write_a_value(word, name, value):
-    found = config.value(parse(word), name)
+    found = config.value(parse(word, spec=CLASSIFIER if "lora" in name else CONFIG), name)
     assert found == value
     assert type(found) is type(value)
 
@@ -355,6 +369,69 @@ def test_inspect_prints_the_sizes_as_json_and_as_a_table(launch):
     table = launch("inspect", f"--config={CONFIG}").stdout
     assert f"{sizes['trunk_parameters']:,}" in table
     assert layers[-1]["name"] in table
+
+
+def test_the_scenario_and_its_domains_can_be_overridden():
+    words = ("--config.stream.scenario=dil", "--config.stream.domain_order=oil,ink")
+    run = parse(*words, spec=CLASSIFIER)
+    assert (run.stream.scenario, run.stream.domain_order) == ("dil", "oil,ink")
+
+
+def test_inspect_prints_the_sizes_of_a_classifier(launch):
+    done = launch("inspect", f"--config={CLASSIFIER}", "--json")
+    sizes = json.loads(done.stdout)
+    assert set(sizes) == {
+        "trunk_parameters",
+        "shared_parameters",
+        "parameters_per_task",
+        "prompt_parameters",
+        "head_parameters",
+        "trained_parameters",
+        "bytes_per_task",
+    }
+    assert sizes["trunk_parameters"] == 304_320
+    assert sizes["shared_parameters"] == 12 * 10 * 2 * 64  # q and v of 6 blocks
+    assert sizes["parameters_per_task"] == 12 * 2 * 10**2
+    table = launch("inspect", f"--config={CLASSIFIER}").stdout
+    assert "304,320" in table and "bytes, task 5" in table
+
+
+@pytest.fixture(scope="module")
+def classifier(tmp_path_factory, launch_once):
+    """Workdir of a finished classifier that trained nothing."""
+    workdir = tmp_path_factory.mktemp("run") / "run"
+    launch_once("train", f"--config={CLASSIFIER}:smoke,baseline=class_mean", f"--workdir={workdir}")
+    return workdir
+
+
+def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, launch, tmp_path):
+    done = launch("evaluate", f"--workdir={classifier}")
+    (found,) = (classifier / "evaluations").glob("*.json")
+    assert str(found) in done.stdout and found.with_suffix(".png").stat().st_size > 1000
+    results = json.loads(found.read_text())
+    assert results["images"] == sum(map(sum, results["confusion"]))
+    right = sum(results["confusion"][i][i] for i in range(10))
+    assert results["top1"] == pytest.approx(right / results["images"])
+    assert results["top1"] <= results["top5"] <= 1.0
+    out = tmp_path / "one.json"
+    launch("evaluate", f"--workdir={classifier}", "--after=1", f"--out={out}")
+    assert json.loads(out.read_text())["after_task"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("sample", ["--out={tmp}/x.png"], "the run of a classifier, which draws nothing"),
+        ("evaluate", ["--solver=euler"], "--solver: {run} is the run of a classifier"),
+        ("evaluate", ["--data=folder:nowhere"], "folder:nowhere: no such folder"),
+        ("evaluate", ["--head=best"], "head='best': accepted are linear, class_mean"),
+        ("evaluate", ["--after=9"], "this run has learned tasks 1-2"),
+    ],
+)
+def test_bad_questions_to_a_classifier(classifier, launch, tmp_path, name, words, message):
+    words = [word.format(tmp=tmp_path) for word in words]
+    done = launch(name, f"--workdir={classifier}", *words, code=2)
+    assert message.format(run=classifier) in done.stderr and done.stderr.count("\n") == 1
 
 
 def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge(launch):

@@ -15,7 +15,7 @@ _FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun"
 # dopri5 has seven stages but reuses the last one as the first of the next step: six calls a step,
 # and one before the first step.
 _DOPRI5_CALLS, _DOPRI5_START = 6, 1
-_DOPRI5_MAX_STEPS = 4096
+DOPRI5_MAX_STEPS = 4096
 
 
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
@@ -63,7 +63,7 @@ def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
         dt0=None,
         y0=noise,
         stepsize_controller=diffrax.PIDController(rtol=sample.rtol, atol=sample.atol),
-        max_steps=_DOPRI5_MAX_STEPS,
+        max_steps=DOPRI5_MAX_STEPS,
     )
     return solution.ys[0], solution.stats["num_steps"]
 

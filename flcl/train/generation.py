@@ -5,7 +5,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flcl import settings
-from flcl.flow.sampler import make_sampler
+from flcl.flow.sampler import DOPRI5_MAX_STEPS, make_sampler
 from flcl.methods.base import Generator
 from flcl.train import mesh as meshes
 
@@ -30,19 +30,34 @@ class ClassSampler:
         )
         self._compiled = jax.jit(function, out_shardings=self._same)
 
+    def _solve(self, memory, key: jax.Array, labels, indices) -> tuple[np.ndarray, int]:
+        """Images [K, ..., H, W, C] and function evaluations per image."""
+        try:
+            images, calls = self._compiled(memory, key, labels, indices)
+            return np.asarray(images), int(calls)
+        except RuntimeError as error:
+            if "max_steps" not in str(error):
+                raise
+            # A new kind of error on purpose: the solver's own is a page long.
+            raise ValueError(
+                f"sample.solver={self.sample.solver!r} did not reach t = 1 in {DOPRI5_MAX_STEPS} "
+                f"steps: raise sample.rtol={self.sample.rtol} and sample.atol={self.sample.atol}, "
+                "or use a solver with fixed steps"
+            ) from None
+
     def __call__(self, memory, key: jax.Array, labels, count: int) -> tuple[np.ndarray, int]:
         """uint8 [K, count, H, W, C] of `labels` [K], and the function evaluations per image."""
         labels = np.asarray(labels, np.int32)
-        images, calls = self._compiled(memory, key, labels, self._indices(count))
-        return np.asarray(images)[:, :count], int(calls)
+        images, calls = self._solve(memory, key, labels, self._indices(count))
+        return images[:, :count], calls
 
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
         """uint8 [count, H, W, C] and evaluations per image, by one program whatever the count."""
         labels, parts, most = np.asarray([label], np.int32), [], 0
         for chunk in self._indices(count):
-            images, calls = self._compiled(memory, key, labels, chunk[None])
-            parts.append(np.asarray(images[0]))
-            most = max(most, int(calls))
+            images, calls = self._solve(memory, key, labels, chunk[None])
+            parts.append(images[0])
+            most = max(most, calls)
         return np.concatenate(parts)[:count], most
 
     def _indices(self, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import flcl
+from flcl.flow import sampler
 from flcl.train import mesh as meshes
 from flcl.train import opened as opened_module
 
@@ -40,6 +41,15 @@ def test_solver_and_steps_decide_the_evaluations(run, solver, calls):
     samples = run.sample([0], 2, solver=solver, num_steps=3)
     assert samples.function_evaluations == calls
     assert samples.images.shape == (1, 2, 8, 8, 1) and samples.images.dtype == np.uint8
+
+
+def test_a_solver_that_does_not_arrive_is_told_in_one_line(finished, monkeypatch):
+    monkeypatch.setattr(sampler, "DOPRI5_MAX_STEPS", 2)
+    run = flcl.open_run(finished)
+    with pytest.raises(
+        ValueError, match=r"sample.solver='dopri5' did not reach t = 1 .*sample.rtol"
+    ):
+        run.sample([0], 2, solver="dopri5")
 
 
 def test_dopri5_reports_its_evaluations(run):
