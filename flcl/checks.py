@@ -50,6 +50,7 @@ _RANGES = (
     (settings.Train, "min_crop", "above 0 and at most 1", lambda v: 0 < v <= 1),
     (settings.LowRank, "rank", "at least 1", lambda v: v >= 1),
     (settings.LowRank, "scale", "above 0", lambda v: v > 0),
+    (settings.FLoRA, "later_factor", "above 0", lambda v: v > 0),
     (settings.RankSelection, "candidates", "one or more ranks", lambda v: v and min(v) > 0),
     (
         settings.RankSelection,

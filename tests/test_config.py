@@ -227,6 +227,7 @@ OUTSIDE_CLASSIFIER = [
     ("train.eval_batch_size", 0),
     ("lora.rank", 0),
     ("lora.scale", 0.0),
+    ("lora.later_factor", 0.0),
     ("rank.candidates", ()),
     ("rank.candidates", (0, 2)),
     ("rank.temperature", 0.0),

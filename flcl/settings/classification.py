@@ -62,6 +62,9 @@ class FLoRA(LowRank):
     combine: Literal["sum", "last", "scaled"] = key(
         "sum", "of the tasks' cores: their sum, the newest alone, or one learned scale each (M1)"
     )
+    later_factor: float = key(
+        10.0, "learning rate of M and N after the first task, relative to the first (M6)"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
