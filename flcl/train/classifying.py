@@ -28,8 +28,7 @@ class ClassifierEvaluation:
         self.drawn: dict[int, np.ndarray] = {}  # a classifier draws no pictures
         self._progress = progress
         self._folder = folder
-        batch = setup.run.train.eval_batch_size
-        self._inference = Inference(setup.method, setup.mesh, batch)
+        self._inference = Inference(setup.method, setup.mesh)
 
     def load(self, stored: dict) -> None:
         """Takes over what an earlier process found: nothing beside the rows."""

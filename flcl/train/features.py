@@ -2,10 +2,12 @@
 
 from typing import NamedTuple
 
+import grain
 import jax
 import numpy as np
 
 from flcl.compiling import run_once
+from flcl.data import loader
 from flcl.methods.base import Classifier
 from flcl.train import mesh as meshes
 
@@ -17,9 +19,9 @@ class Inference:
     whatever comes along with it.
     """
 
-    def __init__(self, method: Classifier, mesh, batch_size: int):
-        self.batch_size = -(-batch_size // mesh.size) * mesh.size
-        self._mesh = mesh
+    def __init__(self, method: Classifier, mesh):
+        self.batch_size = -(-method.run.train.eval_batch_size // mesh.size) * mesh.size
+        self._mesh, self._runtime = mesh, method.run.runtime
         same = meshes.replicated(mesh)
         self._features = jax.jit(method.features, out_shardings=same)
         self._scores = jax.jit(method.scores, out_shardings=same, compiler_options=run_once())
@@ -27,20 +29,24 @@ class Inference:
     def features(self, memory, images, indices: np.ndarray, advance=None) -> np.ndarray:
         """[N, d] float32 of `images[indices]`, uint8 [*, H, W, C]; `advance` counts images."""
         parts = []
-        for start in range(0, len(indices), self.batch_size):
-            chosen = indices[start : start + self.batch_size]
-            filled = np.resize(chosen, self.batch_size)
-            batch = meshes.place_batch({"images": np.asarray(images[filled])}, self._mesh)
-            parts.append(self._features(memory, batch["images"]))
+        for number, batch in enumerate(self._batches(images, indices), start=1):
+            placed = meshes.place_batch({"images": batch}, self._mesh)
+            parts.append(self._features(memory, placed["images"]))
             if advance is not None:
-                advance(start + len(chosen))
-        width = self.width(memory) if not parts else parts[0].shape[1]
-        found = np.concatenate([np.zeros((0, width), np.float32), *jax.device_get(parts)])
-        return found[: len(indices)]
+                advance(min(number * self.batch_size, len(indices)))
+        return np.concatenate(jax.device_get(parts))[: len(indices)]
 
-    def width(self, memory) -> int:
-        """d, the number of features."""
-        return int(memory["head"]["kernel"].shape[0])
+    def _batches(self, images, indices: np.ndarray):
+        """Full batches of `images[indices]`, read ahead by threads."""
+
+        def read(number: int) -> np.ndarray:
+            chosen = indices[number * self.batch_size : (number + 1) * self.batch_size]
+            return np.asarray(images[np.resize(chosen, self.batch_size)])
+
+        count = -(-len(indices) // self.batch_size)
+        dataset = grain.MapDataset.range(count).map(read)
+        runtime = self._runtime
+        return loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch)
 
     def scores(self, memory, features: np.ndarray) -> dict[str, np.ndarray]:
         """Scores of both heads by name, [N, capacity]; -inf for a class that is not learned."""

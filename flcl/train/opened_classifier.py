@@ -38,8 +38,7 @@ class ClassifierOnDisk(opened.Run):
 
     def __init__(self, workdir: str | Path, build: Build):
         super().__init__(workdir, build)
-        batch = self.settings.train.eval_batch_size
-        self._inference = Inference(self._setup.method, self._mesh, batch)
+        self._inference = Inference(self._setup.method, self._mesh)
 
     def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
         """The class of each image, among all that are learned.
@@ -75,8 +74,8 @@ class ClassifierOnDisk(opened.Run):
         """Accuracy on labelled images.
 
         Args:
-          data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = the
-            test images of the run.
+          data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = all
+            test images of the run's own data.
           head: linear or class_mean; None = the method's own.
           after: use the model as it was after this task; None = the newest.
 
