@@ -36,7 +36,6 @@ class FMLoRA(ViTClassifier):
 
     def parts(self, phase):
         own, train = optimisation.Part(self.run.train.learning_rate), self.run.train
-        # Between orthonormal bases a step on M or N moves the update less than one on B does.
         later = optimisation.Part(train.learning_rate * self.run.lora.later_factor)
         factors = own if phase == 1 else later
         parts = {"head": optimisation.Part(train.head_learning_rate), "factors": factors}

@@ -63,7 +63,7 @@ class FLoRA(LowRank):
         "sum", "of the tasks' cores: their sum, the newest alone, or one learned scale each (M1)"
     )
     later_factor: float = key(
-        10.0, "learning rate of M and N after the first task, relative to the first (M6)"
+        1.0, "learning rate of M and N after the first task, relative to the first (M6)"
     )
 
 
