@@ -8,4 +8,5 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 ensure_environment test
 cd "$ROOT"
-exec "$VENV_PYTHON" -m pytest "$@"
+# A file stays with one process, because its tests share trained runs.
+exec "$VENV_PYTHON" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"

@@ -96,9 +96,10 @@ def test_tests_add_their_extra_once_and_pass_arguments_on(run, fake):
     run("quickstart.sh", python=fake)
     done, log = run("test.sh", "-k", "one or two")
     assert done.returncode == 0, done.stderr
-    assert log == ["pip .[test]", "-m pytest -k one or two"]
+    spread = "--numprocesses=auto --maxprocesses=4 --dist=loadfile"
+    assert log == ["pip .[test]", f"-m pytest {spread} -k one or two"]
     _, log = run("test.sh")
-    assert log == ["-m pytest"]
+    assert log == [f"-m pytest {spread}"]
     _, log = run("quickstart.sh")
     assert log[0].startswith("launch/train.py"), "the extra brings all that the quickstart needs"
 
