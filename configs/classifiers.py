@@ -28,7 +28,7 @@ ABLATIONS = ("no_drs", "no_dmp")
 # The ViT-B/16 of SD-LoRA's code: trained on ImageNet-21K, then on ImageNet-1K (M9).
 B16 = "hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
 
-FINETUNE_LEARNING_RATE = 5e-5  # ours: a tenth of the adapters' rate, for every weight moves
+FINETUNE_SHARE = 0.1  # ours: of the adapters' learning rate, for every weight moves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,8 @@ def parse_arg(arg: str, **choices: Sequence[str]) -> Args:
     if ablations and baseline in METHODS:
         part = {"no_drs": "choice of ranks", "no_dmp": "prompt"}[ablations[0]]
         raise ValueError(f"config argument {ablations[0]}: {baseline} has no {part}")
+    if "no_drs" in ablations and baseline == "joint":
+        raise ValueError("config argument no_drs: joint has one task, which has the full rank")
     return Args(
         smoke="smoke" in words,
         baseline=baseline,
@@ -68,11 +70,11 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
     if args.baseline in METHODS:
         config = library.switch(config, METHODS[args.baseline])
     if args.baseline == "finetune":
-        config.train.learning_rate = FINETUNE_LEARNING_RATE
+        config.train.learning_rate *= FINETUNE_SHARE
     if args.baseline == "joint":
         config.stream.joint = True  # as many epochs over all images: the steps of the sequence
     if "no_drs" in args.ablations:
-        config.rank.selector = f"fixed:{config.lora.rank}"
+        config.rank.selector = "full"
     if "no_dmp" in args.ablations:
         config.prompt.tokens = 0
     config.name = f"{config.name}: {', '.join(title)}"

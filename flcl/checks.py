@@ -93,10 +93,27 @@ def check(run: settings.Run) -> settings.Run:
 
 
 def fixed_rank(run: settings.FMLoRARun) -> int | None:
-    """R of `rank.selector=fixed:R`, None for a selector that chooses.
+    """R of `rank.selector=fixed:R` or `full`, None for a selector that chooses.
 
     Raises `ValueError` for another selector and for a rank above `lora.rank`.
     """
+    chosen, most = run.rank, run.lora.rank
+    kind, _, number = chosen.selector.partition(":")
+    if kind in ("centred", "literal") and not number:
+        _check_candidates(run)
+        return None
+    if chosen.selector == "full":
+        return most
+    if kind != "fixed" or not number.isdecimal():
+        raise ValueError(
+            f"rank.selector={chosen.selector!r}: accepted are centred, literal, full, fixed:R"
+        )
+    if not 1 <= int(number) <= most:
+        raise ValueError(f"rank.selector={chosen.selector!r}: R must be 1 to lora.rank={most}")
+    return int(number)
+
+
+def _check_candidates(run: settings.FMLoRARun) -> None:
     chosen, most = run.rank, run.lora.rank
     high = [r for r in chosen.candidates if r > most]
     if high:
@@ -108,16 +125,11 @@ def fixed_rank(run: settings.FMLoRARun) -> int | None:
         raise ValueError(
             f"rank.candidates={chosen.candidates}: must ascend, each rank once, such as 2,4,6"
         )
-    kind, _, number = chosen.selector.partition(":")
-    if kind in ("centred", "literal") and not number:
-        return None
-    if kind != "fixed" or not number.isdecimal():
+    if chosen.final_temperature > chosen.temperature:
         raise ValueError(
-            f"rank.selector={chosen.selector!r}: accepted are centred, literal, fixed:R"
+            f"rank.final_temperature={chosen.final_temperature}: exceeds "
+            f"rank.temperature={chosen.temperature}; the choice sharpens, so it must fall"
         )
-    if not 1 <= int(number) <= most:
-        raise ValueError(f"rank.selector={chosen.selector!r}: R must be 1 to lora.rank={most}")
-    return int(number)
 
 
 def _sections(run: settings.Run) -> Iterator[tuple[str, object]]:
@@ -194,6 +206,10 @@ def _check_vit(run: settings.ClassifierRun) -> None:
             f"model.variant={run.model.variant!r}"
         )
 
+    if run.model.weights == "random" and run.model.sha256:
+        raise ValueError(
+            f"model.sha256={run.model.sha256!r}: model.weights='random' reads no file to compare"
+        )
     if run.method == "vit_finetune" and run.model.trunk_dtype != "float32":
         raise ValueError(
             f"model.trunk_dtype={run.model.trunk_dtype!r}: a trunk that trains is stored in float32"

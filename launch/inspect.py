@@ -11,9 +11,9 @@ Examples:
 JSON keys of a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list of
 index, name, shape [height, width, in, out] and parameters per class; bytes_per_task, one number per
 task. Of a classifier: trunk_parameters; shared_parameters; parameters_per_task; head_parameters;
-trained_parameters and bytes_per_task, one number per task; with --flops also step_flops, those of
-the compiled training step of each phase, and share_of_finetuning, relative to training every
-parameter.
+prompt_parameters; trained_parameters and bytes_per_task, one number per task; with --flops also
+step_flops, those of the compiled training step of each phase, and share_of_finetuning, relative to
+training every parameter.
 """
 
 import os

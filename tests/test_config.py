@@ -258,6 +258,8 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"rank.candidates": (2, 12)}, "rank.candidates=(2, 12): 12 exceeds lora.rank=10"),
         ({"rank.candidates": (4, 2)}, "rank.candidates=(4, 2): must ascend"),
         ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
+        ({"rank.final_temperature": 2.0}, "rank.final_temperature=2.0: exceeds"),
+        ({"model.sha256": "abc"}, "model.sha256='abc': model.weights='random' reads no file"),
         ({"rank.selector": "fixed:11"}, "rank.selector='fixed:11': R must be 1 to lora.rank=10"),
         ({"lora.sites": ("q", "qkv")}, "lora.sites=('q', 'qkv'): accepted are one or more of q, k"),
         ({"lora.blocks": "4-6"}, "lora.blocks='4-6': accepted are all, a range"),
@@ -281,6 +283,18 @@ def test_a_generator_has_no_domains_and_a_trunk_that_trains_is_float32():
         config.from_dict(_with("stream.scenario", "dil"))
     with pytest.raises(ValueError, match="a trunk that trains is stored in float32"):
         config.from_dict(_with("model.trunk_dtype", "bfloat16", "vit_finetune"))
+
+
+@pytest.mark.parametrize(("selector", "rank"), [("centred", None), ("full", 4), ("fixed:3", 3)])
+def test_a_rank_that_is_not_chosen_needs_no_candidates(selector, rank):
+    values = config.as_dict(config.freeze(small("fmlora")))
+    values["lora"]["rank"] = 4
+    values["rank"]["selector"] = selector
+    if rank is None:
+        with pytest.raises(ValueError, match="6 exceeds lora.rank=4"):
+            config.from_dict(values)
+    else:
+        assert checks.fixed_rank(config.from_dict(values)) == rank
 
 
 @pytest.mark.parametrize(

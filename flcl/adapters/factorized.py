@@ -77,8 +77,3 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 def collection(bases: dict, cores: dict, scale: float = 1.0) -> dict:
     """What the transformer reads as its `adapter` collection: `{"a", "core", "b"}` per site."""
     return map_sites(lambda f, core: {**f, "core": scale * core}, bases, cores)
-
-
-def merged(kernels: dict, adapters: dict) -> dict:
-    """Kernels [in, out] with the update of `collection` added."""
-    return map_sites(lambda w, f: w + f["a"] @ f["core"] @ f["b"].T, kernels, adapters)

@@ -13,21 +13,6 @@ groups equally.
 import numpy as np
 
 
-def image_counts(groups: np.ndarray, num_groups: int) -> np.ndarray:
-    """n_j: [num_groups] int, from the group index [N] of every test image (from 0)."""
-    return np.bincount(np.asarray(groups, int), minlength=num_groups)
-
-
-def accuracy_row(correct: np.ndarray, groups: np.ndarray, num_groups: int) -> np.ndarray:
-    """One row of R: [num_groups] float, NaN for a group without an image.
-
-    correct [N] bool: was each test image classified right; groups [N] int: its group from 0.
-    """
-    counts = image_counts(groups, num_groups)
-    hits = np.bincount(np.asarray(groups, int), np.asarray(correct, float), num_groups)
-    return np.divide(hits, counts, out=np.full(num_groups, np.nan), where=counts > 0)
-
-
 def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """A_t = sum_j n_j R[t, j] / sum_j n_j over the groups learned after task t: [T]."""
     matrix, counts = _checked(matrix, counts)

@@ -194,8 +194,10 @@ class Classifier(Method):
     """A continual method that names the class of an image, without being told its task.
 
     A batch is `{"images": uint8 [B, H, W, C], "labels": int32 [B]}`. `describe` gives
-    `trunk_parameters`, `shared_parameters` (of all tasks together), `parameters_per_task`,
-    `head_parameters`, `trained_parameters` and `bytes_per_task` (one number for each task).
+    `trunk_parameters`, `shared_parameters` (of adapters, common to all tasks),
+    `parameters_per_task` (what each later task has for itself), `head_parameters`,
+    `prompt_parameters` where there is a prompt, `trained_parameters` and `bytes_per_task` (one
+    number for each task).
 
     Attributes:
       head: `linear` or `class_mean`, the head whose answers are the method's.

@@ -150,7 +150,7 @@ class FMLoRA(ViTClassifier):
         return super().restore(memory, task, added) | kept | {"cores": cores}
 
     def diagnose(self, memory, task: Task) -> dict:
-        """The chosen rank, the complexity H and the probabilities p(r) of the task."""
+        """The chosen rank, the complexity H and, when it was fixed, the probabilities p(r)."""
         chosen = self.run.rank
         found = {"task": task.index, "rank": int(self._kept(memory, task).sum())}
         if self.fixed is not None:
@@ -164,7 +164,7 @@ class FMLoRA(ViTClassifier):
                 "complexity": float(values[task.index - 1]) if len(self.stream.tasks) > 1 else None,
                 "centred": float(rank.centre(values[task.index - 1], values[0])) if later else None,
                 "candidates": list(chosen.candidates),
-                "probabilities": jax.nn.softmax(logits / chosen.temperature).tolist()
+                "probabilities": jax.nn.softmax(logits / chosen.final_temperature).tolist()
                 if later
                 else None,
             }

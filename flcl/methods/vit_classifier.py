@@ -110,7 +110,9 @@ class ViTClassifier(base.Classifier):
     def load(self, memory):
         if self._file is None:
             return memory
-        return {**memory, "trunk": self._stored(self._file.params)}
+        trunk = self._stored(self._file.params)
+        self._file = self._file._replace(params={})  # half a gigabyte that no one needs again
+        return {**memory, "trunk": trunk}
 
     def begin(self, memory, task: Task, key):
         del key
@@ -202,7 +204,7 @@ class ViTClassifier(base.Classifier):
         ]
         stored = [jax.eval_shape(lambda m, t=task: self.added(m, t), memory) for task in tasks]
         return {
-            "trunk_parameters": _size(vit.abstract_parameters(self.run.model, self.size)),
+            "trunk_parameters": vit.parameter_count(self.run.model, self.size),
             "shared_parameters": self.shared_parameters(),
             "parameters_per_task": self.parameters_per_task(),
             "head_parameters": _size(memory["head"]),

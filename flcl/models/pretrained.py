@@ -76,8 +76,8 @@ def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
 def resize_positions(position: np.ndarray, side: int) -> np.ndarray:
     """Positions [1 + old**2, width], the class token first, for another grid: [1 + side**2, width].
 
-    Bicubic with a = -0.75, pixel centres aligned, edges repeated and no antialiasing: what the
-    public implementations do.
+    Bicubic with a = -0.75, pixel centres aligned, edges repeated and no antialiasing, as Hugging
+    Face's models do (timm antialiases, so shrunken grids differ a little from its).
     """
     old = math.isqrt(len(position) - 1)
     if old == side:

@@ -71,7 +71,7 @@ class FLoRA(LowRank):
 class RankSelection:
     """DRS: the rank of each task after the first, from its complexity H (M3-M5)."""
 
-    selector: str = key("centred", "centred | literal (as printed) | fixed:R")
+    selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
     candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from")
     temperature: float = key(1.0, "of the Gumbel-Softmax at the start of a task")
     final_temperature: float = key(0.1, "at the end of the schedule")

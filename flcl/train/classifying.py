@@ -56,7 +56,9 @@ class ClassifierEvaluation:
             for head in HEADS:
                 row[head].append(classification.top_k_accuracy(scores[head], part.labels, 1))
             own = group.index == task.index or self.setup.stream.joint
-            moved = self._drift(group, features[:DRIFT_IMAGES], own)
+            # Spread over the group, which lists one class after the other.
+            followed = np.linspace(0, len(features) - 1, min(len(features), DRIFT_IMAGES))
+            moved = self._drift(group, features[followed.astype(int)], own)
             for name, value in moved.items():
                 row["drift"][name].append(value)
         return {"accuracy": row[self.setup.method.head], **row}
@@ -97,7 +99,7 @@ class ClassifierEvaluation:
 
     def _features(self, memory, part: Labelled, description: str) -> np.ndarray:
         advance = self._progress(description, len(part.indices))
-        return self._inference.features(memory, part.images, part.indices, advance)
+        return self._inference.features(memory, part, advance)
 
     def _drift(self, group: Task, features: np.ndarray, own: bool) -> dict[str, float | None]:
         if self._folder is None:

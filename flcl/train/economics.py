@@ -20,6 +20,8 @@ def step_flops(run: settings.ClassifierRun, stream, build: Build) -> dict:
     """
     if not isinstance(run, settings.ClassifierRun):
         raise ValueError(f"--flops: method={run.method!r} is no classifier")
+    if run.model.normalize == "weights":  # the file decides it, and it changes no count
+        run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
     phases = [1] if len(stream.tasks) == 1 else [1, 2]
     own = [_flops(build(run, stream), phase) for phase in phases]
     model = dataclasses.replace(run.model, trunk_dtype="float32")

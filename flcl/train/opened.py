@@ -46,7 +46,8 @@ class Run:
         # Inference needs no data: only evaluation loads the source.
         method = build(self.settings, self.stream)
         self._setup = Setup(self.settings, None, self.stream, method, self._mesh)
-        self._memory = functools.cache(self._restore)
+        # The newest and one to compare with: a memory may hold a whole network.
+        self._memory = functools.lru_cache(maxsize=2)(self._restore)
 
     def _restore(self, last: int) -> Memory:
         memory = initial_memory(self._setup)
@@ -54,10 +55,10 @@ class Run:
             memory = restore_task(self._setup, self._checkpoints, memory, task)
         return memory
 
-    def _task(self, task: int | None) -> Task:
+    def _task(self, task: int | None, name: str = "task") -> Task:
         index = self.learned[-1] if task is None else task
         if index not in self.learned:
-            raise ValueError(f"task={task}: this run has learned tasks 1-{self.learned[-1]}")
+            raise ValueError(f"{name}={task}: this run has learned tasks 1-{self.learned[-1]}")
         return self.stream.tasks[index - 1]
 
     def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
@@ -66,10 +67,11 @@ class Run:
         workdirs.check_stream(self.workdir, setup.stream_dict())
         with jax.set_mesh(setup.mesh):
             evaluation = make(setup)
-            results = Results(setup, evaluation)
+            results, memory = Results(setup, evaluation), initial_memory(self._setup)
             for index in self.learned:
                 task = setup.stream.tasks[index - 1]
-                results.add(evaluation.evaluate(self._memory(index), task), {})
+                memory = restore_task(self._setup, self._checkpoints, memory, task)
+                results.add(evaluation.evaluate(memory, task), {})
         return results.as_dict()
 
     def _labels(self, ids) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from flcl import settings
 from flcl.data import images as images_lib
-from flcl.data.sources import load_labelled
+from flcl.data.sources import load_labelled, load_source
 from flcl.evaluate import classification
 from flcl.train import opened
 from flcl.train.classifying import HEADS, ClassifierEvaluation
@@ -54,15 +54,18 @@ class ClassifierOnDisk(opened.Run):
           ValueError: for images of another kind, a task that is not learned, another head.
         """
         pixels = images_lib.from_user(images, self.settings.data)
+        if not len(pixels):
+            raise ValueError("images: none were given; at least one is needed")
         part = Labelled(pixels, np.arange(len(pixels)), np.zeros(len(pixels), np.int32))
         scores = self._scores(part, head, after)
         found = scores.argmax(axis=1)
         return Predictions(found, tuple(self.class_names[i] for i in found), scores)
 
     def evaluate(self) -> dict:
-        """Tests every learned task anew on the data of the run; a dictionary like `results.json`.
+        """Tests every learned task anew on the data of the run.
 
-        The workdir is not touched.
+        Returns a dictionary like `results.json`, without what was found while training (ranks,
+        drift). The workdir is not touched.
         """
         return self._evaluate_all(
             self.settings, lambda setup: ClassifierEvaluation(setup, lambda *_: lambda *_: None)
@@ -81,28 +84,35 @@ class ClassifierOnDisk(opened.Run):
 
         Returns:
           `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
-          are true classes, columns answers, both by class id), `class_names`, `head` and
-          `after_task`.
+          are true classes, columns answers, both by class id), `class_names`, `head`,
+          `after_task`, and `images_learned` and `top1_learned` of the classes learned so far
+          (None without such images): an image of another class is always answered wrongly.
 
         Raises:
           ValueError: for unreadable data, a class that the run does not know.
         """
-        source = data or self.settings.data.source
-        read = dataclasses.replace(self.settings.data, source=source, test_per_class=0)
-        split = load_labelled(source, read, self.class_names)
+        read = dataclasses.replace(self.settings.data, test_per_class=0)
+        source = data or read.source
+        # Of the run's own data the test images only: the others were trained on.
+        split = load_labelled(data, read, self.class_names) if data else load_source(read).test
         part = Labelled(split.images, np.arange(len(split.labels)), split.labels)
         scores = self._scores(part, head, after)
         confusion = classification.confusion(
             scores.argmax(axis=1), split.labels, len(self.class_names)
         )
         accuracies = classification.per_class_accuracy(confusion)
+        known = np.isfinite(scores).any(axis=0)[split.labels]
         return {
             "data": source,
             "head": head or self._setup.method.head,
-            "after_task": self._task(after).index,
+            "after_task": self._task(after, "after").index,
             "images": len(split.labels),
             "top1": classification.top_k_accuracy(scores, split.labels, 1),
             "top5": classification.top_k_accuracy(scores, split.labels, 5),
+            "images_learned": int(known.sum()),
+            "top1_learned": classification.top_k_accuracy(scores[known], split.labels[known], 1)
+            if known.any()
+            else None,
             "per_class": {
                 name: None if np.isnan(value) else float(value)
                 for name, value in zip(self.class_names, accuracies, strict=True)
@@ -116,8 +126,8 @@ class ClassifierOnDisk(opened.Run):
         head = head or self._setup.method.head
         if head not in HEADS:
             raise ValueError(f"head={head!r}: accepted are {', '.join(HEADS)}")
-        memory = self._memory(self._task(after).index)
+        memory = self._memory(self._task(after, "after").index)
         with jax.set_mesh(self._mesh):
-            features = self._inference.features(memory, part.images, part.indices)
+            features = self._inference.features(memory, part)
             scores = self._inference.scores(memory, features)[head]
         return scores[:, self._labels(np.arange(len(self.class_names)))]

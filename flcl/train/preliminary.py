@@ -9,6 +9,7 @@ from flcl.data.loader import Pool
 from flcl.methods.base import Classifier, Preliminary
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
+from flcl.train.features import labelled, read_ahead
 
 
 def split(pools: dict[int, Pool], holdout: float, seed: int, task: int):
@@ -18,6 +19,8 @@ def split(pools: dict[int, Pool], holdout: float, seed: int, task: int):
     """
     train, held = {}, {}
     for label, pool in pools.items():
+        if not len(pool.indices):  # a domain may lack a class
+            continue
         order = np.random.default_rng([seed, task, label]).permutation(len(pool.indices))
         count = max(1, round(holdout * len(order)))
         rows = np.asarray(pool.indices)
@@ -66,7 +69,7 @@ def complexity(
     for done, batch in enumerate(batches, start=1):
         state, _ = step_fn(state, frozen, meshes.place_batch(batch, mesh, method.spread), key)
         advance(done)
-    value = _held_out(losses, state.trainable, frozen, held, run.train.eval_batch_size, mesh)
+    value = _held_out(losses, state.trainable, frozen, held, run, mesh)
     if not np.isfinite(value):
         raise FloatingPointError(
             f"the short run before task {task.index} ends with a loss that is not finite: "
@@ -75,18 +78,14 @@ def complexity(
     return value / float(np.log(max(2, len(task.labels))))
 
 
-def _held_out(losses, trainable, frozen, held: dict[int, Pool], batch_size: int, mesh) -> float:
+def _held_out(losses, trainable, frozen, held: dict[int, Pool], run, mesh) -> float:
     """Mean loss over all held-out images; batches are filled up and the filling not counted."""
-    batch_size = -(-batch_size // mesh.size) * mesh.size
-    pairs = [(pool.images, row, label) for label, pool in held.items() for row in pool.indices]
+    size = -(-run.train.eval_batch_size // mesh.size) * mesh.size
+    images = next(iter(held.values())).images
+    part = labelled(images, {label: np.asarray(pool.indices) for label, pool in held.items()})
     total = 0.0
-    for start in range(0, len(pairs), batch_size):
-        part = pairs[start : start + batch_size]
-        filled = [part[i % len(part)] for i in range(batch_size)]
-        images = np.stack([np.asarray(images[row]) for images, row, _ in filled])
-        labels = np.asarray([label for *_, label in filled], np.int32)
-        batch = {"images": images, "labels": labels}
-        batch = meshes.place_batch(batch, mesh, frozenset(batch))
-        found = losses(trainable, frozen, batch["images"], batch["labels"])
-        total += float(jnp.sum(found[: len(part)]))
-    return total / len(pairs)
+    for number, batch in enumerate(read_ahead(part, size, run.runtime)):
+        placed = meshes.place_batch(batch, mesh, frozenset(batch))
+        found = losses(trainable, frozen, placed["images"], placed["labels"])
+        total += float(jnp.sum(found[: len(part.indices) - number * size]))
+    return total / len(part.indices)

@@ -76,13 +76,6 @@ def test_lists_round_trip():
     assert am.summary(lists, N) == am.summary(R, N)
 
 
-def test_row_and_counts_from_predictions():
-    groups = np.array([0, 0, 2, 2, 2, 2])
-    correct = np.array([True, False, True, True, True, False])
-    np.testing.assert_array_equal(am.accuracy_row(correct, groups, 4), [0.5, NAN, 0.75, NAN])
-    np.testing.assert_array_equal(am.image_counts(groups, 4), [2, 0, 4, 0])
-
-
 @pytest.mark.parametrize(
     ("matrix", "counts", "words"),
     [

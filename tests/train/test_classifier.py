@@ -12,7 +12,7 @@ from PIL import Image
 import flcl
 from flcl import methods
 from flcl.methods.fmlora import FMLoRA
-from flcl.train import preliminary
+from flcl.train import classifying, preliminary
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
 from flcl.train.setup import prepare
@@ -203,7 +203,11 @@ def test_a_folder_of_some_classes_is_evaluated(run, pictures, tmp_path):
 
 def test_an_earlier_model_knows_fewer_classes(run, pictures):
     assert set(run.classify(pictures, after=1).classes) <= {0, 1}
-    with pytest.raises(ValueError, match="task=4: this run has learned tasks 1-3"):
+    found = run.evaluate_on(after=1)
+    assert (found["images"], found["images_learned"]) == (48, 16)
+    assert found["top1"] == pytest.approx(found["top1_learned"] / 3)
+    assert run.evaluate_on()["top1_learned"] == run.evaluate_on()["top1"]
+    with pytest.raises(ValueError, match="after=4: this run has learned tasks 1-3"):
         run.classify(pictures, after=4)
 
 
@@ -211,6 +215,7 @@ def test_an_earlier_model_knows_fewer_classes(run, pictures):
     ("images", "head", "message"),
     [
         (np.zeros((2, 8, 8, 3), np.float32), None, "uint8"),
+        ([], None, "images: none were given"),
         (np.zeros((2, 8, 8, 3), np.uint8), "nearest", "head='nearest': accepted are linear"),
     ],
 )
@@ -247,3 +252,55 @@ def test_held_out_images_are_not_trained_on(data):
     one = {0: pools[2]._replace(indices=pools[2].indices[:1])}
     train, held = preliminary.split(one, 0.25, seed=0, task=2)
     assert len(train[0].indices) == len(held[0].indices) == 1
+
+
+def test_its_own_evaluation_sees_no_training_image(data, tmp_path):
+    """A folder that a hash split in two: only the part that was set aside is tested."""
+    with np.load(data) as arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"]
+    for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        folder = tmp_path / "pictures" / f"class_{label}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels[..., 0]).save(folder / f"{number}.png")
+    run = tiny.classifier_of(data, "class_mean", data__source=f"folder:{tmp_path / 'pictures'}")
+    results = flcl.run(run, tmp_path / "run")
+    opened = flcl.open_run(tmp_path / "run")
+    assert opened.evaluate_on()["images"] == sum(results["test_counts"]) < len(labels) / 2
+    everything = opened.evaluate_on(f"folder:{tmp_path / 'pictures'}")
+    assert everything["images"] == len(labels)
+
+
+def test_drift_follows_every_class_of_a_group(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(classifying, "DRIFT_IMAGES", 5)
+    seen = []
+    real = classifying.ClassifierEvaluation._drift
+
+    def spy(self, group, features, own):
+        seen.append(len(features))
+        with np.errstate(all="ignore"):
+            return real(self, group, features, own)
+
+    monkeypatch.setattr(classifying.ClassifierEvaluation, "_drift", spy)
+    monkeypatch.setattr(
+        classifying.ClassifierEvaluation,
+        "_features",
+        lambda self, memory, part, _: np.repeat(part.labels[:, None] + 1.0, 64, axis=1),
+    )
+    run = tiny.classifier_of(data, "class_mean", stream__tasks="1")
+    flcl.run(run, tmp_path / "run")
+    with np.load(tmp_path / "run" / "features" / "group_01.npz") as kept:
+        followed = kept["features"][:, 0]
+    assert followed.min() == 1.0 and followed.max() == 6.0  # from the first class to the last
+    assert seen == [5]
+
+
+def test_the_work_of_a_step_is_counted_against_full_finetuning(data):
+    run = tiny.classifier_of(data)
+    found = flcl.step_flops(run)
+    assert len(found["step_flops"]) == 2 and len(found["share_of_finetuning"]) == 2
+    assert all(0.3 < share < 1.1 for share in found["share_of_finetuning"])
+    probe = flcl.step_flops(tiny.classifier_of(data, "linear_probe"))["share_of_finetuning"]
+    assert all(share < 0.6 for share in probe)  # forward, and no more
+    assert flcl.step_flops(tiny.classifier_of(data, "class_mean"))["step_flops"] == [0.0, 0.0]
+    with pytest.raises(ValueError, match="is no classifier"):
+        flcl.step_flops(tiny.settings_of(data))
