@@ -1,6 +1,7 @@
 """What every test runs on: eight fake CPU devices, strict shapes, a cache of compiled programs."""
 
 import hashlib
+import json
 import os
 import platform
 import subprocess
@@ -73,5 +74,28 @@ def launch_once():
         )
         assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}{done.stderr}"
         return done
+
+    return run
+
+
+@pytest.fixture
+def smoke_run(launch):
+    """Runs the smoke variant of a config and returns the settings that it left behind."""
+
+    def run(name: str, arg: str, workdir: Path):
+        from flcl import config
+
+        spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
+        # Most of it is compiling programs that then run for a second: no optimiser is worth it.
+        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+        launch("train", f"--config={spec}", f"--workdir={workdir}", env={"XLA_FLAGS": flags})
+        results = json.loads((workdir / "results.json").read_text())
+        assert results["complete"] is True
+        rows = results["matrix"]
+        assert len(rows) == (1 if "joint" in arg else 2)
+        accuracies = [value for value in rows[-1] if value is not None]
+        assert len(accuracies) == 2
+        assert all(0.0 <= value <= 1.0 for value in accuracies)
+        return config.from_dict(json.loads((workdir / "config.json").read_text()))
 
     return run

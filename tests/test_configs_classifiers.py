@@ -1,5 +1,6 @@
 """The classifiers' configs: every argument works, protocols and recipes are those they name."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -179,3 +180,17 @@ def test_weights_stay_a_key(name):
     words = [f"--config=configs/fmlora_{name}.py", "--config.model.weights=mine.npz"]
     run = cli.parse(["p", *words], lambda _: None, True).run
     assert run.model.weights == "mine.npz"
+
+
+SMOKE = [(name, "") for name in NAMES]
+SMOKE += [("digits", f"baseline={each}") for each in ("joint", "lora_sequential")]
+
+
+@pytest.mark.parametrize(("name", "arg"), SMOKE)
+def test_smoke_run(name, arg, tmp_path, smoke_run):
+    stored = smoke_run(f"fmlora_{name}.py", arg, tmp_path / "run")
+    wanted = load(name, ",".join(filter(None, ("smoke", arg))))
+    # What was looked up in the weights file is filled in.
+    assert stored.model.normalize != "weights" and len(stored.model.sha256) == 64
+    found = {"normalize": stored.model.normalize, "sha256": stored.model.sha256}
+    assert stored == dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, **found))
