@@ -13,8 +13,10 @@ import flcl
 from flcl import methods
 from flcl.methods.fmlora import FMLoRA
 from flcl.train import classifying, preliminary
+from flcl.train import mesh as meshes
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
+from flcl.train.phase import Phase
 from flcl.train.setup import prepare
 
 
@@ -304,3 +306,27 @@ def test_the_work_of_a_step_is_counted_against_full_finetuning(data):
     assert flcl.step_flops(tiny.classifier_of(data, "class_mean"))["step_flops"] == [0.0, 0.0]
     with pytest.raises(ValueError, match="is no classifier"):
         flcl.step_flops(tiny.settings_of(data))
+
+
+def test_eight_devices_share_the_work_and_get_the_same_loss(data):
+    setup = prepare(tiny.classifier_of(data), methods.build)
+    method, task = setup.method, setup.stream.tasks[1]
+    method.resolved()
+    memory = jax.jit(method.init)(jax.random.key(0))
+    trainable, frozen = method.begin(memory, task, jax.random.key(1))
+    batch = method.batches(task, setup.pools(task), (0, 1))[0]
+    found = []
+    for devices in (1, 8):
+        mesh = meshes.make_mesh(devices=jax.devices()[:devices])
+        programs = Phase(method, 2, trainable, frozen, mesh)
+        state = programs.create(jax.device_put(trainable, meshes.tree_sharding(trainable, mesh)), 4)
+        placed = meshes.place_batch(batch, mesh, method.spread)
+        tree = jax.device_put(frozen, meshes.tree_sharding(frozen, mesh))
+        key = jax.device_put(jax.random.key(2), meshes.replicated(mesh))
+        compiled = programs.step.lower(state, tree, placed, key).compile()
+        assert "all-to-all" not in compiled.as_text()
+        _, metrics = compiled(state, tree, placed, key)
+        found.append((float(metrics["loss"]), compiled.cost_analysis()["flops"]))
+    (loss_1, flops_1), (loss_8, flops_8) = found
+    assert loss_8 == pytest.approx(loss_1, rel=2e-6)
+    assert 8 * flops_8 < 1.2 * flops_1
