@@ -83,7 +83,8 @@ class FMLoRA(ViTClassifier):
             frozen |= {"probe": jnp.asarray(False), "first": memory["complexity"][0]}
             frozen["complexity"] = memory["complexity"][task.index - 1]
             if task.index > 1:
-                trainable["selector"] = memory["selector"]
+                # Afresh: carried over, the pull of the penalty adds up and outweighs H.
+                trainable["selector"] = rank.init_selector(self.run.rank.candidates)
         return trainable, frozen
 
     def preliminary(self, task):

@@ -169,3 +169,13 @@ def test_the_prompt_can_move_slower_in_later_tasks(build):
     method = build(prompt__later_factor=0.1)
     assert method.parts(1)["prompt"].learning_rate == 1e-2
     assert method.parts(2)["prompt"].learning_rate == pytest.approx(1e-3)
+
+
+def test_the_selector_starts_afresh_in_every_task(build, learn):
+    method = build()
+    memory, _, _ = learn(method, method.init(KEY), method.stream.tasks[0])
+    memory, trained, _ = learn(method, memory, method.stream.tasks[1])
+    again, _ = method.begin(memory, method.stream.tasks[2], KEY)
+    first, _ = method.begin(memory, method.stream.tasks[1], KEY)
+    same(again["selector"], first["selector"])
+    assert np.abs(trained["selector"]["bias"]).max() > 0
