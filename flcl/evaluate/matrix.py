@@ -92,6 +92,11 @@ def summary(matrix: np.ndarray, counts: np.ndarray) -> dict:
     return {name: _jsonable(value) for name, value in values.items()}
 
 
+def filled(row: list, groups: int) -> list:
+    """A row of the matrix as a list, with None for the groups that are not learned yet."""
+    return row + [None] * (groups - len(row))
+
+
 def to_lists(matrix: np.ndarray) -> list[list[float | None]]:
     """The matrix as nested lists with None for NaN."""
     return [_jsonable(row) for row in np.asarray(matrix, float)]

@@ -157,7 +157,7 @@ class FMLoRA(ViTClassifier):
         if self.fixed is not None:
             return {"rank_selection": {**found, "complexity": None, "probabilities": None}}
         values = memory["complexity"]
-        logits = rank.logits(memory["selector"], values[task.index - 1], values[0], chosen.selector)
+        logits = self._logits(memory["selector"], values[task.index - 1], values[0])
         later = task.index > 1
         return {
             "rank_selection": {

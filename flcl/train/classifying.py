@@ -70,23 +70,19 @@ class ClassifierEvaluation:
         head = self.setup.method.head
         other = None
         if head == "linear" and rows:
-            matrix = [filled(row["class_mean"], len(groups)) for row in rows]
+            matrix = [accuracy_matrix.filled(row["class_mean"], len(groups)) for row in rows]
             other = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
         return {
             "kind": "classifier",
             "head": head,
             "class_mean": other,
             "drift": {
-                name: [filled(row["drift"][name], len(groups)) for row in rows]
+                name: [accuracy_matrix.filled(row["drift"][name], len(groups)) for row in rows]
                 for name in ("relative", "cosine")
             },
             "rank_selection": [d["rank_selection"] for d in diagnosis if "rank_selection" in d],
             "weights": self.setup.method.weights,
         }
-
-    def scores(self, memory, part: Labelled) -> dict[str, np.ndarray]:
-        """Scores of both heads by name, [N, capacity], of some images."""
-        return self._inference.scores(memory, self._features(memory, part, "classifying"))
 
     def _learned(self, task: Task) -> tuple[Task, ...]:
         stream = self.setup.stream
@@ -115,8 +111,3 @@ class ClassifierEvaluation:
             return {"relative": None, "cosine": None}
         with np.load(path) as kept:
             return classification.drift(kept["features"], features)
-
-
-def filled(row: list, width: int) -> list:
-    """A row of the accuracy matrix with None for the groups that are not learned yet."""
-    return row + [None] * (width - len(row))

@@ -10,6 +10,7 @@ from flcl.evaluate.synthetic import Judge, fidelity, steps_for
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
 from flcl.train.checkpoint import Checkpoints
+from flcl.train.features import labelled
 from flcl.train.generation import ClassSampler
 from flcl.train.setup import Progress, Setup
 
@@ -94,10 +95,9 @@ class GeneratorEvaluation:
         """Variables of the judge trained on all real images, for as many steps as on samples."""
         split = self.setup.source.train
         by_label = self.setup.stream.indices(split, list(self._real_counts))
-        chosen = np.concatenate(list(by_label.values()))
-        labels = np.repeat(list(by_label), [len(v) for v in by_label.values()])
+        real = labelled(split.images, by_label)
         plain = sum(self.plain_count(label) for label in by_label)
-        return self._train(_Chosen(split.images, chosen), labels, plain, "real")
+        return self._train(_Chosen(real.images, real.indices), real.labels, plain, "real")
 
     def _accuracies(self, variables, groups: list[Task]) -> list[float]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""
@@ -105,11 +105,9 @@ class GeneratorEvaluation:
         seen = self._seen([label for group in groups for label in group.labels])
         found = []
         for group in groups:
-            by_label = self.setup.stream.indices(split, group.labels)
-            chosen = np.concatenate(list(by_label.values()))
-            truth = np.repeat(list(by_label), [len(v) for v in by_label.values()])
-            predicted = self.judge.predict(variables, _Chosen(split.images, chosen), seen)
-            found.append(float((predicted == truth).mean()))
+            part = labelled(split.images, self.setup.stream.indices(split, group.labels))
+            predicted = self.judge.predict(variables, _Chosen(part.images, part.indices), seen)
+            found.append(float((predicted == part.labels).mean()))
         return found
 
     def evaluate(self, memory, task: Task) -> dict:

@@ -65,9 +65,7 @@ class Results:
         """The content of `results.json`."""
         setup, run, stream = self.setup, self.setup.run, self.setup.stream
         groups, counts = stream.groups, setup.test_counts()
-        matrix = [
-            row["accuracy"] + [None] * (len(groups) - len(row["accuracy"])) for row in self.rows
-        ]
+        matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
         return {
             "name": run.name,
             "method": run.method,
