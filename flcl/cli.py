@@ -20,9 +20,13 @@ from ml_collections import ConfigDict, config_flags
 
 from flcl import config as configs
 from flcl import settings
+from flcl.stopping import StoppedError
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _SPEC = re.compile(r"--?config(=|$)")
+
+STOPPED = 75
+"""Exit code after SIGTERM (EX_TEMPFAIL): all is saved, start the same command again."""
 
 
 class Arguments(NamedTuple):
@@ -38,6 +42,7 @@ def main(
     doc: str,
     define: Callable[[flags.FlagValues], None],
     config: bool = False,
+    distributed: bool = False,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parses the command line, runs `program` and returns the exit code.
@@ -47,17 +52,23 @@ def main(
       doc: what `--help` prints first.
       define: adds the program's own flags to a `FlagValues`.
       config: whether `--config` and its overrides are taken (and needed).
+      distributed: whether the program may run in several processes.
       argv: the words of the command line with the program's name first; None: `sys.argv`.
 
     Bad input (`ValueError`, `OSError`) becomes one line on stderr and exit code 2, a run that had
-    to stop (`FloatingPointError`) code 1, Ctrl-C code 130. FLCL_TRACEBACK=1 shows where.
+    to stop (`FloatingPointError`) code 1, Ctrl-C code 130, SIGTERM code 75 where the same command
+    continues. FLCL_TRACEBACK=1 shows where.
     """
     argv = list(sys.argv if argv is None else argv)
+    defines = _with_processes(define) if distributed else define
     try:
         if _wants_help(argv):
-            print(_help(argv, doc, define, config))
+            print(_help(argv, doc, defines, config))
         else:
-            program(parse(argv, define, config))
+            arguments = parse(argv, defines, config)
+            if distributed:
+                _join(arguments.flags)
+            program(arguments)
         return 0
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -74,6 +85,9 @@ def main(
             "a classifier train.batch_size or train.eval_batch_size, or set model.remat=True"
         )
         return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
+    except StoppedError as error:
+        print(f"{error}: run the same command to continue", file=sys.stderr)
+        return STOPPED
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command to continue", file=sys.stderr)
         return 130
@@ -193,6 +207,28 @@ def _plain(error: Exception, config: ConfigDict | None) -> str:
     return f"--{name}={value}: {reason}"
 
 
+def _with_processes(define):
+    """`define`, with the flags of a run in several processes added."""
+
+    def both(values: flags.FlagValues) -> None:
+        define(values)
+        text = (
+            "several processes: HOST:PORT of process 0; SLURM, Open MPI, GKE and TPU pods are found"
+        )
+        flags.DEFINE_string("coordinator", None, text, flag_values=values)
+        flags.DEFINE_integer("processes", None, "how many there are", flag_values=values)
+        flags.DEFINE_integer("process", None, "which one this is, from 0", flag_values=values)
+
+    return both
+
+
+def _join(values: flags.FlagValues) -> None:
+    """Joins the other processes of the run, if there are any."""
+    from flcl.train import hosts  # late: it loads JAX
+
+    hosts.start(values.coordinator, values.processes, values.process)
+
+
 def _wants_help(argv: Sequence[str]) -> bool:
     return any(word in ("--help", "-h", "-help", "--helpfull") for word in argv[1:])
 
@@ -249,5 +285,13 @@ def _complain(error: Exception, code: int) -> int:
     text = lines[0] if lines else type(error).__name__
     if len(lines) > 1 or not lines:
         text += " (FLCL_TRACEBACK=1 shows the rest)"
-    print(f"error: {text}", file=sys.stderr)
+    print(f"error{_which_process()}: {text}", file=sys.stderr)
     return code
+
+
+def _which_process() -> str:
+    """Names the process where there are several."""
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1:
+        return ""
+    return f" in process {jax.process_index()} of {jax.process_count()}"

@@ -106,4 +106,4 @@ def _given(values: flags.FlagValues, section: type) -> dict:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(main, doc=__doc__, define=define))
+    sys.exit(cli.main(main, doc=__doc__, define=define, distributed=True))

@@ -88,4 +88,4 @@ def main(arguments: cli.Arguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(main, doc=__doc__, define=define))
+    sys.exit(cli.main(main, doc=__doc__, define=define, distributed=True))

@@ -36,4 +36,4 @@ def main(arguments: cli.Arguments) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(main, doc=__doc__, define=define, config=True))
+    sys.exit(cli.main(main, doc=__doc__, define=define, config=True, distributed=True))

@@ -50,8 +50,10 @@ class Judge:
     num_classes: capacity of the head; labels are 0..num_classes-1, seen or not.
     image_shape: (H, W, C) of every image.
     seed:        with the name given to `train` and the step it decides all randomness.
-    shard:       places a global host batch (a dict of arrays [judge.batch_size, ...]) on devices;
-                 None = the default device. Parameters are replicated over the mesh it uses.
+    shard:       places a batch on devices: "images", this process's rows of it, and "labels", all
+                 [judge.batch_size]; None = the default device. Parameters are replicated over the
+                 mesh it uses.
+    rows:        which rows of a batch this process reads.
     """
 
     def __init__(
@@ -61,12 +63,14 @@ class Judge:
         image_shape: tuple[int, int, int],
         seed: int,
         shard: Callable[[Any], Any] | None = None,
+        rows: slice = slice(None),
     ):
         self.settings = judge
         self.num_classes = num_classes
         self.image_shape = tuple(image_shape)
         self.seed = seed
         self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
+        self._rows = rows
         self._model = ResNet18(num_classes, judge.width)
         self._optimizer = recipe.optimizer(judge.weight_decay)
         self._everywhere = _replicated(self._shard(self._blank_batch()))
@@ -182,7 +186,8 @@ class Judge:
         return iter(grain.MapDataset.range(steps).map(fetch).to_iter_dataset(options))
 
     def _fetch(self, images: Images, indices: np.ndarray) -> np.ndarray:
-        batch = np.asarray(images[indices])
+        """This process's rows of the batch `indices`."""
+        batch = np.asarray(images[indices[self._rows]])
         if batch.shape[1:] != self.image_shape or batch.dtype != np.uint8:
             raise ValueError(
                 f"judge images are {batch.dtype} {batch.shape[1:]}: expected uint8 "
@@ -213,7 +218,8 @@ class Judge:
 
     def _blank_batch(self) -> dict:
         size = self.settings.batch_size
-        return {"images": np.zeros((size, *self.image_shape), np.uint8)}
+        blank = np.zeros((size, *self.image_shape), np.uint8)
+        return {"images": blank[self._rows]}
 
 
 def steps_for(judge: settings.Judge, plain_count: int) -> int:

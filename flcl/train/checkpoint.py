@@ -18,6 +18,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flcl.train import hosts
+
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 
 
@@ -29,7 +31,7 @@ def digest(tree) -> str:
     """SHA-256 over names, shapes, types and bytes of a tree of arrays."""
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        value = np.asarray(leaf)
+        value = hosts.whole(leaf)
         header = f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}"
         total.update(header.encode())
         total.update(np.ascontiguousarray(value).tobytes())
@@ -171,6 +173,10 @@ class Checkpoints:
         return tree
 
     def _reading(self, item: str, step: int, read):
+        with hosts.together(DamagedError):
+            return self._read(item, step, read)
+
+    def _read(self, item: str, step: int, read):
         try:
             return read(self._manager(item))
         except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):

@@ -1,5 +1,6 @@
 """The outer loop: task after task, saved so that a kill at any moment costs only repeated work."""
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,14 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl import config, settings
+from flcl import config, settings, stopping
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.stream import Task
 from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
+from flcl.train import hosts, preliminary
 from flcl.train import mesh as meshes
-from flcl.train import preliminary
 from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints, DamagedError
 from flcl.train.classifying import ClassifierEvaluation
@@ -58,29 +59,48 @@ def run(
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
     The same call on the same workdir continues where it was killed and ends with the same results.
-    A complete run is only read.
+    A complete run is only read. Several processes make one run: each calls this with the same
+    arguments on a folder that all of them see; the first writes.
 
     Raises `ValueError` in one line for bad settings or data, a workdir of another config, one that
     is not writable or in use, or a damaged checkpoint; `FloatingPointError` for a loss that is not
-    finite.
+    finite; `StoppedError` after SIGTERM, with everything saved.
     """
     use_compile_cache(run.runtime)
-    setup = prepare(run, build)
-    run, workdir, stream = setup.method.resolved(), Path(workdir), setup.stream_dict()
-    with workdirs.locked(workdir):
-        workdirs.check_config(workdir, run)
-        workdirs.check_stream(workdir, stream)
-        workdirs.write_json(workdir / "config.json", config.as_dict(run))
-        workdirs.write_json(workdir / "stream.json", stream)
-        with Checkpoints(workdir / "checkpoints") as checkpoints, jax.set_mesh(setup.mesh):
-            return Experiment(setup, workdir, checkpoints, make_reporter(workdir, run)).run()
+    workdir = Path(workdir)
+    with stopping.on_sigterm(jax.process_count() == 1) as sigterm, contextlib.ExitStack() as held:
+        with hosts.together():
+            setup = prepare(run, build)
+            run = setup.method.resolved()
+            if hosts.is_main():
+                held.enter_context(workdirs.locked(workdir))
+                _claim(workdir, run, setup.stream_dict())
+        checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
+        held.enter_context(jax.set_mesh(setup.mesh))
+        return Experiment(setup, workdir, checkpoints, make_reporter(workdir, run), sigterm).run()
+
+
+def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
+    """Writes what the run is into its folder, or refuses a folder of another run."""
+    workdirs.check_config(workdir, run)
+    workdirs.check_stream(workdir, stream)
+    workdirs.write_json(workdir / "config.json", config.as_dict(run))
+    workdirs.write_json(workdir / "stream.json", stream)
 
 
 class Experiment:
-    """One run in one process."""
+    """One run; every one of its processes has one."""
 
-    def __init__(self, setup: Setup, workdir: Path, checkpoints: Checkpoints, reporter: Reporter):
+    def __init__(
+        self,
+        setup: Setup,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+        sigterm: stopping.SigTerm,
+    ):
         self.setup = setup
+        self._sigterm = sigterm
         self.workdir = workdir
         self.checkpoints = checkpoints
         self.reporter = reporter
@@ -91,7 +111,8 @@ class Experiment:
     def run(self) -> dict:
         """Trains what is not trained, evaluates what is not evaluated, reports."""
         stored = self.checkpoints.tasks()
-        self.results.load(workdirs.read_json(self.workdir / "results.json"), len(stored))
+        earlier = workdirs.read_json(self.workdir / "results.json") if hosts.is_main() else None
+        self.results.load(hosts.from_main(earlier), len(stored))
         memory = initial_memory(self.setup, load=not stored)
         for task in self.setup.stream.tasks:
             if task.index in stored:
@@ -109,7 +130,8 @@ class Experiment:
         progress = self.reporter.progress
         if isinstance(self.setup.method, Generator):
             return GeneratorEvaluation(self.setup, progress, self.checkpoints)
-        return ClassifierEvaluation(self.setup, progress, self.workdir / "features")
+        folder = self.workdir / "features" if hosts.is_main() else None
+        return ClassifierEvaluation(self.setup, progress, folder)
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores what it added."""
@@ -145,23 +167,25 @@ class Experiment:
             meta = {"task": task.index, "step": done, "complexity": complexity}
             self.checkpoints.save_running(position + done, state, meta)
 
-        state = train_task(
-            phase.step,
-            state,
-            frozen,
-            self._batches(memory, task, first, total),
-            key=stream_key(run.seed, "train", task.index),
-            mesh=setup.mesh,
-            spread=method.spread,
-            log_every=run.runtime.log_every,
-            save_every=run.runtime.save_every,
-            steps=total,
-            save=save,
-            record=self.reporter.record,
-            advance=self.reporter.progress(f"task {task.index}", total),
-            name=f"task {task.index}",
-            remedy=method.remedy(phase.index),
-        )
+        with self._sigterm.held():
+            state = train_task(
+                phase.step,
+                state,
+                frozen,
+                self._batches(memory, task, first, total),
+                key=stream_key(run.seed, "train", task.index),
+                mesh=setup.mesh,
+                spread=method.spread,
+                log_every=run.runtime.log_every,
+                save_every=run.runtime.save_every,
+                steps=total,
+                save=save,
+                stop=lambda done: hosts.stop_now(position + done, self._sigterm.received),
+                record=self.reporter.record,
+                advance=self.reporter.progress(f"task {task.index}", total),
+                name=f"task {task.index}",
+                remedy=method.remedy(phase.index),
+            )
         return memory, state.ema
 
     def _complexity(self, task: Task, phase: Phase, trainable, frozen) -> float | None:
@@ -192,8 +216,7 @@ class Experiment:
             return self.evaluation.generate(memory, label, count, f"replay{task.index}")
 
         pools = setup.method.pools(task, setup.pools(task), memory, generate)
-        shard = (jax.process_index(), jax.process_count())
-        batches = setup.method.batches(task, pools, shard)
+        batches = setup.method.batches(task, pools, hosts.shard())
         runtime = setup.run.runtime
         return loader.iterate(
             batches, first, total, threads=runtime.threads, prefetch=runtime.prefetch
@@ -235,10 +258,13 @@ class Experiment:
         self._note(task, "evaluation_seconds", time.monotonic() - started)
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
         # Last: from here on the task counts as evaluated.
-        workdirs.write_json(self.workdir / "results.json", results)
+        if hosts.is_main():
+            workdirs.write_json(self.workdir / "results.json", results)
 
     def _note(self, task: Task, what: str, value: float) -> None:
         """Adds to `timing.json`; a task that was interrupted counts only its last process."""
+        if not hosts.is_main():
+            return
         path = self.workdir / "timing.json"
         timing = workdirs.read_json(path) or {
             "device": str(np.unique([d.device_kind for d in jax.devices()])[0]),

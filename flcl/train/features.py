@@ -11,6 +11,7 @@ from flcl import settings
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.methods.base import Classifier
+from flcl.train import hosts
 from flcl.train import mesh as meshes
 
 
@@ -35,10 +36,15 @@ def labelled(images, by_label: dict[int, np.ndarray]) -> Labelled:
 
 
 def read_ahead(part: Labelled, size: int, runtime: settings.Runtime) -> Iterator[dict]:
-    """Full batches `{"images", "labels"}` of `size`, read by threads; the last one repeats some."""
+    """This process's rows of batches `{"images", "labels"}` of `size`, read by threads.
+
+    The last batch is filled up with images that it has already.
+    """
+    own = hosts.rows(size)
 
     def read(number: int) -> dict:
         chosen = np.resize(np.arange(len(part.indices))[number * size : (number + 1) * size], size)
+        chosen = chosen[own]
         images = np.asarray(part.images[part.indices[chosen]])
         return {"images": images, "labels": part.labels[chosen].astype(np.int32)}
 

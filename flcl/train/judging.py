@@ -8,6 +8,7 @@ from flcl import settings
 from flcl.data.stream import Task
 from flcl.evaluate.synthetic import Judge, fidelity, steps_for
 from flcl.rng import stream_key
+from flcl.train import hosts
 from flcl.train import mesh as meshes
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.features import labelled
@@ -38,6 +39,7 @@ class GeneratorEvaluation:
             setup.image_shape,
             run.seed,
             lambda batch: meshes.place_batch(batch, setup.mesh),
+            hosts.rows(self.judge_settings.batch_size),
         )
         self._labels = [label for task in setup.stream.groups for label in task.labels]
         real = setup.stream.indices(setup.source.train, self._labels)

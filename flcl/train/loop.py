@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from flcl.stopping import StoppedError
 from flcl.train import mesh as meshes
 from flcl.train.state import TrainState
 
@@ -26,6 +27,7 @@ def train_task(
     save_every: int,
     steps: int,
     save: Save,
+    stop: Callable[[int], bool],
     record: Record,
     advance: Callable[[int], None],
     name: str,
@@ -39,6 +41,7 @@ def train_task(
     Args:
       batches: host batches for steps `state.step`, `state.step + 1`, ...
       save: called with the number of finished steps and the state, every `save_every` steps.
+      stop: asked after each step, with the number of finished steps, whether to save and stop.
       record: called with the number of finished steps and their mean metrics.
       advance: called after each step with the number of finished steps.
       spread: entries of a batch that are sharded over devices.
@@ -47,6 +50,7 @@ def train_task(
 
     Raises:
       FloatingPointError: with the step and the keys to look at, when a loss is not finite.
+      StoppedError: when `stop` said so, after the save was begun.
     """
     pending: list[dict] = []
     done = int(state.step)
@@ -55,11 +59,14 @@ def train_task(
         pending.append(metrics)
         done += 1
         advance(done)
-        saving = done % save_every == 0 and done < steps
+        stopping = stop(done)
+        saving = stopping or (done % save_every == 0 and done < steps)
         if saving or done % log_every == 0 or done == steps:
             record(done, _drain(pending, done, name, remedy))
         if saving:
             save(done, state)
+        if stopping:
+            raise StoppedError(f"stopped at step {done} of {name}")
     return state
 
 

@@ -25,11 +25,12 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
     Raises `ValueError` when the devices do not divide. Axis types are Auto: with Explicit axes a
     sharded contraction such as FSDP's is refused by the tracer.
     """
-    devices = np.asarray(jax.devices() if devices is None else devices)
+    if devices is None:
+        # A process reads neighbouring rows of a batch: its devices have to be neighbours, too.
+        devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
+    devices = np.asarray(devices)
     if fsdp < 1 or devices.size % fsdp:
-        raise ValueError(
-            f"runtime.fsdp={fsdp}: must divide the {devices.size} devices of this machine"
-        )
+        raise ValueError(f"runtime.fsdp={fsdp}: must divide the {devices.size} devices of this run")
     return Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
@@ -70,7 +71,10 @@ def entry_sharding(name: str, spread: frozenset[str], mesh: Mesh) -> NamedShardi
 
 
 def place_batch(batch: dict, mesh: Mesh, spread: frozenset[str] = frozenset({"images"})) -> dict:
-    """Global arrays from this process's part of a batch; `spread` names what is sharded."""
+    """Global arrays from this process's rows of a batch.
+
+    `spread` names the entries that are cut into rows; of the others every process has all.
+    """
     return {
         name: jax.make_array_from_process_local_data(entry_sharding(name, spread, mesh), value)
         for name, value in batch.items()

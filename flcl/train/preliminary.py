@@ -1,13 +1,12 @@
 """The short run before a task that measures its complexity (DRS, M4)."""
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from flcl.data import loader
 from flcl.data.loader import Pool
 from flcl.methods.base import Classifier, Preliminary
 from flcl.rng import stream_key
+from flcl.train import hosts
 from flcl.train import mesh as meshes
 from flcl.train.features import labelled, read_ahead
 
@@ -60,7 +59,7 @@ def complexity(
     total = steps(preliminary, count, run.train.batch_size)
     state = create(trainable, total)
     frozen = method.probing(frozen)
-    dataset = method.batches(task, train, (jax.process_index(), jax.process_count()))
+    dataset = method.batches(task, train, hosts.shard())
     batches = loader.iterate(
         dataset, 0, total, threads=run.runtime.threads, prefetch=run.runtime.prefetch
     )
@@ -87,5 +86,5 @@ def _held_out(losses, trainable, frozen, held: dict[int, Pool], run, mesh) -> fl
     for number, batch in enumerate(read_ahead(part, size, run.runtime)):
         placed = meshes.place_batch(batch, mesh, frozenset(batch))
         found = losses(trainable, frozen, placed["images"], placed["labels"])
-        total += float(jnp.sum(found[: len(part.indices) - number * size]))
+        total += float(np.asarray(found)[: len(part.indices) - number * size].sum())
     return total / len(part.indices)

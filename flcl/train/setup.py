@@ -14,6 +14,7 @@ from flcl.data.loader import Pool
 from flcl.data.sources import Source, load_source
 from flcl.data.stream import Task, TaskStream, make_stream
 from flcl.methods.base import Method
+from flcl.train import hosts
 from flcl.train import mesh as meshes
 
 # (description, total) -> what is told the number of finished items.
@@ -81,12 +82,11 @@ def prepare(run: settings.Run, build: Build, mesh: Mesh | None = None) -> Setup:
     Raises `ValueError` in one line for everything that would fail later: unreadable data, a class
     order that is none, a batch that does not split, layers or classes that do not exist.
     """
-    if jax.process_count() > 1:
-        raise ValueError(f"{jax.process_count()} processes: a run uses the devices of one process")
     if mesh is None:
         mesh = meshes.make_mesh(run.runtime.fsdp)
         _check_batches(run, mesh)
-    source = load_source(run.data, threads=run.runtime.threads)
+    with hosts.main_first("data"):  # official archives are prepared once
+        source = load_source(run.data, threads=run.runtime.threads)
     stream = make_stream(run.stream, source)
     return Setup(run, source, stream, build(run, stream), mesh)
 

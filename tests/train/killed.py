@@ -1,4 +1,7 @@
-"""Runs a tiny task sequence and kills its own process at a named moment. Started by test_kill."""
+"""Runs a tiny task sequence and kills or stops its own process at a named moment.
+
+Started by test_kill, and by test_processes as one of several processes.
+"""
 
 import os
 import signal
@@ -8,7 +11,9 @@ from pathlib import Path
 import tiny
 
 import flcl
-from flcl.train import loop, preliminary
+from flcl import cli
+from flcl.stopping import StoppedError
+from flcl.train import hosts, loop, preliminary
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.classifying import ClassifierEvaluation
 from flcl.train.judging import GeneratorEvaluation
@@ -19,13 +24,18 @@ def die(*_args, **_kwargs):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def before(target, name, moment):
-    """Kills when `moment` of the call's arguments is true, before the call."""
+def ask(*_args, **_kwargs):
+    """As a cluster that takes the machine away."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def before(target, name, moment, act=die):
+    """Acts when `moment` of the call's arguments is true, before the call."""
     real = getattr(target, name)
 
     def wrapped(*args, **kwargs):
         if moment(*args, **kwargs):
-            die()
+            act()
         return real(*args, **kwargs)
 
     setattr(target, name, wrapped)
@@ -70,12 +80,22 @@ def install(point: str) -> None:
             return real(self, target)
 
         Path.replace = replace
+    elif point == "asked to stop in task 2":
+        before(loop, "_drain", lambda _p, done, name, _r: (name, done) == ("task 2", 3), ask)
+    elif point == "asked to stop while judging task 2":
+        before(GeneratorEvaluation, "_training_set", lambda s, _i, _l, task: task.index == 2, ask)
     elif point != "never":
         raise SystemExit(f"no such moment: {point}")
 
 
 if __name__ == "__main__":
-    data, folder, point, method = sys.argv[1:]
+    data, folder, point, method, *others = sys.argv[1:]
+    if others:
+        coordinator, processes, process = others
+        hosts.start(coordinator, int(processes), int(process))
     install(point)
     make = tiny.classifier_of if method == "fmlora" else tiny.settings_of
-    flcl.run(make(Path(data), method, runtime__save_every=2), folder)
+    try:
+        flcl.run(make(Path(data), method, runtime__save_every=2, runtime__log_every=1), folder)
+    except StoppedError:
+        sys.exit(cli.STOPPED)

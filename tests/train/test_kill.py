@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tiny
 
-from flcl import methods
+from flcl import cli, methods
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
 from flcl.train.setup import prepare
@@ -107,6 +107,22 @@ def test_no_step_is_logged_twice(killed, alone):
         return [line.split('"time"')[0] for line in lines]
 
     assert without_time(killed) == without_time(alone)
+
+
+@pytest.mark.parametrize("method", ["funlora"], indirect=True)
+def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method):
+    workdir = tmp_path / "run"
+    done = start(data, workdir, "asked to stop in task 2")
+    assert done.returncode == cli.STOPPED, done.stderr
+    running = workdir / "checkpoints" / "running"
+    # Where it stopped: six steps of task 1 and three of task 2, between two regular saves.
+    assert "9" in {save.name for save in running.iterdir()}
+    done = start(data, workdir, "asked to stop while judging task 2")
+    assert done.returncode == cli.STOPPED, done.stderr
+    assert "continuing task 2 at step 3" in done.stdout
+    done = start(data, workdir, "never")
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "results.json").read_bytes() == (alone / "results.json").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
