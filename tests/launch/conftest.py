@@ -1,36 +1,28 @@
-"""Stand-ins for the commands of clusters: they record their words and answer what a test wrote down."""
+"""Stand-ins for the commands of clusters: they record their words and answer as a test wrote."""
 
-import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-# One line of JSON per call in `calls`; the answers to a call are under the first key of
-# `answers.json` that is part of its words: a list is used up down to its last entry. An entry is
-# [code, text]; where there is none, the call succeeds silently.
-STAND_IN = """#!PYTHON -IS
-import fcntl, json, os, pathlib, sys
-here = pathlib.Path(__file__).parent
-words = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
-with open(here / "calls", "a") as calls:
-    fcntl.flock(calls, fcntl.LOCK_EX)
-    calls.write(json.dumps(words) + "\\n")
-    calls.flush()
-    path = here / "answers.json"
-    answers = json.loads(path.read_text())
-    found = next((key for key in answers if key in " ".join(words)), None)
-    code, text = 0, ""
-    if found is not None:
-        code, text = answers[found][0]
-        if len(answers[found]) > 1:
-            answers[found].pop(0)
-            path.write_text(json.dumps(answers))
-print(text, end="", file=sys.stderr if code else sys.stdout)
-sys.exit(code)
+# Words of a call end with \x1f, a call with \x1e, in `calls`. A call takes its answer from the
+# first folder of `answers` whose `key` is part of its words: the first of its files, which is used
+# up unless it is the last. Its first line is the exit code, the rest what is printed. Where there
+# is none, the call succeeds silently.
+STAND_IN = """
+here="${0%/*}" code=0 text=""
+{ printf '%s\\x1f' "${0##*/}" "$@"; printf '\\x1e'; } >>"$here/calls"
+for folder in "$here"/answers/*/; do
+  [[ -e "$folder/key" && "${0##*/} $*" == *"$(<"$folder/key")"* ]] || continue
+  files=("$folder"[0-9]*)
+  { read -r code; IFS= read -r -d "" text; } <"${files[0]}"
+  ((${#files[@]} == 1)) || rm "${files[0]}"
+  break
+done
+((code)) && printf %s "$text" >&2 || printf %s "$text"
+exit "$code"
 """
 
 
@@ -43,15 +35,12 @@ class Cluster:
         self.bin.mkdir(parents=True)
         self.home = folder / "home"
         self.home.mkdir()
-        self.answers({})
-        (self.bin / "calls").touch()
+        self.forget()
 
     def stand_in(self, *names: str) -> None:
         """Makes commands of these names that record and answer."""
         for name in names:
-            path = self.bin / name
-            path.write_text(STAND_IN.replace("PYTHON", sys.executable))
-            path.chmod(0o755)
+            self.script(name, STAND_IN)
 
     def script(self, name: str, text: str) -> Path:
         """Makes a command of this name that runs `text` in bash."""
@@ -62,11 +51,18 @@ class Cluster:
 
     def answers(self, answers: dict[str, list]) -> None:
         """What calls answer from now on: {part of the words: [[code, text], ...]}."""
-        (self.bin / "answers.json").write_text(json.dumps(answers))
+        shutil.rmtree(self.bin / "answers", ignore_errors=True)
+        for number, (key, entries) in enumerate(answers.items()):
+            folder = self.bin / "answers" / f"{number:03}"
+            folder.mkdir(parents=True)
+            (folder / "key").write_text(key)
+            for index, (code, text) in enumerate(entries):
+                (folder / f"{index:03}").write_text(f"{code}\n{text}")
 
     def calls(self) -> list[list[str]]:
         """The words of every call so far."""
-        return [json.loads(line) for line in (self.bin / "calls").read_text().splitlines()]
+        lines = (self.bin / "calls").read_text().split("\x1e")[:-1]
+        return [line.split("\x1f")[:-1] for line in lines]
 
     def forget(self) -> None:
         """Empties the list of calls."""
@@ -74,11 +70,15 @@ class Cluster:
 
     def run(self, *words: str | Path, cwd: Path | str = "/", **env: str):
         """Runs bash with `words`; returns the finished process."""
-        kept = {k: v for k, v in os.environ.items() if not k.startswith(("FLCL_", "SLURM_", "XDG_"))}
+        kept = {
+            k: v for k, v in os.environ.items() if not k.startswith(("FLCL_", "SLURM_", "XDG_"))
+        }
         kept |= {"PATH": f"{self.bin}:{kept['PATH']}", "HOME": str(self.home), **env}
         kept |= {"TMPDIR": str(self.folder)}
         command = [shutil.which("bash"), *map(str, words)]
-        return subprocess.run(command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=60)
+        return subprocess.run(
+            command, cwd=cwd, env=kept, capture_output=True, text=True, timeout=60
+        )
 
 
 @pytest.fixture

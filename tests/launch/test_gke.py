@@ -116,9 +116,7 @@ def test_gpu_pods_that_saved_are_not_counted_as_failed(gpu):
 
 def test_the_image_holds_what_the_manifests_start(root):
     text = (root / "launch" / "gke" / "Dockerfile").read_text()
-    copied = {
-        word for line in re.findall(r"^COPY (.+) \S+$", text, re.M) for word in line.split()
-    }
+    copied = {word for line in re.findall(r"^COPY (.+) \S+$", text, re.M) for word in line.split()}
     assert {"flcl", "configs", "launch", "pyproject.toml", "constraints.txt"} <= copied
     assert all((root / name).exists() for name in copied)
     assert "-c constraints.txt" in text
