@@ -104,6 +104,16 @@ def test_tests_add_their_extra_once_and_pass_arguments_on(run, fake):
     assert log[0].startswith("launch/train.py"), "the extra brings all that the quickstart needs"
 
 
+def test_install_adds_an_extra_and_runs_nothing(run, fake, checkout):
+    done, log = run("install.sh", "tpu", python=fake)
+    assert done.returncode == 0, done.stderr
+    assert log == ["pip .[tpu]"]
+    assert done.stdout.splitlines()[-1].endswith(f"{checkout}/.venv/bin/python")
+    done, log = run("install.sh", "gpu", python=fake)
+    assert (done.returncode, log) == (2, [])
+    assert "one of cuda, tpu and test, or nothing for CPUs, not 'gpu'" in done.stderr
+
+
 def test_another_python_rebuilds_its_own_environment_only(run, fake, checkout, tmp_path):
     run("quickstart.sh", python=fake)
     newer = tmp_path / "newer-python"

@@ -17,7 +17,7 @@ TOOLS = Path(sys.executable).parent
 
 def texts() -> list[Path]:
     """Every text file of the project that people read."""
-    kinds = {".py", ".md", ".sh", ".toml", ".txt", ".html", ".sbatch", ""}
+    kinds = {".py", ".md", ".sh", ".toml", ".txt", ".html", ".sbatch", ".yaml", ""}
     found = [path for path in ROOT.iterdir() if path.is_file() and path.suffix in kinds]
     for folder in (*TOP, ".ci"):
         found += [path for path in (ROOT / folder).rglob("*") if path.suffix in kinds]

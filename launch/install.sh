@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Makes .venv hold flcl and nothing else happens: on the login node of a cluster, in an image, on a new machine.
+#
+#   bash launch/install.sh [cuda | tpu | test]
+set -euo pipefail
+# shellcheck source=launch/_environment.sh
+source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
+
+(($# <= 1)) && [[ "${1:-}" =~ ^(cuda|tpu|test)?$ ]] ||
+  fail "install.sh takes one of cuda, tpu and test, or nothing for CPUs, not '$*'"
+ensure_environment "${1:-}"
+echo "flcl is installed: $VENV_PYTHON"
