@@ -65,7 +65,7 @@ _RANGES = (
     (settings.Prompt, "later_factor", "0 or more", lambda v: v >= 0),
     (
         settings.Runtime,
-        "fsdp save_every log_every threads prefetch",
+        "fsdp save_every log_every steps_per_call threads prefetch",
         "at least 1",
         lambda v: v >= 1,
     ),

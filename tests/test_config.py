@@ -208,6 +208,7 @@ OUTSIDE = [
     ("runtime.fsdp", 0),
     ("runtime.save_every", 0),
     ("runtime.log_every", 0),
+    ("runtime.steps_per_call", 0),
     ("runtime.threads", 0),
     ("runtime.prefetch", 0),
     ("data.train_per_class", -1),

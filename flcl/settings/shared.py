@@ -46,6 +46,7 @@ class Runtime:
     fsdp: int = key(1, "devices that share parameters and optimiser state; the rest is data")
     save_every: int = key(1_000, "steps between saves inside a task")
     log_every: int = key(50, "steps between metric records")
+    steps_per_call: int = key(1, "optimiser steps in one call: more for small models")
     threads: int = key(4, "threads that decode images")
     prefetch: int = key(4, "batches prepared ahead")
     progress: bool = key(True, "progress bars")

@@ -169,13 +169,12 @@ class Experiment:
 
         with self._sigterm.held():
             state = train_task(
-                phase.step,
+                phase.advance,
                 state,
                 frozen,
                 self._batches(memory, task, first, total),
                 key=stream_key(run.seed, "train", task.index),
-                mesh=setup.mesh,
-                spread=method.spread,
+                per_call=phase.per_call,
                 log_every=run.runtime.log_every,
                 save_every=run.runtime.save_every,
                 steps=total,
@@ -201,7 +200,7 @@ class Experiment:
             trainable,
             frozen,
             self.setup.pools(task),
-            step_fn=phase.step,
+            run_steps=phase.advance,
             create=phase.create,
             preliminary=short,
             mesh=self.setup.mesh,

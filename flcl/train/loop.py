@@ -1,13 +1,11 @@
 """The inner loop: the steps of one task, from wherever they were left."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
 
 from flcl.stopping import StoppedError
-from flcl.train import mesh as meshes
 from flcl.train.state import TrainState
 
 Save = Callable[[int, TrainState], None]
@@ -15,14 +13,13 @@ Record = Callable[[int, dict], None]  # (step, mean metrics since the last recor
 
 
 def train_task(
-    step_fn,
+    run_steps: Callable[..., tuple[TrainState, list[dict]]],
     state: TrainState,
     frozen,
     batches: Iterable[dict],
     *,
     key: jax.Array,
-    mesh: Mesh,
-    spread: frozenset[str],
+    per_call: int,
     log_every: int,
     save_every: int,
     steps: int,
@@ -39,12 +36,14 @@ def train_task(
     state is saved only after every loss before it was seen to be finite.
 
     Args:
+      run_steps: `Phase.advance`.
       batches: host batches for steps `state.step`, `state.step + 1`, ...
+      per_call: batches that go into one call; records and saves that are due inside a call come
+        after it.
       save: called with the number of finished steps and the state, every `save_every` steps.
-      stop: asked after each step, with the number of finished steps, whether to save and stop.
+      stop: asked after each call, with the number of finished steps, whether to save and stop.
       record: called with the number of finished steps and their mean metrics.
-      advance: called after each step with the number of finished steps.
-      spread: entries of a batch that are sharded over devices.
+      advance: called after each call with the number of finished steps.
       name: of the task, for errors.
       remedy: what to try when a loss is not finite.
 
@@ -54,14 +53,14 @@ def train_task(
     """
     pending: list[dict] = []
     done = int(state.step)
-    for batch in batches:
-        state, metrics = step_fn(state, frozen, meshes.place_batch(batch, mesh, spread), key)
-        pending.append(metrics)
-        done += 1
+    for part in _calls(batches, done, per_call):
+        state, metrics = run_steps(state, frozen, part, key)
+        pending += metrics
+        before, done = done, done + len(part)
         advance(done)
         stopping = stop(done)
-        saving = stopping or (done % save_every == 0 and done < steps)
-        if saving or done % log_every == 0 or done == steps:
+        saving = stopping or (done // save_every > before // save_every and done < steps)
+        if saving or done // log_every > before // log_every or done == steps:
             record(done, _drain(pending, done, name, remedy))
         if saving:
             save(done, state)
@@ -70,17 +69,31 @@ def train_task(
     return state
 
 
+def _calls(batches: Iterable[dict], done: int, per_call: int) -> Iterator[list[dict]]:
+    """The batches of each call. Calls end at multiples of `per_call`, wherever the first begins:
+    a resumed run makes the same calls as one that was left alone."""
+    part: list[dict] = []
+    for batch in batches:
+        part.append(batch)
+        done += 1
+        if done % per_call == 0:
+            yield part
+            part = []
+    if part:
+        yield part
+
+
 def _drain(pending: list[dict], done: int, name: str, remedy: str) -> dict:
     """Means of the pending metrics, which are emptied; raises at one that is not finite."""
-    values = jax.device_get(pending)
-    losses = np.asarray([entry["loss"] for entry in values])
-    finite = np.asarray([np.isfinite(list(entry.values())).all() for entry in values])
-    first = done - len(losses) + 1
+    calls = jax.device_get(pending)
+    values = {key: np.concatenate([np.atleast_1d(c[key]) for c in calls]) for key in calls[0]}
     pending.clear()
+    finite = np.all([np.isfinite(value) for value in values.values()], axis=0)
     if not finite.all():
         bad = int(np.flatnonzero(~finite)[0])
+        step = done - len(finite) + 1 + bad
         raise FloatingPointError(
-            f"loss or gradient is not finite (loss {losses[bad]}) at step {first + bad} of {name}: "
-            f"{remedy}, in a new workdir"
+            f"loss or gradient is not finite (loss {values['loss'][bad]}) at step {step} of "
+            f"{name}: {remedy}, in a new workdir"
         )
-    return {key: float(np.mean([entry[key] for entry in values])) for key in values[0]}
+    return {key: float(np.mean(value)) for key, value in values.items()}

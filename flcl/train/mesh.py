@@ -81,6 +81,21 @@ def place_batch(batch: dict, mesh: Mesh, spread: frozenset[str] = frozenset({"im
     }
 
 
+def place_batches(batches: list[dict], mesh: Mesh, spread: frozenset[str]) -> dict:
+    """As `place_batch` for several batches of one layout, stacked along a new leading axis."""
+    return {
+        name: jax.make_array_from_process_local_data(
+            stacked(entry_sharding(name, spread, mesh)), np.stack([b[name] for b in batches])
+        )
+        for name in batches[0]
+    }
+
+
+def stacked(sharding: NamedSharding) -> NamedSharding:
+    """Of an array whose entries along a new leading axis are sharded so."""
+    return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
+
+
 def abstract(tree, mesh: Mesh):
     """Shapes, types and shardings of a tree of (abstract) parameters, to restore it."""
     return jax.tree.map(

@@ -41,7 +41,7 @@ def complexity(
     frozen,
     pools: dict[int, Pool],
     *,
-    step_fn,
+    run_steps,
     create,
     preliminary: Preliminary,
     mesh,
@@ -66,7 +66,7 @@ def complexity(
     key = stream_key(run.seed, "preliminary", task.index)
     advance = progress(f"complexity of task {task.index}", total)
     for done, batch in enumerate(batches, start=1):
-        state, _ = step_fn(state, frozen, meshes.place_batch(batch, mesh, method.spread), key)
+        state, _ = run_steps(state, frozen, [batch], key)
         advance(done)
     value = _held_out(losses, state.trainable, frozen, held, run, mesh)
     if not np.isfinite(value):

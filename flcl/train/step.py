@@ -39,20 +39,28 @@ def train_step(
     return step
 
 
-def compile_step(step, state: TrainState, frozen, mesh: Mesh, spread: frozenset[str]):
+def compile_step(
+    step, state: TrainState, frozen, mesh: Mesh, spread: frozenset[str], per_call: int = 1
+):
     """`jax.jit` of a step with explicit shardings and a donated state.
 
     `state` and `frozen` may be abstract. The entries of a batch named by `spread` are sharded over
-    all devices; parameters and optimiser state follow `mesh.RULES`.
+    all devices; parameters and optimiser state follow `mesh.RULES`. per_call: steps of one call;
+    with more than one, batches and metrics have a leading axis of this length.
     """
     same = meshes.replicated(mesh)
     state_sharding = meshes.tree_sharding(state, mesh)
+    batch = {name: meshes.entry_sharding(name, spread, mesh) for name in ("images", "labels")}
+
+    def steps(state, frozen, batches, key):
+        return jax.lax.scan(lambda state, batch: step(state, frozen, batch, key), state, batches)
+
     return jax.jit(
-        step,
+        step if per_call == 1 else steps,
         in_shardings=(
             state_sharding,
             meshes.tree_sharding(frozen, mesh),
-            {name: meshes.entry_sharding(name, spread, mesh) for name in ("images", "labels")},
+            batch if per_call == 1 else {k: meshes.stacked(v) for k, v in batch.items()},
             same,
         ),
         out_shardings=(state_sharding, same),

@@ -5,34 +5,38 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.train import mesh as meshes
+from flcl.stopping import StoppedError
 from flcl.train.loop import train_task
 from flcl.train.state import TrainState
 
 BATCH = {"images": np.zeros((8, 1, 2, 2, 1), np.uint8), "labels": np.zeros(1, np.int32)}
 
 
-def run(steps, first=0, bad=None, log_every=3, save_every=4):
-    """What the loop records, saves and advances for a step whose loss is its number."""
-    seen = {"record": [], "save": [], "advance": []}
+def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at=None, seen=None):
+    """What the loop calls, records, saves and advances for a step whose loss is its number."""
+    seen = {} if seen is None else seen
+    seen |= {"record": [], "save": [], "advance": [], "calls": []}
 
-    def step(state, frozen, batch, key):
-        loss = jnp.where(state.step == bad, jnp.nan, state.step) if bad is not None else state.step
-        return state.replace(step=state.step + 1), {"loss": loss * 1.0}
+    def run_steps(state, frozen, batches, key):
+        seen["calls"].append(len(batches))
+        losses = jnp.arange(len(batches)) + state.step
+        if bad is not None:
+            losses = jnp.where(losses == bad, jnp.nan, losses)
+        return state.replace(step=state.step + len(batches)), [{"loss": losses * 1.0}]
 
     state = TrainState(jnp.asarray(first), jnp.asarray(steps), {}, {}, {})
     end = train_task(
-        jax.jit(step),
+        run_steps,
         state,
         {},
         [BATCH] * (steps - first),
         key=jax.random.key(0),
-        mesh=meshes.make_mesh(),
-        spread=frozenset({"images"}),
+        per_call=per_call,
         log_every=log_every,
         save_every=save_every,
         steps=steps,
         save=lambda done, state: seen["save"].append((done, int(state.step))),
+        stop=lambda done: done == stop_at,
         record=lambda done, metrics: seen["record"].append((done, metrics["loss"])),
         advance=seen["advance"].append,
         name="task 2",
@@ -65,3 +69,21 @@ def test_no_state_with_a_bad_loss_is_saved():
     with pytest.raises(FloatingPointError, match="at step 4"):
         saved.append(run(10, bad=3, log_every=100))
     assert saved == []
+
+
+def test_several_steps_of_a_call_end_at_multiples_wherever_they_begin():
+    seen = run(10, first=3, per_call=4)
+    assert seen["calls"] == [1, 4, 2] and seen["advance"] == [4, 8, 10]
+    # What is due inside a call comes after it.
+    assert seen["save"] == [(4, 4), (8, 8)]
+    assert seen["record"] == [(4, 3.0), (8, 5.5), (10, 8.5)]
+    with pytest.raises(FloatingPointError, match="at step 6 of task 2"):
+        run(10, bad=5, per_call=4)
+
+
+@pytest.mark.parametrize("at", [5, 10])
+def test_a_loop_that_is_asked_to_stop_saves_first(at):
+    seen = {}
+    with pytest.raises(StoppedError, match=f"stopped at step {at} of task 2"):
+        run(10, stop_at=at, seen=seen)
+    assert seen["save"][-1] == (at, at) and seen["record"][-1][0] == at

@@ -1,5 +1,7 @@
 """The train step on one and on eight devices, with and without sharded parameters."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +15,7 @@ from flcl.rng import stream_key
 from flcl.train import mesh as meshes
 from flcl.train import state as states
 from flcl.train import step as steps
+from flcl.train.phase import Phase
 from flcl.train.setup import prepare
 
 STEPS = 4
@@ -83,6 +86,27 @@ def test_sharded_parameters_train_as_replicated_ones_do(setup):
     kernel = state.trainable["trunk"]["input"]["kernel"]
     assert kernel.sharding.spec == jax.sharding.PartitionSpec(None, None, None, "fsdp")
     assert kernel.addressable_shards[0].data.shape[-1] == kernel.shape[-1] // 2
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_several_steps_of_a_call_are_the_same_steps(setup, phase):
+    mesh = meshes.make_mesh()
+    built = build(setup, mesh, phase)
+    task = setup.stream.tasks[phase - 1]
+    runtime = dataclasses.replace(setup.run.runtime, steps_per_call=STEPS)
+    method = methods.build(dataclasses.replace(setup.run, runtime=runtime), setup.stream)
+    _, (state, frozen, _) = built
+    programs = Phase(method, phase, state.trainable, frozen, mesh)
+    batches = loader.class_groups(setup.pools(task), groups=2, per_group=8, seed=0, task=phase)
+    state = programs.create(state.trainable, STEPS)
+    state, metrics = programs.advance(
+        state, frozen, [batches[k] for k in range(STEPS)], stream_key(0, "t")
+    )
+    losses, single = train(built)
+    assert len(metrics) == 1 and int(state.step) == STEPS
+    np.testing.assert_allclose(metrics[0]["loss"], losses, rtol=2e-6)
+    difference = jax.tree.map(np.subtract, *(jax.device_get(s.ema) for s in (state, single)))
+    assert optax.tree.norm(difference) < 1e-4 * optax.tree.norm(single.ema)
 
 
 def test_phase_2_differentiates_factors_only(setup):
