@@ -9,14 +9,14 @@ Examples:
       --config.phase1.batch_size=512 --config.phase2.batch_size=512 --programs=phase2,sampler
   python launch/precompile.py --config=configs/funlora_cifar100.py --topology=h100:8 --json
 
-Topologies: v4, v5e, v5p, v6e and tpu7x with any shape that libtpu knows (extra `aot`), h100 and h200
-with 1 to 8 GPUs (extra `cuda`). Batches of the config are global. Nothing is allocated: programs are
-compiled from shapes alone, without data and weights where `stream.capacity` says how many classes
-there are.
+Topologies: v4, v5e, v5p, v6e and tpu7x with any shape that libtpu knows (extra `aot`), h100 and
+h200 with 1 to 8 GPUs (extra `cuda`). Batches of the config are global. Nothing is allocated:
+programs are compiled from shapes alone, without data and weights where `stream.capacity` says how
+many classes there are.
 
-The table, or the JSON (see `flcl.train.ahead.check.check`), says what each program asks of a device:
-memory, work, exchanges, and the largest global batch that fits. Exit code 1: a program does not fit,
-or its devices together do more than 1.5 times the work of one; a line on stderr says which.
+The table, or the JSON (see `flcl.train.ahead.check`), says what each program asks of a device:
+memory, work, exchanges, and the largest global batch that fits. Exit code 1: a program does not
+fit, or its devices together do more than 1.5 times the work of one; a line on stderr says which.
 """
 
 import os

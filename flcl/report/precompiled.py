@@ -4,7 +4,7 @@ from rich.console import Console
 from rich.table import Table
 
 _GIB = 2**30
-_NONE = "–"
+_NONE = "-"
 
 
 def print_precompiled(found: dict, console: Console, projected: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The programs of a run from shapes alone: nothing is allocated, for whatever devices a mesh has."""
+"""A run's programs from shapes alone, for whatever devices a mesh has: nothing is allocated."""
 
 import dataclasses
 
@@ -34,7 +34,7 @@ def abstract_memory(method: Method):
 
 
 def lower_step(method: Method, phase: int, mesh: Mesh) -> Lowered:
-    """The train step of a phase with the global batch of the run, lowered for the mesh's devices."""
+    """The train step of a phase with the global batch of the run, for the devices of a mesh."""
     task, key = method.stream.tasks[phase - 1], _key()
     trainable, frozen = jax.eval_shape(
         lambda memory, key: method.begin(memory, task, key), abstract_memory(method), key

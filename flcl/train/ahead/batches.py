@@ -7,7 +7,7 @@ from flcl import settings
 
 ESTIMATE = (
     "estimated from this one program: all memory beyond arguments and code is taken to grow in "
-    "proportion to the batch, so the truth is this or more"
+    "proportion to the batch, which is careful: gradients, for one, do not"
 )
 REFUSED = "estimated from what the compiler says the refused program needs, in the same proportion"
 SEARCHED = "compiled: it fits; the next guess did not, or there was no larger one"
@@ -30,8 +30,8 @@ def estimate(found: dict, usable: int, granule: int) -> int | None:
     needed, memory = found["required_bytes"], found["memory"]
     if needed is None:
         return None
-    # Whole arguments on every device are an upper bound of what a refused program has.
-    fixed = memory["arguments"] + memory["code"] if memory else found["argument_bytes"]
+    # A refused program has at most all of its parameters on every device.
+    fixed = memory["arguments"] + memory["code"] if memory else found["parameter_bytes"]
     if usable <= fixed or needed <= fixed:
         return 0
     share = (usable - fixed) / (needed - fixed)
@@ -68,8 +68,10 @@ def search(found: dict, measure: Callable[[int], dict], usable: int, granule: in
 
 
 def _next(best: dict | None, ceiling: int | None, tried: dict, usable: int, granule: int) -> int:
+    """The batch to compile next, from the largest that fits or else from what was refused."""
+    low, guess = best["images"] if best else 0, estimate(best or tried, usable, granule)
     if ceiling is None:
-        return estimate(best, usable, granule)
-    low = best["images"] if best else 0
-    middle = (low + ceiling) // 2 // granule * granule
-    return middle if middle > low else 0
+        return guess
+    if guess is None or not low < guess < ceiling:
+        guess = (low + ceiling) // 2 // granule * granule
+    return guess if guess > low else 0

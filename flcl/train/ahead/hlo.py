@@ -17,7 +17,7 @@ KINDS = (
 _BITS = {"pred": 8, "token": 0, "opaque": 0}
 _ARRAY = re.compile(r"\b([a-z]\w*)\[([\d,]*)\]")
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.-]+) = (.*)$", re.MULTILINE)
-_COLLECTIVE = re.compile(rf"(?<![\w.-])(ragged-)?({'|'.join(KINDS)})(-start)?\(")
+_COLLECTIVE = re.compile(rf"(?:ragged-)?({'|'.join(KINDS)})(-start)?")
 _GROUPS_OF_LISTS = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _GROUPS_OF_SHAPE = re.compile(r"replica_groups=\[(\d+),(\d+)\]")
 _GROUPS_OF_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}")
@@ -45,13 +45,14 @@ def collectives(text: str, devices: int) -> list[Collective]:
     """
     found = []
     for _, rest in _instructions(text):
-        match = _COLLECTIVE.search(_head(rest))
+        shape, operation = _shape_and_operation(rest)
+        match = _COLLECTIVE.fullmatch(operation)
         if match is None:
             continue
-        kind, starts = match[2], bool(match[3])
+        kind, starts = match[1], bool(match[2])
         group = _group_size(rest, devices)
         if kind == "collective-permute" or group > 1:
-            size = _payload(kind, rest[: match.start()], starts)
+            size = _payload(kind, shape, starts)
             found.append(Collective(kind, size * (group if kind == "reduce-scatter" else 1), group))
     return found
 
@@ -72,17 +73,14 @@ def matrix_flops(text: str) -> float:
     XLA does not count the work of what it leaves to cuDNN and cuBLAS; loops are counted once.
     """
     rests = dict(_instructions(text))
-    shapes = {name: _shapes(rest.partition("(")[0] or rest) for name, rest in rests.items()}
-    for name, rest in rests.items():
-        if rest.startswith("("):  # a tuple: its first array is the result, the next are scratch
-            shapes[name] = _shapes(rest[: _closing(rest)])
+    # Of a tuple the first array is the result, the next are scratch.
+    shapes = {name: _shapes(_shape_and_operation(rest)[0]) for name, rest in rests.items()}
     return sum(_work(name, rest, shapes) for name, rest in rests.items())
 
 
 def _work(name: str, rest: str, shapes: dict) -> float:
-    target = re.search(r'custom_call_target="__(\w+)\$(\w+)"', rest)
-    plain = re.search(r"[\])}] (dot|convolution)\(", rest)
-    if target is None and plain is None:
+    target = re.search(r'custom_call_target="__(\w+)\$([\w$]+)"', rest)
+    if target is None and _shape_and_operation(rest)[1] not in ("dot", "convolution"):
         return 0.0
     operands = re.search(r"(?:custom-call|dot|convolution)\(([^)]*)\)", rest)
     names = re.findall(r"%([\w.-]+)", operands[1]) if operands else []
@@ -113,10 +111,11 @@ def _instructions(text: str) -> Iterator[tuple[str, str]]:
         yield match[1], match[2]
 
 
-def _head(rest: str) -> str:
-    """Shape and operation of an instruction, without its operands."""
-    start = _closing(rest) if rest.startswith("(") else 0
-    return rest[: rest.find("(", start) + 1]
+def _shape_and_operation(rest: str) -> tuple[str, str]:
+    """`f32[2]{0:T(128)}` and `add` of `f32[2]{0:T(128)} add(%x, %y)`; a shape may be a tuple."""
+    end = _closing(rest) if rest.startswith("(") else rest.find(" ")
+    operation = re.match(r"\s*([\w-]+)\(", rest[end:])
+    return rest[:end], operation[1] if operation else ""
 
 
 def _closing(text: str) -> int:
@@ -144,7 +143,6 @@ def _bytes(text: str) -> int:
 
 def _payload(kind: str, shape: str, starts: bool) -> int:
     """Bytes of a result; the start of an asynchronous one also lists operands and semaphores."""
-    shape = shape.strip()
     if starts and kind in ("all-gather", "collective-permute") and shape.startswith("("):
         parts = _parts(shape[1 : _closing(shape) - 1])
         shape = parts[1] if len(parts) > 1 else shape

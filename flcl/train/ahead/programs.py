@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.stages import Compiled, Lowered
 
@@ -65,11 +66,10 @@ def programs_of(method: Method) -> list[Program]:
     return [*found, Program("features", "train.eval_batch_size", lowering.lower_features)]
 
 
-def _bytes_of(lowered: Lowered) -> int:
-    """Bytes of all arguments, not divided among devices."""
-    arguments = jax.tree.leaves(lowered.args_info)
-    sizes = [math.prod(each.shape) * _itemsize(each.dtype) for each in arguments]
-    return sum(sizes)
+def _parameter_bytes(lowered: Lowered) -> int:
+    """Bytes of all arguments but images, which are the only bytes among them, not divided."""
+    arguments = [each for each in jax.tree.leaves(lowered.args_info) if each.dtype != jnp.uint8]
+    return sum(math.prod(each.shape) * _itemsize(each.dtype) for each in arguments)
 
 
 def _itemsize(dtype) -> int:
@@ -92,7 +92,7 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
         "name": program.name,
         "batch_key": program.key,
         "images": program.images(method.run),
-        "argument_bytes": _bytes_of(lowered),
+        "parameter_bytes": _parameter_bytes(lowered),
         "memory": None,
         "flops_per_device": None,
         "collectives": [],
@@ -168,4 +168,3 @@ def one_device_flops(program: Program, method: Method) -> float:
     """
     here = meshes.make_mesh(devices=jax.devices("cpu")[:1])
     return float(program.lower(method, here).cost_analysis()["flops"])
-

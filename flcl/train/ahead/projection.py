@@ -1,4 +1,4 @@
-"""Weak scaling on paper: what exchanges would cost on more chips, each with the batch it has now."""
+"""Weak scaling on paper: what exchanges cost on more chips, each with the batch it has now."""
 
 from flcl.train.ahead.hlo import Collective
 from flcl.train.chips import Chip

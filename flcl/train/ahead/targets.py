@@ -141,4 +141,3 @@ def _require(module: str, topology: str, extra: str) -> None:
 
 def _line(error: Exception) -> str:
     return str(error).strip().splitlines()[0]
-
