@@ -18,7 +18,7 @@ HloModule step, num_partitions=8
 
 ENTRY %main {
   %a = f32[16,8]{1,0:T(8,128)S(1)} parameter(0)
-  %both = (f32[100]{0:T(128)}, bf16[50]{0:T(128)(2,1)}) all-reduce(%a, %b), replica_groups=[1,8]<=[8]
+  %both = (f32[100]{0:T(128)}, bf16[50]{0:T(128)(2,1)}) all-reduce(%a), replica_groups=[1,8]<=[8]
   %ag = (f32[2,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%a), replica_groups=[1,8]<=[8], dims={0}
   %agd = f32[16,8]{1,0} all-gather-done(%ag)
   %rs = f32[2,8]{1,0:T(8,128)S(1)} reduce-scatter(%a), replica_groups=[2,4]<=[8], dimensions={0}
