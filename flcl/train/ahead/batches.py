@@ -10,7 +10,7 @@ ESTIMATE = (
     "proportion to the batch, which is careful: gradients, for one, do not"
 )
 REFUSED = "estimated from what the compiler says the refused program needs, in the same proportion"
-SEARCHED = "compiled: it fits; the next guess did not, or there was no larger one"
+SEARCHED = "compiled, and it fits: the largest of up to three batches that were tried"
 _GUESSES = 3
 
 
