@@ -39,11 +39,12 @@ def check(
       say: told before each compilation, which may take minutes.
 
     Returns:
-      `topology`, `chip`, `devices`, `mesh`, `hbm_bytes` and `usable_bytes` of one device,
-      `replicated_above`, `versions`, `assumptions`, `problems` (one line each, empty when all is
-      well) and for each of `programs`: `name`, `batch_key`, `images`, `memory`, `required_bytes`,
-      `fits`, `refused`, `flops_per_device`, `one_device_flops`, `replication`, `collectives`,
-      `largest_batch`, `projection`, `seconds`.
+      `name`, `topology`, `chip`, `devices`, `devices_per_chip`, `mesh`, `hbm_bytes` and
+      `usable_bytes` of one device, `replicated_above`, `versions`, `assumptions`, `problems` (one
+      line each, empty when all is well) and for each of `programs`: `name`, `batch_key`, `images`,
+      `parameter_bytes` (before they are divided), `memory`, `required_bytes`, `fits`, `refused`,
+      `flops_per_device`, `one_device_flops`, `replication`, `collectives`, `largest_batch`,
+      `projection`, `seconds`.
 
     Raises `ValueError` for an unknown topology, program or share, a compiler that is not installed
     and a batch that does not split over the devices.
