@@ -9,6 +9,7 @@ from flcl.data.sources import load_source
 from flcl.data.stream import TaskStream, make_stream
 from flcl.report.reporter import Reporter
 from flcl.train import economics, experiment, opened
+from flcl.train.ahead import check as ahead
 from flcl.train.opened_classifier import ClassifierOnDisk
 from flcl.train.opened_generator import GeneratorOnDisk
 
@@ -46,6 +47,14 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
     It compiles the step of both phases, and that of full fine-tuning, for the batch of the run.
     """
     return economics.step_flops(settings, _stream(settings), methods.build)
+
+
+def precompile(settings: settings.Run, topology: str, **options) -> dict:
+    """What the programs of a run ask of devices that are not here: see `flcl.train.ahead.check`.
+
+    topology: such as `v5e:4x4` or `h100:8`; `options` are those of `flcl.train.ahead.check.check`.
+    """
+    return ahead.check(settings, _stream(settings), methods.build, topology, **options)
 
 
 def _stream(run: settings.Run) -> TaskStream:

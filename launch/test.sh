@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs all tests in the environment of the quickstart, with the test extra added.
+# Runs all tests in the environment of the quickstart, with the extras test and aot added.
 #
 #   bash launch/test.sh [pytest arguments]
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
-ensure_environment test
+ensure_environment test,aot
 cd "$ROOT"
 # A file stays with one process, because its tests share trained runs.
 exec "$VENV_PYTHON" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"

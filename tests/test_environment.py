@@ -97,7 +97,7 @@ def test_tests_add_their_extra_once_and_pass_arguments_on(run, fake):
     done, log = run("test.sh", "-k", "one or two")
     assert done.returncode == 0, done.stderr
     spread = "--numprocesses=auto --maxprocesses=4 --dist=loadfile"
-    assert log == ["pip .[test]", f"-m pytest {spread} -k one or two"]
+    assert log == ["pip .[test,aot]", f"-m pytest {spread} -k one or two"]
     _, log = run("test.sh")
     assert log == [f"-m pytest {spread}"]
     _, log = run("quickstart.sh")

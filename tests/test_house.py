@@ -199,7 +199,7 @@ def test_project_file():
     for requirement in project["dependencies"]:
         assert ">=" in requirement and "==" not in requirement, requirement
         assert "<" not in requirement or requirement.startswith("orbax-checkpoint"), requirement
-    assert set(project["optional-dependencies"]) == {"cuda", "tpu", "test"}
+    assert set(project["optional-dependencies"]) == {"aot", "cuda", "tpu", "test"}
 
 
 def test_constraints_are_pins_without_addresses():
@@ -207,7 +207,8 @@ def test_constraints_are_pins_without_addresses():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+( ; .+)?", line) for line in lines)
     pinned = {re.split("==", line)[0].lower().replace("_", "-") for line in lines}
-    needed = project["dependencies"] + project["optional-dependencies"]["test"]
+    extras = project["optional-dependencies"]
+    needed = [*project["dependencies"], *extras["test"], "libtpu"]
     for requirement in needed:
         name = re.split(r"[<>=\[]", requirement)[0].lower().replace("_", "-")
         assert name in pinned, name

@@ -36,6 +36,11 @@ class Modulation:
         return (self.scale_in if self.matrix is None else self.matrix).shape[0]
 
 
+def strategy_for(platform: str) -> str:
+    """What `auto` means on a platform: `cpu`, `gpu` or `tpu`."""
+    return "vmap" if platform == "tpu" else "loop"
+
+
 def plain_conv(x: jax.Array, kernel: jax.Array, stride: int = 1) -> jax.Array:
     """Convolution [B, H, W, Cin] x [k, k, Cin, Cout] with k // 2 zeros on every side."""
     pad = kernel.shape[0] // 2
@@ -90,7 +95,7 @@ def modulated_conv(
         return plain_conv(x, kernels[0], stride)
     grouped = x.reshape(-1, groups, *x.shape[1:])
     if strategy == "auto":
-        strategy = "vmap" if jax.default_backend() == "tpu" else "loop"
+        strategy = strategy_for(jax.default_backend())
     out = _BY_NAME[strategy](grouped, kernels, stride)
     return out.reshape(-1, *out.shape[2:])
 

@@ -3,13 +3,11 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 
 from flcl import settings
 from flcl.methods.base import Classifier
-from flcl.rng import stream_key
+from flcl.train import lowering
 from flcl.train import mesh as meshes
-from flcl.train.phase import Phase
 from flcl.train.setup import Build
 
 
@@ -20,8 +18,7 @@ def step_flops(run: settings.ClassifierRun, stream, build: Build) -> dict:
     """
     if not isinstance(run, settings.ClassifierRun):
         raise ValueError(f"--flops: method={run.method!r} is no classifier")
-    if run.model.normalize == "weights":  # the file decides it, and it changes no count
-        run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
+    run = lowering.without_files(run)
     phases = [1] if len(stream.tasks) == 1 else [1, 2]
     own = [_flops(build(run, stream), phase) for phase in phases]
     model = dataclasses.replace(run.model, trunk_dtype="float32")
@@ -36,20 +33,7 @@ def step_flops(run: settings.ClassifierRun, stream, build: Build) -> dict:
 
 def _flops(method: Classifier, phase: int) -> float:
     """FLOPs of the compiled step; nothing is allocated. 0 for a method that trains nothing."""
-    run, task = method.run, method.stream.tasks[phase - 1]
-    if not method.steps(task, 1):
+    if phase not in lowering.phases(method):
         return 0.0
-    mesh = meshes.make_mesh(devices=jax.devices()[:1])
-    key = stream_key(0, "flops")
-    memory = jax.eval_shape(method.init, key)
-    trainable, frozen = jax.eval_shape(lambda m, k: method.begin(m, task, k), memory, key)
-    programs = Phase(method, phase, trainable, frozen, mesh)
-    state = jax.eval_shape(programs.create, trainable, 1)
-    data, size = run.data, run.train.batch_size
-    shape = (size, data.image_size, data.image_size, data.channels)
-    batch = {
-        "images": jax.ShapeDtypeStruct(shape, jnp.uint8),
-        "labels": jax.ShapeDtypeStruct((size,), jnp.int32),
-    }
-    compiled = programs.step.lower(state, frozen, batch, key).compile()
-    return float(compiled.cost_analysis()["flops"])
+    lowered = lowering.lower_step(method, phase, meshes.make_mesh(devices=jax.devices()[:1]))
+    return float(lowered.compile().cost_analysis()["flops"])

@@ -90,6 +90,13 @@ class Inference:
             parts.append({name: value[: len(part)] for name, value in found.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
+    def lower(self, memory) -> jax.stages.Lowered:
+        """The program of `features`, from shapes: one full batch."""
+        data, size = self._run.data, self._size(self._run.train.eval_batch_size)
+        shape = (size, data.image_size, data.image_size, data.channels)
+        spread = meshes.batch_sharding(self._mesh)
+        return self._features.lower(memory, jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread))
+
     def _size(self, images: int) -> int:
         """`train.eval_batch_size`, or for fewer images a power of two; the devices divide it."""
         size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())

@@ -56,6 +56,12 @@ class ClassSampler:
             most = max(most, calls)
         return np.concatenate(parts)[:count], most
 
+    def lower(self, memory, key: jax.Array) -> jax.stages.Lowered:
+        """The program of `one_class`, from shapes: one full chunk of one class."""
+        one = jax.ShapeDtypeStruct((1,), np.int32, sharding=self._same)
+        chunk = jax.ShapeDtypeStruct((1, self._chunk), np.int32, sharding=self._same)
+        return self._compiled.lower(memory, key, one, chunk)
+
     def _indices(self, count: int) -> np.ndarray:
         """Image numbers in full chunks, [chunks, chunk]."""
         chunks = -(-count // self._chunk)

@@ -36,17 +36,25 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
 
 def check_batch(name: str, batch: int, groups: int, mesh: Mesh) -> None:
     """Raises `ValueError` unless a global batch splits evenly over groups and devices."""
-    if batch % (groups * mesh.size):
+    step = groups * mesh.size
+    if batch % step:
         raise ValueError(
-            f"{name}.batch_size={batch}: must be a multiple of {groups * mesh.size} "
-            f"({groups} class groups x {mesh.size} devices)"
+            f"{name}.batch_size={batch}: must be a multiple of {step} ({groups} class groups x "
+            f"{mesh.size} devices); the nearest is {_nearest(batch, step)}"
         )
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
     """Raises `ValueError` unless `size` images split evenly over the devices."""
     if size % mesh.size:
-        raise ValueError(f"{name}={size}: must be a multiple of the {mesh.size} devices")
+        raise ValueError(
+            f"{name}={size}: must be a multiple of the {mesh.size} devices; the nearest is "
+            f"{_nearest(size, mesh.size)}"
+        )
+
+
+def _nearest(size: int, step: int) -> int:
+    return max(1, round(size / step)) * step
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

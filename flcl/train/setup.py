@@ -84,14 +84,15 @@ def prepare(run: settings.Run, build: Build, mesh: Mesh | None = None) -> Setup:
     """
     if mesh is None:
         mesh = meshes.make_mesh(run.runtime.fsdp)
-        _check_batches(run, mesh)
+        check_batches(run, mesh)
     with hosts.main_first("data"):  # official archives are prepared once
         source = load_source(run.data, threads=run.runtime.threads)
     stream = make_stream(run.stream, source)
     return Setup(run, source, stream, build(run, stream), mesh)
 
 
-def _check_batches(run: settings.Run, mesh: Mesh) -> None:
+def check_batches(run: settings.Run, mesh: Mesh) -> None:
+    """Raises `ValueError` for a global batch that does not split over the devices."""
     if isinstance(run, settings.ClassifierRun):
         meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
         return

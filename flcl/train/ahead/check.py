@@ -1,0 +1,155 @@
+"""Proof before renting: a run's programs, compiled for a machine that is not there."""
+
+import dataclasses
+import importlib.metadata
+from collections.abc import Callable, Sequence
+
+import jax
+
+from flcl import settings
+from flcl.adapters.modulate import strategy_for
+from flcl.data.stream import TaskStream
+from flcl.methods.base import Method
+from flcl.train import lowering, setup
+from flcl.train import mesh as meshes
+from flcl.train.ahead import batches, hlo, projection
+from flcl.train.ahead.programs import REPLICATED, Program, measure, programs_of
+from flcl.train.ahead.targets import Target, target_of
+
+
+def check(
+    run: settings.Run,
+    stream: TaskStream,
+    build: setup.Build,
+    topology: str,
+    *,
+    programs: Sequence[str] = (),
+    batch_search: bool = False,
+    utilisation: float = projection.UTILISATION,
+    say: Callable[[str], None] = lambda text: None,
+) -> dict:
+    """What the programs of a run ask of each device of `topology`, ready for JSON.
+
+    Args:
+      topology: such as `v5e:4x4` or `h100:8`.
+      programs: names of those to compile, of phase1, phase2, sampler and features; () = all that
+        the method has.
+      batch_search: the largest batch is compiled, not only estimated.
+      utilisation: share of the peak that the projection takes the work to run at.
+      say: told before each compilation, which may take minutes.
+
+    Returns:
+      `name`, `topology`, `chip`, `devices`, `devices_per_chip`, `mesh`, `hbm_bytes` and
+      `usable_bytes` of one device, `replicated_above`, `versions`, `assumptions`, `problems` (one
+      line each, empty when all is well) and for each of `programs`: `name`, `batch_key`, `images`,
+      `parameter_bytes` (before they are divided), `memory`, `required_bytes`, `fits`, `refused`,
+      `flops_per_device`, `one_device_flops`, `replication`, `collectives`, `largest_batch`,
+      `projection`, `seconds`.
+
+    Raises `ValueError` for an unknown topology, program or share, a compiler that is not installed
+    and a batch that does not split over the devices.
+    """
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"--utilisation={utilisation}: must be above 0 and at most 1")
+    target = target_of(topology)
+    mesh = meshes.make_mesh(run.runtime.fsdp, target.devices)
+    setup.check_batches(run, mesh)
+    run = _as_on(target.platform, run)
+    method = build(run, stream)
+    found = []
+    for program in _chosen(programs_of(method), programs):
+        say(f"compiling {program.name} for {topology} ({mesh.size} devices) ...")
+        found.append(_figures(program, method, mesh, target, build, batch_search, utilisation))
+    return {
+        "name": run.name,
+        "topology": topology,
+        "chip": target.chip.name,
+        "devices": mesh.size,
+        "devices_per_chip": target.chip.devices,
+        "mesh": dict(mesh.shape),
+        "hbm_bytes": target.chip.hbm // target.chip.devices,
+        "usable_bytes": target.chip.usable,
+        "replicated_above": REPLICATED,
+        "versions": _versions(),
+        "assumptions": projection.assumptions(target.chip, utilisation),
+        "programs": found,
+        "problems": [line for each in found for line in problems(each, target.chip.usable)],
+    }
+
+
+def problems(found: dict, usable: int) -> list[str]:
+    """Why a program cannot or should not run as it is, one line each."""
+    lines, gib = [], 2**30
+    if not found["fits"]:
+        needed, largest = found["required_bytes"], found["largest_batch"]
+        text = found["refused"] or f"it needs {needed / gib:.2f} GiB of a device's HBM"
+        line = f"{found['name']} does not fit: {text}"
+        if not found["refused"]:
+            line += f", of which {usable / gib:.2f} GiB can be used"
+        if largest and largest["images"]:
+            line += f"; try --config.{found['batch_key']}={largest['images']}"
+        lines.append(line)
+    if found["replication"] is not None and found["replication"] > REPLICATED:
+        lines.append(
+            f"{found['name']} replicates work: its devices together do {found['replication']:.2f} "
+            f"times the work of one (more than {REPLICATED} is not accepted)"
+        )
+    return lines
+
+
+def _figures(
+    program: Program, method: Method, mesh, target: Target, build, searching: bool, share: float
+) -> dict:
+    found = measure(program, method, mesh, target)
+    usable, granule = target.chip.usable, program.groups * mesh.size
+
+    def again(images: int) -> dict:
+        run = batches.with_batch(method.run, program.key, images)
+        return measure(program, build(run, method.stream), mesh, target)
+
+    if searching:
+        found["largest_batch"] = batches.search(found, again, usable, granule)
+    else:
+        found["largest_batch"] = batches.largest(found, usable, granule)
+    exchanges = found["collectives"]
+    found["collectives"] = hlo.summary(exchanges)
+    found["projection"] = None
+    if found["flops_per_device"] and program.name.startswith("phase"):
+        found["projection"] = projection.project(
+            found["flops_per_device"],
+            exchanges,
+            mesh.shape["fsdp"],
+            mesh.size,
+            target.chip,
+            share,
+        )
+    return found
+
+
+def _as_on(platform: str, run: settings.Run) -> settings.Run:
+    """`run` with everything filled in that a run would ask its own machine for."""
+    run = lowering.without_files(run)
+    if isinstance(run, settings.FunLoRARun) and run.adapter.strategy == "auto":
+        adapter = dataclasses.replace(run.adapter, strategy=strategy_for(platform))
+        run = dataclasses.replace(run, adapter=adapter)
+    return run
+
+
+def _chosen(known: list[Program], names: Sequence[str]) -> list[Program]:
+    for name in names:
+        if name not in [program.name for program in known]:
+            raise ValueError(
+                f"--programs={','.join(names)}: {name!r} is none of this method's programs, which "
+                f"are {', '.join(program.name for program in known)}"
+            )
+    return [program for program in known if not names or program.name in names]
+
+
+def _versions() -> dict[str, str]:
+    found = {"jax": jax.__version__}
+    for name in ("libtpu", "jax-cuda13-plugin"):
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

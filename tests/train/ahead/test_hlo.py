@@ -1,0 +1,94 @@
+"""What is read from the text of a compiled program."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from flcl.train import mesh as meshes
+from flcl.train.ahead import hlo
+
+# Written by hand, in every notation of groups and of asynchronous exchanges.
+TEXT = """
+HloModule step, num_partitions=8
+
+%fused (p: f32[4]) -> f32[4] {
+  %p = f32[4]{0} parameter(0)
+  ROOT %inner = f32[4]{0} all-reduce(%p), replica_groups={{0,1,2,3},{4,5,6,7}}, to_apply=%add
+}
+
+ENTRY %main {
+  %a = f32[16,8]{1,0:T(8,128)S(1)} parameter(0)
+  %both = (f32[100]{0:T(128)}, bf16[50]{0:T(128)(2,1)}) all-reduce(%a), replica_groups=[1,8]<=[8]
+  %ag = (f32[2,8]{1,0}, f32[16,8]{1,0}) all-gather-start(%a), replica_groups=[1,8]<=[8], dims={0}
+  %agd = f32[16,8]{1,0} all-gather-done(%ag)
+  %rs = f32[2,8]{1,0:T(8,128)S(1)} reduce-scatter(%a), replica_groups=[2,4]<=[8], dimensions={0}
+  %mesh = f32[6]{0} all-reduce(%a), replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}
+  %none = f32[6]{0} all-reduce(%a), replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_1'}
+  %one = f32[6]{0} all-gather(%a), replica_groups={{0},{1},{2},{3},{4},{5},{6},{7}}
+  %cp = (f32[3]{0}, f32[3]{0}, u32[], u32[]) collective-permute-start(%c), pairs={{0,1}}
+  %a2a = (pred[4]{0}, pred[4]{0}) all-to-all(%a, %b)
+  ROOT %use = f32[6]{0} add(%all-reduce.1, %all-gather.2), metadata={op_name="all-reduce(x)"}
+}
+"""
+
+
+def test_collectives_of_a_text_written_by_hand():
+    assert hlo.collectives(TEXT, 8) == [
+        ("all-reduce", 16, 4),
+        ("all-reduce", 500, 8),
+        ("all-gather", 512, 8),
+        ("reduce-scatter", 256, 4),
+        ("all-reduce", 24, 2),
+        ("collective-permute", 12, 8),
+        ("all-to-all", 8, 8),
+    ]
+
+
+def test_summary_adds_up_each_kind():
+    found = hlo.summary(hlo.collectives(TEXT, 8))
+    assert found[0] == {"kind": "all-reduce", "count": 3, "bytes": 540}
+    assert [each["kind"] for each in found] == [k for k in hlo.KINDS if k != "collective-broadcast"]
+
+
+def test_a_sum_over_a_sharded_axis_is_one_all_reduce():
+    mesh = meshes.make_mesh()
+    program = jax.jit(
+        lambda x: x.sum(0),
+        in_shardings=meshes.batch_sharding(mesh),
+        out_shardings=meshes.replicated(mesh),
+    )
+    text = program.lower(jax.ShapeDtypeStruct((16, 10), jnp.float32)).compile().as_text()
+    assert hlo.collectives(text, mesh.size) == [("all-reduce", 40, 8)]
+
+
+@pytest.mark.parametrize("call", ["Forward", "BackwardInput", "BackwardFilter"])
+def test_convolutions_that_are_left_to_cudnn_are_counted(call):
+    small, wide = "bf16[8,16,16,32]{3,2,1,0}", "bf16[8,16,16,64]{3,2,1,0}"
+    kernel = "bf16[32,3,3,64]{3,2,1,0}"
+    # The kernel is o01i: of 64 inputs and 32 outputs.
+    first, second, result = {
+        "Forward": (wide, kernel, small),
+        "BackwardInput": (small, kernel, wide),
+        "BackwardFilter": (wide, small, kernel),
+    }[call]
+    text = f"""
+  %x = {first} parameter(0)
+  %y = {second} parameter(1)
+  ROOT %c = ({result}, u8[0]{{0}}) custom-call(%x, %y), window={{size=3x3 pad=1_1x1_1}}, \
+dim_labels=b01f_o01i->b01f, custom_call_target="__cudnn$conv{call}"
+"""
+    # Of all three: outputs x taps x input channels, each a product and a sum.
+    assert hlo.matrix_flops(text) == 2 * (8 * 16 * 16 * 32) * 9 * 64
+
+
+def test_matrix_products_of_both_kinds_are_counted():
+    text = """
+  %x = f32[28,64]{1,0} parameter(0)
+  %w = f32[64,200]{1,0} parameter(1)
+  %lt = (f32[28,200]{1,0}, s8[4194304]{0}) custom-call(%x, %w), \
+custom_call_target="__cublas$lt$matmul", backend_config={"gemm_backend_config":\
+{"dot_dimension_numbers":{"lhs_contracting_dimensions":["1"],"rhs_contracting_dimensions":["0"]}}}
+  %dot = f32[28,200]{1,0} dot(%x, %w), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+  ROOT %sum = f32[28,200]{1,0} add(%dot, %dot)
+"""
+    assert hlo.matrix_flops(text) == 2 * 2 * 28 * 200 * 64
