@@ -37,7 +37,7 @@ class Arguments(NamedTuple):
 
 
 def main(
-    program: Callable[[Arguments], None],
+    program: Callable[[Arguments], int | None],
     *,
     doc: str,
     define: Callable[[flags.FlagValues], None],
@@ -48,7 +48,7 @@ def main(
     """Parses the command line, runs `program` and returns the exit code.
 
     Args:
-      program: called with the parsed `Arguments`.
+      program: called with the parsed `Arguments`; what it returns is the exit code, None = 0.
       doc: what `--help` prints first.
       define: adds the program's own flags to a `FlagValues`.
       config: whether `--config` and its overrides are taken (and needed).
@@ -68,7 +68,7 @@ def main(
             arguments = parse(argv, defines, config)
             if distributed:
                 _join(arguments.flags)
-            program(arguments)
+            return program(arguments) or 0
         return 0
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

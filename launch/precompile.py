@@ -51,8 +51,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("json", False, "print JSON instead of tables", flag_values=values)
 
 
-def main(arguments: cli.Arguments) -> None:
-    """Compiles, prints, and exits with 1 where something does not fit or is replicated."""
+def main(arguments: cli.Arguments) -> int:
+    """Compiles and prints; 1 where something does not fit or is replicated."""
     own = arguments.flags
     found = flcl.precompile(
         arguments.run,
@@ -70,8 +70,9 @@ def main(arguments: cli.Arguments) -> None:
         from flcl.report.precompiled import print_precompiled
 
         print_precompiled(found, Console(), projected=own.project)
-    if found["problems"]:
-        sys.exit("error: " + "\nerror: ".join(found["problems"]))
+    for line in found["problems"]:
+        print(f"error: {line}", file=sys.stderr)
+    return 1 if found["problems"] else 0
 
 
 if __name__ == "__main__":

@@ -103,7 +103,8 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
             def one_chunk(chunk):
                 noise = constrain(noise_of(key, label, chunk, shape))
                 images, calls = solve(velocity, noise, sample)
-                return to_uint8(images), calls
+                # Placed again: bytes travel between devices, not floats.
+                return constrain(to_uint8(images)), calls
 
             images, calls = jax.lax.map(one_chunk, indices)
             return images.reshape(-1, *shape), calls.max()
