@@ -12,7 +12,8 @@ Examples:
 Every figure is a ratio of two times from the same rounds, this / reference, on one device: less
 than 1 is faster than the reference. The two alternate, so that a busy moment of the machine meets
 both; the ratio is the median over the rounds, with its quartiles. Bars are the ratios that are good
-enough. With --strict the exit code is 1 when one is missed, otherwise 0: a measurement is no failure.
+enough. With --strict the exit code is 1 when one is missed, otherwise 0: a measurement is no
+failure.
 """
 
 import os

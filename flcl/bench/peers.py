@@ -66,6 +66,9 @@ def torch_device(*packages: str) -> str:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingError(f"not installed: {', '.join(missing)} (pip install {' '.join(missing)})")
+    # Threads that spin while they wait would hold the cores that the other side's turn needs, and on
+    # a busy machine make PyTorch ten times slower than it is.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
     backend = jax.default_backend()
@@ -232,4 +235,6 @@ def _how(device: str) -> str:
 
     if device == "cuda":
         return f"PyTorch {torch.__version__}, bfloat16, channels_last, torch.compile"
-    return f"PyTorch {torch.__version__}, float32, {torch.get_num_threads()} threads for both"
+    policy = os.environ["OMP_WAIT_POLICY"]
+    threads = f"{torch.get_num_threads()} threads for both, OMP_WAIT_POLICY={policy}"
+    return f"PyTorch {torch.__version__}, float32, {threads}"
