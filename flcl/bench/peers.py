@@ -66,8 +66,8 @@ def torch_device(*packages: str) -> str:
     missing = [name for name in packages if importlib.util.find_spec(name) is None]
     if missing:
         raise MissingError(f"not installed: {', '.join(missing)} (pip install {' '.join(missing)})")
-    # Threads that spin while they wait would hold the cores that the other side's turn needs, and on
-    # a busy machine make PyTorch ten times slower than it is.
+    # Threads that spin while they wait hold cores that others need: on a busy machine PyTorch took
+    # ten times longer.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     import torch
 
