@@ -6,12 +6,19 @@ import jax
 
 from flcl import methods, settings
 from flcl.bench.figures import Figure, counted, timed
-from flcl.bench.programs import CLASSES, Training, dtype_of, flops_of, random_batch, rates
+from flcl.bench.programs import (
+    CLASSES,
+    Training,
+    dtype_of,
+    flops_of,
+    random_batch,
+    random_memory,
+    rates,
+)
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
-from flcl.rng import stream_key
 
 
 def vit_step(size: Size, rounds: int) -> Iterator[Figure]:
@@ -45,7 +52,7 @@ def features(run: settings.ClassifierRun) -> tuple:
     """A call that computes the features of one batch, its FLOPs and its images."""
     stream = make_stream(run.stream, placeholder(CLASSES))
     method = methods.build(run, stream)
-    memory = jax.jit(method.init)(stream_key(0, "benchmark"))
+    memory = random_memory(method)
     images = jax.device_put(random_batch(run, 1, (0,))["images"])
     lowered = jax.jit(method.features).lower(memory, images)
     compiled = lowered.compile()

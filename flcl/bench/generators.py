@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from flcl import methods, settings
+from flcl import compiling, methods, settings
 from flcl.adapters import functional
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import (
@@ -15,6 +15,7 @@ from flcl.bench.programs import (
     dtype_of,
     flops_of,
     one_device,
+    random_memory,
     rates,
 )
 from flcl.bench.rounds import interleave
@@ -91,11 +92,11 @@ class Sampling:
         data = run.data
         shape = (data.image_size, data.image_size, data.channels)
         self._key = stream_key(0, "sample")
-        self._memory = jax.jit(lambda key: _learned(method, key))(stream_key(0, "benchmark"))
+        self._memory = random_memory(method)
         self._sampler = ClassSampler(method, shape, run.sample, one_device())
-        family = run.adapter.family
         factors = jax.tree.map(lambda v: v[LABEL], self._memory["bank"])
-        merged = jax.jit(functional.merge, static_argnums=2)(self._memory["trunk"], factors, family)
+        merge = jax.jit(functional.merge, static_argnums=2, compiler_options=compiling.run_once())
+        merged = merge(self._memory["trunk"], factors, run.adapter.family)
         noise = flow_sampler.noise_of(self._key, LABEL, jnp.arange(self.images), shape)
         network = UNet(run.model, data.channels, 0.0, run.adapter.strategy)
         lowered = jax.jit(lambda p, x, t: network.apply({"params": p}, x, t)).lower(
@@ -122,25 +123,3 @@ def _euler(network: UNet, params, noise: jax.Array, steps: int) -> jax.Array:
         return x + (following - t) * velocity, None
 
     return jax.lax.scan(step, noise, (times[:-1], times[1:]))[0]
-
-
-def _learned(method, key: jax.Array):
-    """A memory that draws something: a fresh trunk ends in zeros."""
-    keys = iter(jax.random.split(key, 3))
-    memory = method.init(next(keys))
-    trunk_key, bank_key = next(keys), next(keys)
-    leaves, structure = jax.tree.flatten(memory["trunk"])
-    moved = [
-        leaf + 0.02 * jax.random.normal(jax.random.fold_in(trunk_key, i), leaf.shape)
-        for i, leaf in enumerate(leaves)
-    ]
-    adapter = method.run.adapter
-    rows = functional.init_rows(
-        bank_key,
-        method.layers,
-        adapter.family,
-        jnp.arange(method.stream.capacity),
-        adapter.functions,
-        adapter.sigma,
-    )
-    return {"trunk": jax.tree.unflatten(structure, moved), "bank": rows}

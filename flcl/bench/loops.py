@@ -20,6 +20,7 @@ from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 from flcl.data import loader as batches
 from flcl.rng import stream_key
+from flcl.train import experiment
 from flcl.train import mesh as meshes
 from flcl.train.loop import train_task
 from flcl.train.phase import Phase
@@ -48,7 +49,7 @@ class Loops:
         self.steps, self.images = steps, steps * run.phase1.batch_size
         self._setup = setup = prepare(run, methods.build, one_device())
         method, task, key = setup.method, setup.stream.tasks[0], stream_key(0, "benchmark")
-        trainable, frozen = method.begin(jax.jit(method.init)(key), task, key)
+        trainable, frozen = method.begin(experiment.initial_memory(setup), task, key)
         self._phase = Phase(method, 1, trainable, frozen, setup.mesh)
         self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
         self._state = self._phase.create(trainable, run.phase1.steps)

@@ -1,12 +1,16 @@
 """Train steps built from settings alone, on one device, ready to be called again and again."""
 
+import math
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from flcl import methods, settings
 from flcl.bench.sizes import Size
 from flcl.data.base import placeholder
 from flcl.data.stream import TaskStream, make_stream
+from flcl.methods.base import Method
 from flcl.methods.funlora import FunLoRA
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
@@ -51,8 +55,7 @@ class Training:
         self.method = build(run, make_stream(run.stream, placeholder(CLASSES)))
         task = self.method.stream.tasks[phase - 1]
         key = stream_key(0, "benchmark")
-        memory = jax.jit(self.method.init)(key)
-        trainable, frozen = self.method.begin(memory, task, key)
+        trainable, frozen = self.method.begin(random_memory(self.method), task, key)
         programs = Phase(self.method, phase, trainable, frozen, self.mesh)
         host = random_batch(run, phase, task.labels)
         self.images = int(np.prod(host["images"].shape[:-3]))
@@ -81,6 +84,19 @@ def one_device():
 def dtype_of(size: Size) -> str:
     """Type of the activations on the devices that are there."""
     return "bfloat16" if size.bfloat16 and jax.default_backend() != "cpu" else "float32"
+
+
+def random_memory(method: Method):
+    """A memory of the method's shapes in which no number is zero, without compiling anything."""
+    generator = np.random.default_rng(0)
+
+    def fill(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.ones(leaf.shape, leaf.dtype)
+        values = generator.standard_normal(leaf.shape, np.float32)
+        return jnp.asarray(values / max(1, math.prod(leaf.shape[:-1])) ** 0.5, leaf.dtype)
+
+    return jax.tree.map(fill, jax.eval_shape(method.init, jax.random.key(0)))
 
 
 def random_batch(run: settings.Run, phase: int, labels: tuple[int, ...]) -> dict:

@@ -102,7 +102,7 @@ def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
         "runtime.progress": False,
     }
     values |= {"model.width": 16, "model.multipliers": (1,), "model.blocks": 1}
-    values |= {"model.attention": (), "model.head_channels": 16}
+    values |= {"model.attention": (), "model.head_channels": 16, "adapter.layers": "2-9"}
     values |= {"judge.width": 4, "judge.epochs": 1.0, "judge.batch_size": 32, "judge.crop": 0}
     values |= {"judge.images_per_class": 8}
     for phase in ("phase1", "phase2"):
