@@ -149,7 +149,9 @@ def interrupted(data, tmp_path_factory):
     """Two processes killed in task 1, a copy of that, then both stopped by SIGTERM in task 2."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     killed = two_processes(data, workdir, "funlora", ["in task 1, after its saves"] * 2)
-    assert [code for code, _ in killed] == [-signal.SIGKILL] * 2, killed
+    # Both die at the same step, unless one sees the other die first.
+    codes = {code for code, _ in killed}
+    assert -signal.SIGKILL in codes and codes <= {-signal.SIGKILL, -signal.SIGABRT, 1}, killed
     shutil.copytree(workdir, workdir.with_name("killed"))
     # Only one of them is told.
     stopped = two_processes(data, workdir, "funlora", ["never", "asked to stop in task 2"])

@@ -1,0 +1,124 @@
+"""What surrounds a step: the loader and the loop, and the start of a process."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+import flcl
+from flcl import config, methods, settings
+from flcl.bench.figures import Figure, timed
+from flcl.bench.programs import dtype_of, one_device
+from flcl.bench.rounds import interleave
+from flcl.bench.sizes import Size
+from flcl.data import loader as batches
+from flcl.rng import stream_key
+from flcl.train import experiment
+from flcl.train import mesh as meshes
+from flcl.train.loop import train_task
+from flcl.train.phase import Phase
+from flcl.train.setup import prepare
+
+COLD_START = "flcl.bench.first_step"
+
+
+def loader(size: Size, rounds: int) -> Iterator[Figure]:
+    """The whole training loop with the real loader against the same loop on one batch."""
+    loops = Loops(size.generator_run(model__dtype=dtype_of(size)), size.loop_steps)
+    seconds = interleave({"real": loops.real, "constant": loops.constant}, rounds)
+    rate = loops.images / float(np.median(seconds["real"]))
+    note = f"{size.loop_steps} steps a round, the start of the loader's threads included"
+    yield timed("loader", seconds["real"], seconds["constant"], images_per_second=rate, note=note)
+
+
+class Loops:
+    """The training loop of a first task, on its real batches or on one of them.
+
+    Attributes:
+      images: trained on by one call.
+    """
+
+    def __init__(self, run: settings.FunLoRARun, steps: int):
+        self.steps, self.images = steps, steps * run.phase1.batch_size
+        self._setup = setup = prepare(run, methods.build, one_device())
+        method, task, key = setup.method, setup.stream.tasks[0], stream_key(0, "benchmark")
+        trainable, frozen = method.begin(experiment.initial_memory(setup), task, key)
+        self._phase = Phase(method, 1, trainable, frozen, setup.mesh)
+        self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
+        self._state = self._phase.create(trainable, run.phase1.steps)
+        self.dataset = method.batches(task, setup.pools(task), (0, 1))
+        self._first, self._done = self.dataset[0], 0
+
+    def real(self):
+        """Some steps on batches that grain's threads prepare."""
+        runtime = self._setup.run.runtime
+        options = {"threads": runtime.threads, "prefetch": runtime.prefetch}
+        return self._train(
+            batches.iterate(self.dataset, self._done, self._done + self.steps, **options)
+        )
+
+    def constant(self):
+        """As many steps on the first batch."""
+        return self._train([self._first] * self.steps)
+
+    def _train(self, source):
+        setup, self._done = self._setup, self._done + self.steps
+        self._state = train_task(
+            self._phase.advance,
+            self._state,
+            self._frozen,
+            source,
+            key=stream_key(0, "train", 1),
+            per_call=self._phase.per_call,
+            log_every=self.steps,
+            save_every=sys.maxsize,
+            steps=sys.maxsize,
+            save=lambda *_: None,
+            stop=lambda _: False,
+            record=lambda *_: None,
+            advance=lambda *_: None,
+            name="the benchmark",
+            remedy=setup.method.remedy(1),
+        )
+        return self._state
+
+
+def first_step(size: Size, rounds: int) -> Iterator[Figure]:
+    """Start of a process until its first step is done: with the compile cache against without."""
+    cold, warm = [], []
+    for _ in range(max(1, rounds // 5)):  # minutes each at full size
+        with tempfile.TemporaryDirectory() as folder:
+            for seconds in (cold, warm):
+                seconds.append(_start(size.generator_run(), folder))
+    yield timed("first_step", warm, cold, note="import, data, build, compile, one step; float32")
+
+
+def _start(run: settings.Run, cache: str) -> float:
+    """Seconds of a process that makes one step and keeps its programs in `cache`."""
+    path = [str(Path(flcl.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, path)),
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # this process may hold most of a GPU's memory
+    }
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-m", COLD_START],
+        input=json.dumps(config.as_dict(run)),
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise ValueError(f"first_step: the process ended early: {lines[-1]}")
+    return seconds

@@ -1,0 +1,128 @@
+"""Train steps built from settings alone, on one device, ready to be called again and again."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flcl import methods, settings
+from flcl.bench.sizes import Size
+from flcl.data.base import placeholder
+from flcl.data.stream import TaskStream, make_stream
+from flcl.methods.base import Method
+from flcl.methods.funlora import FunLoRA
+from flcl.rng import stream_key
+from flcl.train import chips
+from flcl.train import mesh as meshes
+from flcl.train.phase import Phase
+
+CLASSES = 10
+STEPS = 1_000
+
+
+class Unmodulated(FunLoRA):
+    """The same U-Net, loss, optimiser and averaging, but no convolution is adapted."""
+
+    def __init__(self, run: settings.FunLoRARun, stream: TaskStream):
+        super().__init__(run, stream)
+        self.adapted, self.layers = (), {}
+
+
+class Training:
+    """A compiled train step that trains on one constant batch; calling it does one step.
+
+    Attributes:
+      method: the method of the run.
+      images: of a batch.
+      flops: of a step, of the program as it is written.
+      bytes: device memory of the compiled step: arguments, temporaries and results.
+    """
+
+    def __init__(self, run: settings.Run, phase: int, build=methods.build):
+        self.mesh = one_device()
+        self.method = build(run, make_stream(run.stream, placeholder(CLASSES)))
+        task = self.method.stream.tasks[phase - 1]
+        key = stream_key(0, "benchmark")
+        trainable, frozen = self.method.begin(random_memory(self.method), task, key)
+        programs = Phase(self.method, phase, trainable, frozen, self.mesh)
+        host = random_batch(run, phase, task.labels)
+        self.images = int(np.prod(host["images"].shape[:-3]))
+        self._batch = meshes.place_batch(host, self.mesh, self.method.spread)
+        self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, self.mesh))
+        self._state, self._key = programs.create(trainable, STEPS), key
+        lowered = programs.step.lower(self._state, self._frozen, self._batch, key)
+        self.flops = flops_of(lowered)
+        self._step = lowered.compile()
+        self.bytes = _bytes(self._step)
+
+    def __call__(self):
+        self._state, metrics = self._step(self._state, self._frozen, self._batch, self._key)
+        return self._state, metrics
+
+    def rates(self, seconds: list[float]) -> dict:
+        """`images_per_second` and `mfu` of some rounds, for a figure."""
+        return rates(self.images, self.flops, seconds)
+
+
+def one_device():
+    """A mesh of one device: every ratio is one of single devices."""
+    return meshes.make_mesh(devices=jax.devices()[:1])
+
+
+def dtype_of(size: Size) -> str:
+    """Type of the activations on the devices that are there."""
+    return "bfloat16" if size.bfloat16 and jax.default_backend() != "cpu" else "float32"
+
+
+def random_memory(method: Method):
+    """A memory of the method's shapes in which no number is zero, without compiling anything."""
+    generator = np.random.default_rng(0)
+
+    def fill(leaf):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return jnp.ones(leaf.shape, leaf.dtype)
+        values = generator.standard_normal(leaf.shape, np.float32)
+        return jnp.asarray(values / max(1, math.prod(leaf.shape[:-1])) ** 0.5, leaf.dtype)
+
+    return jax.tree.map(fill, jax.eval_shape(method.init, jax.random.key(0)))
+
+
+def random_batch(run: settings.Run, phase: int, labels: tuple[int, ...]) -> dict:
+    """A host batch as the loader of a run would deliver it, of random bytes."""
+    generator, data = np.random.default_rng(0), run.data
+    shape = (data.image_size, data.image_size, data.channels)
+    if isinstance(run, settings.ClassifierRun):
+        lead, count = (run.train.batch_size,), run.train.batch_size
+    else:
+        own = run.phase1 if phase == 1 else run.phase2
+        lead, count = (own.batch_size // own.groups, own.groups), own.groups
+    return {
+        "images": generator.integers(0, 256, (*lead, *shape), np.uint8),
+        "labels": np.resize(np.asarray(labels, np.int32), count),
+    }
+
+
+def rates(images: int, flops: float | None, seconds: list[float]) -> dict:
+    """`images_per_second` and `mfu` for a figure, from the median of some rounds."""
+    median, peak = float(np.median(seconds)), peak_flops(jax.devices()[0])
+    mfu = flops / median / peak if flops and peak else None
+    return {"images_per_second": images / median, "mfu": mfu}
+
+
+def peak_flops(device) -> float | None:
+    """Dense bfloat16 operations a second at most; None where that is not known."""
+    chip = chips.chip_of(device.device_kind)
+    return chip and chip.peak
+
+
+def flops_of(lowered) -> float | None:
+    """Operations of a lowered program; None where the backend does not count them."""
+    # Of the program as written: a compiled one hides those of library calls.
+    return (lowered.cost_analysis() or {}).get("flops")
+
+
+def _bytes(compiled) -> int:
+    found = compiled.memory_analysis()
+    whole = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
+    return whole - found.alias_size_in_bytes  # the donated state is counted once

@@ -1,0 +1,96 @@
+"""Figures for people and for programs."""
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+
+import jax
+from rich.console import Console
+from rich.table import Table
+
+from flcl.bench.figures import BARS, Figure
+from flcl.bench.suite import ITEMS, summary
+
+STANDARD_OUTPUT = "-"
+WIDTH = 140
+"""Columns of a table that goes to a file or a pipe."""
+
+_COLUMNS = (
+    "benchmark",
+    "ratio",
+    "quartiles",
+    "bar",
+    "seconds",
+    "reference",
+    "images/s",
+    "MFU",
+    "memory",
+    "rounds",
+)
+
+
+def write_json(figures: Sequence[Figure], target: str) -> None:
+    """A list with an object for each figure, to a file or, for `-`, to standard output."""
+    text = json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n"
+    if target == STANDARD_OUTPUT:
+        print(text, end="")
+    else:
+        Path(target).write_text(text)
+
+
+def print_table(figures: Sequence[Figure], console: Console) -> None:
+    """Ratios with quartiles, bars and seconds; then how many bars were reached."""
+    table = Table(title=machine())
+    rows = [_row(figure) for figure in figures]
+    # Columns that no figure fills would only squeeze the others.
+    shown = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
+    for place in shown:
+        table.add_column(_COLUMNS[place], justify="right" if place else "left", no_wrap=True)
+    for figure, row in zip(figures, rows, strict=True):
+        table.add_row(*[row[place] for place in shown], style="red" if figure.missed else None)
+    console.print(table)
+    for figure in figures:
+        if figure.note:
+            console.print(f"{figure.name}: {figure.note}", highlight=False, soft_wrap=True)
+    barred = [figure for figure in figures if figure.bar is not None]
+    missed = [figure.name for figure in barred if figure.missed]
+    text = f"{len(barred) - len(missed)} of {len(barred)} bars reached"
+    console.print(text + (f"; missed: {', '.join(missed)}" if missed else ""), soft_wrap=True)
+
+
+def print_list(console: Console) -> None:
+    """Every benchmark with its bar and what it measures."""
+    table = Table("benchmark", "bar", "what")
+    for name in ITEMS:
+        bars = [bar for key, bar in BARS.items() if key.partition("/")[0] == name]
+        table.add_row(name, ", ".join(f"{bar:.2f}" for bar in bars), summary(name))
+    console.print(table)
+
+
+def machine() -> str:
+    """Device, processor, cores and versions, for the title of a table."""
+    device = jax.devices()[0]
+    kind = platform.machine() if device.platform == "cpu" else device.device_kind
+    return f"{device.platform} ({kind}), {os.cpu_count()} cores, JAX {jax.__version__}"
+
+
+def _row(figure: Figure) -> list[str]:
+    low, high = figure.ratio_low, figure.ratio_high
+    return [
+        figure.name,
+        f"{figure.ratio:.3f}",
+        f"{low:.3f} - {high:.3f}" if figure.rounds > 1 else "",
+        _number(figure.bar, ".2f"),
+        _number(figure.median_seconds, ".4g"),
+        _number(figure.reference_seconds, ".4g"),
+        _number(figure.images_per_second, ",.4g"),
+        _number(figure.mfu, ".1%"),
+        _number(figure.memory_ratio, ".2f"),
+        str(figure.rounds),
+    ]
+
+
+def _number(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)

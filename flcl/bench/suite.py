@@ -1,0 +1,60 @@
+"""All benchmarks by name, and the loop over those that were asked for."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from flcl import config
+from flcl.bench import classifiers, convolutions, generators, loops, peers, tasks
+from flcl.bench.figures import Figure
+from flcl.bench.sizes import Size
+
+Benchmark = Callable[[Size, int], Iterator[Figure]]
+
+# The first one starts processes of its own: on a TPU only while this one does not hold the chips.
+ITEMS: dict[str, Benchmark] = {
+    "first_step": loops.first_step,
+    "modulated_conv": convolutions.modulated_convolution,
+    "phase1_step": generators.phase1_step,
+    "phase2_step": generators.phase2_step,
+    "sampler": generators.sampler,
+    "vit_step": classifiers.vit_step,
+    "vit_inference": classifiers.vit_inference,
+    "torchcfm_step": peers.torchcfm_step,
+    "torchcfm_sampler": peers.torchcfm_sampler,
+    "peft_step": peers.peft_step,
+    "loader": loops.loader,
+    "last_task": tasks.last_task,
+    "bytes_per_class": tasks.bytes_per_class,
+}
+
+
+def select(names: Iterable[str]) -> list[str]:
+    """Items of those names in the order of `ITEMS`; all of them for no names.
+
+    Raises `ValueError` for a name that is none, with the nearest one.
+    """
+    names = [name.strip() for name in names]
+    for name in names:
+        if name not in ITEMS:
+            hint = config.did_you_mean(name, list(ITEMS))
+            raise ValueError(f"--only={name}: no such benchmark.{hint} See --list")
+    return [name for name in ITEMS if not names or name in names]
+
+
+def run(
+    names: Iterable[str], size: Size, rounds: int, say: Callable[[str], None]
+) -> Iterator[Figure]:
+    """The figures of some items, as they are found.
+
+    `say` is told in one line which item runs, and why one is left out.
+    """
+    for name in names:
+        say(f"{name}: {summary(name)}")
+        try:
+            yield from ITEMS[name](size, rounds)
+        except peers.MissingError as reason:
+            say(f"{name}: left out, {reason}")
+
+
+def summary(name: str) -> str:
+    """What an item measures, in one line."""
+    return (ITEMS[name].__doc__ or "").partition("\n")[0]

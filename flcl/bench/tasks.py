@@ -1,0 +1,134 @@
+"""Whether later tasks cost more: the last one against the second, and what one leaves on disk."""
+
+import gc
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from flcl import config, methods, settings
+from flcl.bench.figures import Figure, counted, timed
+from flcl.bench.sizes import Size
+from flcl.data.base import placeholder
+from flcl.data.stream import make_stream
+from flcl.rng import stream_key
+from flcl.train import experiment
+from flcl.train.checkpoint import Checkpoints
+
+
+def last_task(size: Size, rounds: int) -> Iterator[Figure]:
+    """Steps and live device arrays of the last task of a real run against those of its second."""
+    watch = Watch()
+    steps = (rounds + 1) * size.task_steps
+    with tempfile.TemporaryDirectory() as folder:
+        run = _many_tasks(Path(folder), size, steps)
+        experiment.run(run, Path(folder) / "run", methods.build, lambda *_: watch)
+    # The first interval of task 2 holds the compilation of phase 2.
+    second, last = (watch.seconds[task][1:] for task in (2, size.tasks))
+    note = f"task {size.tasks} against task 2, {size.task_steps} tiny steps each round, one run"
+    yield timed("last_task", last, second, note=note)
+    bytes_2, bytes_last = watch.bytes[2], watch.bytes[size.tasks]
+    yield counted("last_task/bytes", bytes_last, bytes_2, f"{bytes_last:,} of {bytes_2:,} bytes")
+
+
+class Watch:
+    """A run's reporter that keeps the time between records and the bytes on the devices.
+
+    Attributes:
+      seconds: by task, from record to record; the first is from the start of the task.
+      bytes: by task, of the arrays alive when the task is done, without those from before the run.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter):
+        self.seconds: dict[int, list[float]] = {}
+        self.bytes: dict[int, int] = {}
+        self._before, self._clock = live_bytes(), clock
+        self._task, self._last = 0, 0.0
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def progress(self, description: str, total: int) -> Callable[..., None]:
+        """Nothing."""
+        del description, total
+        return lambda *_: None
+
+    def begin_task(self, task, phase: int, first_step: int) -> None:
+        """Starts the clock of a task."""
+        del phase, first_step
+        self._task, self._last = task.index, self._clock()
+        self.seconds[task.index] = []
+
+    def record(self, step: int, metrics: dict) -> None:
+        """Notes the seconds since the last record: the losses have just been read."""
+        del step, metrics
+        now = self._clock()
+        self.seconds[self._task].append(now - self._last)
+        self._last = now
+
+    def evaluated(self, task, results: dict, samples: dict) -> None:
+        """Notes what is alive."""
+        del results, samples
+        self.bytes[task.index] = live_bytes() - self._before
+
+    def finished(self, results: dict) -> None:
+        """Nothing."""
+
+
+def live_bytes() -> int:
+    """Bytes of all arrays that are alive on the devices."""
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
+    """One class of random 8 x 8 images in every task, hardly any evaluation."""
+    generator = np.random.default_rng(0)
+    labels = np.repeat(np.arange(size.tasks), 8)
+    images = generator.integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
+    parts = {"train_images": images, "test_images": images}
+    np.savez(folder / "data.npz", train_labels=labels, test_labels=labels, **parts)
+    values = {
+        "data.source": f"npz:{folder / 'data.npz'}",
+        "stream.tasks": str(size.tasks),
+        "sample.solver": "euler",
+        "sample.num_steps": 1,
+        "sample.chunk": 8,
+        "runtime.save_every": steps + 1,
+        "runtime.log_every": size.task_steps,
+        "runtime.progress": False,
+    }
+    values |= {"model.width": 16, "model.multipliers": (1,), "model.blocks": 1}
+    values |= {"model.attention": (), "model.head_channels": 16, "adapter.layers": "2-9"}
+    values |= {"judge.width": 4, "judge.epochs": 1.0, "judge.batch_size": 32, "judge.crop": 0}
+    values |= {"judge.images_per_class": 8}
+    for phase in ("phase1", "phase2"):
+        own = {"steps": steps, "batch_size": 16, "groups": 1, "warmup_steps": 1, "dropout": 0.0}
+        values |= {f"{phase}.{key}": value for key, value in own.items()}
+    run = config.defaults("funlora")
+    run.update_from_flattened_dict(values)
+    return config.freeze(run)
+
+
+def bytes_per_class(size: Size, rounds: int) -> Iterator[Figure]:
+    """What a stored task of CIFAR-100 weighs on disk against four bytes for each parameter."""
+    del size, rounds  # always the paper's network: its classes are stored, not trained
+    values = {"data.image_size": 32, "data.channels": 3, "stream.tasks": "5"}
+    edited = config.defaults("funlora")
+    edited.update_from_flattened_dict(values)
+    run = config.freeze(edited)
+    method = methods.build(run, make_stream(run.stream, placeholder(100)))
+    task = method.stream.tasks[1]
+    memory = jax.eval_shape(method.init, stream_key(0, "benchmark"))
+    added = jax.eval_shape(lambda m: method.added(m, task), memory)
+    generator = np.random.default_rng(0)  # random: nothing that a file format could compress
+    tree = jax.tree.map(lambda v: generator.normal(size=v.shape).astype(v.dtype), added)
+    parameters = method.describe()["parameters_per_class"] * len(task.labels)
+    with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as checkpoints:
+        checkpoints.save_task(task.index, jax.device_put(tree))
+        stored = checkpoints.bytes_of_task(task.index)
+    note = f"{len(task.labels)} classes of {parameters // len(task.labels):,} parameters"
+    yield counted("bytes_per_class", stored, 4 * parameters, note)
