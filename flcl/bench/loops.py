@@ -38,6 +38,17 @@ def loader(size: Size, rounds: int) -> Iterator[Figure]:
     yield timed("loader", seconds["real"], seconds["constant"], images_per_second=rate, note=note)
 
 
+def steps_per_call(size: Size, rounds: int) -> Iterator[Figure]:
+    """Eight optimiser steps in one call against one step a call, on one batch."""
+    loops = {}
+    for count in (8, 1):
+        changes = {"model__dtype": dtype_of(size), "runtime__steps_per_call": count}
+        loops[count] = Loops(size.generator_run(**changes), -(-size.loop_steps // 8) * 8)
+    seconds = interleave({"eight": loops[8].constant, "one": loops[1].constant}, rounds)
+    rate = loops[8].images / float(np.median(seconds["eight"]))
+    yield timed("steps_per_call", seconds["eight"], seconds["one"], images_per_second=rate)
+
+
 class Loops:
     """The training loop of a first task, on its real batches or on one of them.
 

@@ -22,6 +22,7 @@ ITEMS: dict[str, Benchmark] = {
     "torchcfm_sampler": peers.torchcfm_sampler,
     "peft_step": peers.peft_step,
     "loader": loops.loader,
+    "steps_per_call": loops.steps_per_call,
     "last_task": tasks.last_task,
     "bytes_per_class": tasks.bytes_per_class,
 }
