@@ -1,4 +1,4 @@
-"""Sums of cosines of an outer product, with one cheap sine and cosine instead of exact library ones.
+"""Sums of cosines of an outer product, with a cheap sine and cosine instead of the library's.
 
 The library's cosine reduces arguments of any size exactly; on a CPU it took longer than the small
 convolutions that its values modulate. Here sine and cosine share one reduction to a quarter turn
@@ -14,7 +14,7 @@ from jax import lax
 
 
 def _split_quarter_turn() -> tuple[np.float32, np.float32, np.float32]:
-    """pi / 2 as a sum whose first two terms have 11 bits: their products with integers are exact."""
+    """pi / 2 as a sum; two terms have 11 bits, so their products with integers are exact."""
     rest, parts = math.pi / 2, []
     for _ in range(2):
         unit = 2.0 ** (math.frexp(rest)[1] - 11)
