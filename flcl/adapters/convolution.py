@@ -74,7 +74,7 @@ def kernel_gradient(
         return lax.dot_general(x, grad, (over, ((), ()))).reshape(shape)
     count = piece_images(x.shape[0], grad.shape[1] * grad.shape[2], jax.device_count())
     if count == x.shape[0] or min(shape[2:]) < _FEWEST_CHANNELS:
-        return kernel_gradient(x, grad, size=size, stride=stride)
+        return _canonical(x, grad, size, stride).astype(x.dtype)
     # Images of one piece lie B / count apart: the leading axis stays the one that devices share.
     x = x.reshape(count, -1, *x.shape[1:])
     grad = grad.reshape(count, -1, *grad.shape[1:])
