@@ -94,6 +94,7 @@ def test_vmap_over_images_and_over_kernels():
         (64, 1024, 8, 16),
         (64, 256, 1, 8),
         (30, 256, 1, 6),
+        (20, 256, 1, 4),  # not five: a multiple of four fills vector registers
         (32, 64, 1, 32),
         (31, 1024, 1, 1),
         (31, 256, 8, 1),  # not shared evenly: nothing to keep together
