@@ -15,6 +15,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from flcl.adapters.cosines import mean_of_cosines
+
 Factors = dict[str, jax.Array]
 
 
@@ -38,11 +40,6 @@ class Family:
 
 def _outer(factors: Factors) -> jax.Array:
     return factors["b"][:, None] * factors["a"][None, :]
-
-
-def _mean_of(alpha: jax.Array, terms: jax.Array) -> jax.Array:
-    """(1/p) sum_i alpha_i terms_i for terms [p, Cin, Cout]."""
-    return jnp.sum(alpha[:, None, None] * terms, axis=0) / alpha.shape[0]
 
 
 def _weighted_outer(alpha: jax.Array, b: jax.Array, a: jax.Array) -> jax.Array:
@@ -71,7 +68,7 @@ def _lift_cosine(factors: Factors) -> jax.Array:
     """f_i = cos(omega_i A B) of the product matrix: the only reading of rank > p (F1)."""
     alpha = factors["alpha"]
     omega = factors.get("omega", jnp.arange(1, alpha.shape[0] + 1, dtype=alpha.dtype))
-    return _mean_of(alpha, jnp.cos(omega[:, None, None] * _outer(factors)[None]))
+    return mean_of_cosines(alpha, omega, factors["b"], factors["a"])
 
 
 def _normal(key: jax.Array, cin: int, cout: int, mean: float, sigma: float) -> Factors:

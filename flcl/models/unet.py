@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from flcl import settings
-from flcl.adapters.modulate import modulated_conv, plain_conv
+from flcl.adapters.convolution import plain_conv
+from flcl.adapters.modulate import modulated_conv
 
 _zeros = nn.initializers.zeros_init()
 

@@ -34,7 +34,7 @@ class Adapter:
         "class", "new classes start from a learned class, from their rescaled mean, or from noise"
     )
     learning_rate: float = key(2e-4, "of the factors while the trunk trains, phase 1 (ours)")
-    strategy: Literal["auto", "loop", "vmap", "taps"] = key(
+    strategy: Literal["auto", "map", "loop", "vmap", "taps"] = key(
         "auto", "class-modulated convolution; auto = by platform, all are equal"
     )
 

@@ -33,15 +33,20 @@ def abstract_memory(method: Method):
     return jax.eval_shape(method.init, _key())
 
 
-def lower_step(method: Method, phase: int, mesh: Mesh) -> Lowered:
-    """The train step of a phase with the global batch of the run, for the devices of a mesh."""
+def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = None) -> Lowered:
+    """The train step of a phase with the global batch of the run, for the devices of a mesh.
+
+    platform: what the program is written for, such as `tpu`, where it is only looked at; None: the
+      platform of the mesh.
+    """
     task, key = method.stream.tasks[phase - 1], _key()
     trainable, frozen = jax.eval_shape(
         lambda memory, key: method.begin(memory, task, key), abstract_memory(method), key
     )
     programs = Phase(method, phase, trainable, frozen, mesh)
     state = jax.eval_shape(programs.create, trainable, 1)
-    return programs.step.lower(state, frozen, _batch(method, phase), key)
+    traced = programs.step.trace(state, frozen, _batch(method, phase), key)
+    return traced.lower(lowering_platforms=None if platform is None else (platform,))
 
 
 def lower_sampler(method: Generator, mesh: Mesh) -> Lowered:

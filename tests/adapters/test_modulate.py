@@ -87,12 +87,13 @@ def test_the_vanilla_product_is_scale_conv_scale(stride):
     )
 
 
-def test_the_loop_never_gathers_the_batch_across_devices():
+@pytest.mark.parametrize("strategy", ["loop", "map"])
+def test_no_loop_gathers_the_batch_across_devices(strategy):
     mesh = meshes.make_mesh()
     x, kernel, matrix = case(2, per_group=8)
 
     def loss(x, kernel, matrix):
-        return jnp.sum(modulated_conv(x, kernel, Modulation(matrix), strategy="loop") ** 2)
+        return jnp.sum(modulated_conv(x, kernel, Modulation(matrix), strategy=strategy) ** 2)
 
     spread, same = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     assert isinstance(spread, NamedSharding)

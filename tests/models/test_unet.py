@@ -1,6 +1,7 @@
 """The U-Net's exact counts as the paper prints them, and what the class can and cannot reach."""
 
 import math
+import re
 import zlib
 from pathlib import Path
 
@@ -171,3 +172,34 @@ def test_velocity_equals_that_of_the_public_network_with_the_same_weights():
     got = jax.jit(model.apply)(variables, reference["x"], reference["t"])
     assert reference["velocity"].std() > 0.1
     np.testing.assert_allclose(got, reference["velocity"], rtol=2e-4, atol=2e-4)
+
+
+def compiled_convolutions(function, *arguments):
+    """Count of convolutions and the text of a compiled program."""
+    text = jax.jit(function).lower(*arguments).compile().as_text()
+    return len(re.findall(r" convolution\(", text)), text
+
+
+def test_a_frozen_trunk_is_differentiated_only_where_factors_need_it():
+    model = UNet(TINY, 1)
+    adapted = ("decoder_0_1/conv1", "output")  # between them one frozen layer: decoder_0_1/conv2
+    layers = {c.name: c.shape[2:] for c in convolutions(model, 8) if c.name in adapted}
+    rows = functional.init_rows(jax.random.key(0), layers, "cosine_learnable", np.arange(1), 3, 0.3)
+    params = abstract_parameters(model, 8)
+    images = jax.ShapeDtypeStruct((4, 8, 8, 1), jnp.float32)
+
+    def loss(rows, params, images):
+        modulation = functional.modulation_collection(rows, "cosine_learnable")
+        variables = {"params": params, "modulation": modulation}
+        return jnp.mean(model.apply(variables, images, jnp.ones(len(images))) ** 2)
+
+    forward, _ = compiled_convolutions(loss, rows, params, images)
+    backward, text = compiled_convolutions(jax.grad(loss), rows, params, images)
+    # Two gradients of kernels, and two that carry the signal from the output to the first factor.
+    assert backward == forward + 4
+    differentiated = "".join(re.findall(r"transpose\(jvp\(UNet\)\)[^\"]*", text))
+    assert "decoder_0_1/conv2" in differentiated and "decoder_0_1/norm2" in differentiated
+    for frozen in ("encoder", "middle", "decoder_1", "decoder_0_0", "time", "norm1", "skip"):
+        assert frozen not in differentiated
+    everything, _ = compiled_convolutions(jax.grad(loss, argnums=1), rows, params, images)
+    assert everything > backward + len(convolutions(model, 8)) - len(adapted)

@@ -37,13 +37,14 @@ class Program(NamedTuple):
     Attributes:
       name: `phase1`, `phase2`, `sampler` or `features`.
       key: the setting that is its global batch.
-      lower: (method, mesh) -> the lowered program.
+      lower: (method, mesh, platform) -> the lowered program; platform: None, or what it is written
+        for where it is only looked at.
       groups: class groups that a batch consists of.
     """
 
     name: str
     key: str
-    lower: Callable[[Method, Mesh], Lowered]
+    lower: Callable[[Method, Mesh, str | None], Lowered]
     groups: int = 1
 
     def images(self, run: settings.Run) -> int:
@@ -61,9 +62,9 @@ def programs_of(method: Method) -> list[Program]:
             key, groups = f"phase{phase}.batch_size", method.phase_settings(phase).groups
         found.append(Program(f"phase{phase}", key, _step(phase), groups))
     if isinstance(method, Generator):
-        return [*found, Program("sampler", "sample.chunk", lowering.lower_sampler)]
+        return [*found, Program("sampler", "sample.chunk", _sampler)]
     assert isinstance(method, Classifier)
-    return [*found, Program("features", "train.eval_batch_size", lowering.lower_features)]
+    return [*found, Program("features", "train.eval_batch_size", _features)]
 
 
 def _parameter_bytes(lowered: Lowered) -> int:
@@ -76,8 +77,16 @@ def _itemsize(dtype) -> int:
     return 8 if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key) else dtype.itemsize
 
 
+def _sampler(method: Method, mesh: Mesh, _: str | None) -> Lowered:
+    return lowering.lower_sampler(method, mesh)
+
+
+def _features(method: Method, mesh: Mesh, _: str | None) -> Lowered:
+    return lowering.lower_features(method, mesh)
+
+
 def _step(phase: int):
-    return lambda method, mesh: lowering.lower_step(method, phase, mesh)
+    return lambda method, mesh, platform: lowering.lower_step(method, phase, mesh, platform)
 
 
 def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dict:
@@ -87,7 +96,7 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
     not fit; `refused` is then what it says.
     """
     started = time.monotonic()
-    lowered = program.lower(method, mesh)
+    lowered = program.lower(method, mesh, None)
     found = {
         "name": program.name,
         "batch_key": program.key,
@@ -111,7 +120,7 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
         found["memory"] = memory_of(compiled)
         found["flops_per_device"] = flops_of(compiled, text)
         found["collectives"] = hlo.collectives(text, mesh.size)
-        one = one_device_flops(program, method)
+        one = one_device_flops(program, method, target.platform)
         found["one_device_flops"] = one
         # Samplers and features round their batch up to a multiple of the devices.
         ours = -(-found["images"] // mesh.size) * mesh.size
@@ -160,11 +169,13 @@ def flops_of(compiled: Compiled, text: str) -> float:
     return float(costs["flops"]) if costs else hlo.matrix_flops(text)
 
 
-def one_device_flops(program: Program, method: Method) -> float:
+def one_device_flops(program: Program, method: Method, platform: str) -> float:
     """FLOPs of the whole program before it is divided or optimised, loops counted once.
 
     XLA's count of the same program lowered for a single device of this machine: seconds, where
     compiling it once more would take as long as the program itself.
     """
     here = meshes.make_mesh(devices=jax.devices("cpu")[:1])
-    return float(program.lower(method, here).cost_analysis()["flops"])
+    # As it is written for the target: on a CPU gradients are summed in loops, which count once.
+    written = {"gpu": "cuda"}.get(platform, platform)
+    return float(program.lower(method, here, written).cost_analysis()["flops"])
