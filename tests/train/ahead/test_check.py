@@ -97,7 +97,7 @@ def test_a_generator_is_divided_and_gathers_finished_images_only():
     images = 8 * 8 * 8
     gathers = [one for one in sampler["collectives"] if one["kind"] == "all-gather"]
     assert [(one["count"], one["bytes"]) for one in gathers] == [(1, images)]
-    assert sum(one["bytes"] for one in sampler["collectives"]) < 3 * images
+    assert sum(one["bytes"] for one in sampler["collectives"]) < 6 * images
 
 
 def test_the_strategy_is_that_of_the_target():
