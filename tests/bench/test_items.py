@@ -164,7 +164,7 @@ def test_select_keeps_the_order_and_knows_near_names():
 
 
 def test_an_unknown_size_is_refused():
-    with pytest.raises(ValueError, match="--size=huge: accepted are small, full"):
+    with pytest.raises(ValueError, match="--size=huge: accepted are small, medium, full"):
         sizes.find("huge")
 
 
