@@ -229,6 +229,13 @@ def _join(values: flags.FlagValues) -> None:
     hosts.start(values.coordinator, values.processes, values.process)
 
 
+def writes() -> bool:
+    """Whether this process is the one that prints and writes, where there are several."""
+    from flcl.train import hosts  # late: it loads JAX
+
+    return hosts.is_main()
+
+
 def _wants_help(argv: Sequence[str]) -> bool:
     return any(word in ("--help", "-h", "-help", "--helpfull") for word in argv[1:])
 

@@ -1,7 +1,7 @@
 """Measures the library against itself without its extras, and against PyTorch where installed.
 
 Usage:
-  python launch/benchmark.py [--only=NAME,...] [--rounds=N] [--size=small|medium|full] [--json=FILE|-]
+  python launch/benchmark.py [--only=NAME,...] [--rounds=N] [--size=SIZE] [--json=FILE|-]
 
 Examples:
   python launch/benchmark.py                             (minutes on two CPU cores)
@@ -34,9 +34,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("only", [], "benchmarks to run; default: all. See --list", flag_values=values)
     text = "times that each is measured; the start of a process, which is slow, a fifth as often"
     flags.DEFINE_integer("rounds", 5, text, flag_values=values)
-    flags.DEFINE_string(
-        "size", "small", "small, medium or full (the papers')", flag_values=values
-    )
+    flags.DEFINE_string("size", "small", "small, medium or full (the papers')", flag_values=values)
     flags.DEFINE_string("json", None, "file to write the figures to; - = print", flag_values=values)
     flags.DEFINE_boolean("list", False, "say what there is, run nothing", flag_values=values)
     flags.DEFINE_boolean("strict", False, "exit code 1 when a bar is missed", flag_values=values)

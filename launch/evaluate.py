@@ -61,15 +61,14 @@ def main(arguments: cli.Arguments) -> None:
     run = flcl.open_run(workdir)
     classifies = isinstance(run.settings, settings.ClassifierRun)
     _refuse_others(given, classifies)
-    if classifies:
-        _classifier(run, given)
-    else:
-        _generator(run, given)
+    (_classifier if classifies else _generator)(run, given)
 
 
 def _generator(run, given: flags.FlagValues) -> None:
     out = Path(cli.require(given.out, "out", "results_euler.json"))
     results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
+    if not cli.writes():
+        return
     from flcl.report import tables  # late, so that a mistake on the command line is told at once
 
     tables.print_results(results)
@@ -79,6 +78,8 @@ def _generator(run, given: flags.FlagValues) -> None:
 
 def _classifier(run, given: flags.FlagValues) -> None:
     results = run.evaluate_on(given.data, head=given.head, after=given.after)
+    if not cli.writes():
+        return
     from flcl.report import evaluation
 
     out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)

@@ -66,6 +66,8 @@ def main(arguments: cli.Arguments) -> None:
         seed=given.seed,
         task=given.task,
     )
+    if not cli.writes():
+        return
     if out.suffix == ".png":
         from flcl.report import plots  # late: it loads matplotlib
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import flcl
 from flcl import cli
 from flcl.train import hosts
 
@@ -59,9 +60,18 @@ def free_port() -> int:
 
 
 def two_processes(data, workdir, method, points=("never", "never")) -> list[tuple[int, str]]:
-    """(exit code, output) of two processes with two devices each."""
+    """(exit code, output) of two processes with two devices each that make a run."""
+    return both(
+        lambda number, address: command(
+            data, workdir, method, points[number], (address, "2", str(number))
+        )
+    )
+
+
+def both(words) -> list[tuple[int, str]]:
+    """(exit code, output) of the programs `words(number, address of the first)`."""
     for _ in range(4):
-        ended = both_once(data, workdir, method, points)
+        ended = both_once(words)
         # On a busy machine one compiles for longer than the other waits for it. On a CPU this wait
         # is half a minute and cannot be changed; a run goes on where it was.
         if not any("Gloo context initialization failed" in text for _, text in ended):
@@ -69,17 +79,17 @@ def two_processes(data, workdir, method, points=("never", "never")) -> list[tupl
     return ended
 
 
-def both_once(data, workdir, method, points) -> list[tuple[int, str]]:
+def both_once(words) -> list[tuple[int, str]]:
     address = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
-            command(data, workdir, method, point, (address, "2", str(number))),
+            words(number, address),
             env=environment(2),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
-        for number, point in enumerate(points)
+        for number in range(2)
     ]
     with ThreadPoolExecutor(len(started)) as pool:
         outputs = list(pool.map(lambda process: finish(process, started), started))
@@ -171,6 +181,24 @@ def test_what_two_processes_left_continues_elsewhere(
     printed = one_process(devices, data, workdir, "funlora")
     assert f"continuing task {1 if devices == 1 else 2} at step" in printed
     assert_same_run(workdir, reference)
+
+
+@pytest.mark.parametrize("method", ["funlora"], indirect=True)
+def test_two_processes_draw_the_same_images(reference, tmp_path, method):
+    out = tmp_path / "images.npz"
+
+    def words(number, address):
+        program = [sys.executable, ROOT / "launch" / "sample.py", f"--workdir={reference}"]
+        own = [f"--coordinator={address}", "--processes=2", f"--process={number}"]
+        return [*program, f"--out={out}", "--classes=0,4", "--per_class=5", *own]
+
+    ended = both(words)
+    assert [code for code, _ in ended] == [0, 0], ended
+    assert "images.npz" in ended[0][1] and "images.npz" not in ended[1][1]
+    with np.load(out) as found:
+        drawn = found["images"].astype(int)
+    own = flcl.open_run(reference).sample([0, 4], 5).images.astype(int)
+    assert np.abs(drawn - own).max() <= 1  # rounding
 
 
 def test_a_folder_of_another_run_is_refused_by_all(interrupted, data, tmp_path):
