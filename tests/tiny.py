@@ -53,6 +53,7 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
         "name": "tiny",
         "data.source": f"npz:{data}",
         "stream.tasks": "3",
+        "adapter.functions": 2,  # compiling is nearly all of a tiny run
         "model.width": 8,
         "model.multipliers": (1, 2),
         "model.blocks": 1,
@@ -83,6 +84,13 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
     run = config.defaults(method)
     run.update_from_flattened_dict(values)
     return config.freeze(run)
+
+
+def short_of(data: Path, method: str, **changes) -> settings.Run:
+    """A run that is killed or divided: of a generator only six convolutions are adapted."""
+    if method == "fmlora":
+        return classifier_of(data, method, **changes)
+    return settings_of(data, method, **{"adapter__layers": "0-5"} | changes)
 
 
 def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.ClassifierRun:

@@ -94,8 +94,8 @@ if __name__ == "__main__":
         coordinator, processes, process = others
         hosts.start(coordinator, int(processes), int(process))
     install(point)
-    make = tiny.classifier_of if method == "fmlora" else tiny.settings_of
+    run = tiny.short_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:
-        flcl.run(make(Path(data), method, runtime__save_every=2, runtime__log_every=1), folder)
+        flcl.run(run, folder)
     except StoppedError:
         sys.exit(cli.STOPPED)

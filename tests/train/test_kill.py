@@ -38,11 +38,6 @@ MOMENTS = {
 METHODS = tuple(MOMENTS)
 
 
-def settings_of(data, method):
-    """The settings that the killed process trains with."""
-    return (tiny.classifier_of if method == "fmlora" else tiny.settings_of)(data, method)
-
-
 def start(data, workdir, point, method="funlora"):
     """One process that trains until it is complete or killed."""
     return subprocess.run(
@@ -57,7 +52,7 @@ def start(data, workdir, point, method="funlora"):
 
 def final_memory(data, workdir, method):
     """All parameters of a finished run."""
-    setup = prepare(settings_of(data, method), methods.build)
+    setup = prepare(tiny.short_of(data, method), methods.build)
     memory = initial_memory(setup)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         for task in setup.stream.tasks:
