@@ -53,7 +53,6 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
         "name": "tiny",
         "data.source": f"npz:{data}",
         "stream.tasks": "3",
-        "adapter.functions": 2,  # compiling is nearly all of a tiny run
         "model.width": 8,
         "model.multipliers": (1, 2),
         "model.blocks": 1,
@@ -87,10 +86,15 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
 
 
 def short_of(data: Path, method: str, **changes) -> settings.Run:
-    """A run that is killed or divided: of a generator only six convolutions are adapted."""
+    """A run that is killed or divided: a generator adapts few convolutions, by few functions.
+
+    Compiling is nearly all of such a run.
+    """
     if method == "fmlora":
         return classifier_of(data, method, **changes)
-    return settings_of(data, method, **{"adapter__layers": "0-5"} | changes)
+    return settings_of(
+        data, method, **{"adapter__layers": "0-5", "adapter__functions": 2} | changes
+    )
 
 
 def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.ClassifierRun:
