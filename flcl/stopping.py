@@ -26,10 +26,15 @@ class SigTerm:
         finally:
             self._held = False
 
+    def check(self) -> None:
+        """Raises `StoppedError` when the signal has come."""
+        if self.received:
+            raise StoppedError("stopped by SIGTERM")
+
     def __call__(self, *_) -> None:
         self.received = True
         if not self._held:
-            raise StoppedError("stopped by SIGTERM")
+            self.check()
 
 
 @contextlib.contextmanager

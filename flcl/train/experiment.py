@@ -146,6 +146,7 @@ class Experiment:
         self.checkpoints.save_task(task.index, method.added(memory, task))
         self.checkpoints.drop_running()
         self._note(task, "training_seconds", time.monotonic() - started)
+        self._sigterm.check()  # it may have come after the last step asked for it
         return memory
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:

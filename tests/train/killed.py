@@ -82,6 +82,8 @@ def install(point: str) -> None:
         Path.replace = replace
     elif point == "asked to stop in task 2":
         before(loop, "_drain", lambda _p, done, name, _r: (name, done) == ("task 2", 2), ask)
+    elif point == "asked to stop after the last step of task 1":
+        before(loop, "_drain", lambda _p, done, name, _r: (name, done) == ("task 1", 6), ask)
     elif point == "asked to stop while judging task 2":
         before(GeneratorEvaluation, "_training_set", lambda s, _i, _l, task: task.index == 2, ask)
     elif point != "never":

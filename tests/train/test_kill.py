@@ -107,6 +107,11 @@ def test_no_step_is_logged_twice(killed, alone):
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
 def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method):
     workdir = tmp_path / "run"
+    done = start(data, workdir, "asked to stop after the last step of task 1")
+    assert done.returncode == cli.STOPPED, done.stderr
+    # The task is stored, and nothing of it is judged yet.
+    assert (workdir / "checkpoints" / "tasks" / "1").exists()
+    assert not (workdir / "results.json").exists()
     done = start(data, workdir, "asked to stop in task 2")
     assert done.returncode == cli.STOPPED, done.stderr
     running = workdir / "checkpoints" / "running"
