@@ -10,8 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flcl.adapters.convolution import lax_conv, plain_conv
-from flcl.adapters.mapped import mapped_conv
+from flcl.adapters.convolution import lax_conv, plain_conv, repeated, repeated_conv
 
 STRATEGIES = ("auto", "map", "loop", "vmap", "taps")
 
@@ -46,6 +45,11 @@ def strategy_for(platform: str) -> str:
     return {"cpu": "map", "tpu": "vmap"}.get(platform, "loop")
 
 
+def resolved_strategy(strategy: str) -> str:
+    """`strategy`, or for `auto` the fast one of this machine's platform."""
+    return strategy_for(jax.default_backend()) if strategy == "auto" else strategy
+
+
 def modulated_kernel(kernel: jax.Array, modulation: Modulation) -> jax.Array:
     """Kernels [G, k, k, Cin, Cout] of the G classes: W0 * F_y, or W0 + F_y."""
     matrix = modulation.matrix
@@ -70,9 +74,10 @@ def modulated_conv(
       kernel: shared kernel W0 [k, k, Cin, Cout].
       modulation: F of the G classes; computed in float32, cast to `x.dtype` with the kernel.
       stride: 1 or 2.
-      strategy: `map` (a loop over classes compiled once), `loop` (the same unrolled), `vmap` (one
-        grouped convolution), `taps` (a matrix product per tap) or `auto`, the fast one of the
-        platform. The separable form needs none of them. All give the same values and gradients.
+      strategy: `loop` (one convolution per class), `vmap` (one grouped convolution), `taps` (a
+        matrix product per tap), `map`, which is `loop` here (it has the loss take one class after
+        the other, see `accumulate`), or `auto`, the fast one of the platform. The separable form
+        needs none of them. All give the same values and gradients.
 
     Returns:
       [n * G, H', W', Cout].
@@ -87,17 +92,26 @@ def modulated_conv(
         raise ValueError(f"batch of {x.shape[0]} images is not divisible by {groups} class groups")
     if modulation.matrix is None:
         return _separable(x, kernel, modulation, stride)
-    if strategy == "auto":
-        strategy = strategy_for(jax.default_backend())
-    grouped = x.reshape(-1, groups, *x.shape[1:])
-    if strategy == "map" and groups > 1:
-        out = mapped_conv(grouped, kernel, modulation.matrix, stride, modulation.add)
-        return out.reshape(-1, *out.shape[2:])
     kernels = modulated_kernel(kernel, modulation).astype(x.dtype)
     if groups == 1:
         return plain_conv(x, kernels[0], stride)
-    out = _BY_NAME[strategy](grouped, kernels, stride)
+    grouped = x.reshape(-1, groups, *x.shape[1:])
+    out = _BY_NAME[resolved_strategy(strategy)](grouped, kernels, stride)
     return out.reshape(-1, *out.shape[2:])
+
+
+def upsampled_conv(
+    x: jax.Array, kernel: jax.Array, modulation: Modulation | None, *, strategy: str = "auto"
+) -> jax.Array:
+    """`modulated_conv` of images in which every pixel was repeated: twice the height and width.
+
+    modulation: None = the shared kernel for all.
+    """
+    if modulation is None:
+        return repeated_conv(x, kernel.astype(x.dtype))
+    if modulation.groups == 1:
+        return repeated_conv(x, modulated_kernel(kernel, modulation)[0].astype(x.dtype))
+    return modulated_conv(repeated(x), kernel, modulation, strategy=strategy)
 
 
 def _separable(x: jax.Array, kernel: jax.Array, modulation: Modulation, stride: int) -> jax.Array:
@@ -140,4 +154,4 @@ def _taps(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
     return out.astype(x.dtype)
 
 
-_BY_NAME = {"loop": _loop, "vmap": _vmap, "taps": _taps}
+_BY_NAME = {"map": _loop, "loop": _loop, "vmap": _vmap, "taps": _taps}

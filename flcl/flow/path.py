@@ -1,5 +1,8 @@
 """The straight probability path and its regression loss (FunLoRA; conditional flow matching)."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -36,11 +39,24 @@ def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Arr
     return jax.vmap(reorder)(rows, targets).swapaxes(0, 1).reshape(shape)
 
 
-def flow_loss(velocity, key: jax.Array, images: jax.Array, groups: int, flow) -> jax.Array:
-    """Mean squared error of `velocity(x_t, t)` against z - x0.
+class Points(NamedTuple):
+    """Where a velocity is asked for, and what it should be.
+
+    Attributes:
+      x: x_t [B, H, W, C].
+      t: times [B].
+      velocity: z - x0 [B, H, W, C].
+    """
+
+    x: jax.Array
+    t: jax.Array
+    velocity: jax.Array
+
+
+def draw_points(key: jax.Array, images: jax.Array, groups: int, flow) -> Points:
+    """Points on the paths from fresh noise to images.
 
     Args:
-      velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
       key: randomness of noise and times; one per step.
       images: z [B, H, W, C] in [-1, 1], n-major over `groups` classes.
       flow: `settings.Flow`.
@@ -50,5 +66,10 @@ def flow_loss(velocity, key: jax.Array, images: jax.Array, groups: int, flow) ->
     if flow.coupling == "class_ot":
         noise = class_transport(noise, images, groups)
     t = sample_times(key_time, images.shape[0], flow.time)
-    point, target = interpolate(noise, images, t)
-    return jnp.mean((velocity(point, t) - target) ** 2)
+    x, velocity = interpolate(noise, images, t)
+    return Points(x, t, velocity)
+
+
+def flow_loss(velocity: Callable, points: Points) -> jax.Array:
+    """Mean squared error of `velocity(x, t)`, ([B, H, W, C], [B]) -> [B, H, W, C]."""
+    return jnp.mean((velocity(points.x, points.t) - points.velocity) ** 2)

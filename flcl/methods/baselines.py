@@ -12,7 +12,7 @@ from flcl import settings
 from flcl.data.loader import Pool
 from flcl.data.pixels import random_flip, to_float
 from flcl.data.stream import Task, TaskStream
-from flcl.flow.path import flow_loss
+from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base
 from flcl.models.convolutions import abstract_parameters, init_parameters
 from flcl.models.unet import UNet
@@ -44,12 +44,13 @@ class Finetune(base.Generator):
             images = random_flip(key_flip, images)
         labels = jax.numpy.tile(batch["labels"], per_group)
         model = self._model(self.phase_settings(phase).dropout)
+        numbers = jax.numpy.arange(len(images))
 
         def velocity(x, t):
-            variables = {"params": trainable["model"]}
-            return model.apply(variables, x, t, labels, train=True, rngs={"dropout": key_dropout})
+            variables, keys = {"params": trainable["model"]}, {"dropout": key_dropout}
+            return model.apply(variables, x, t, labels, train=numbers, rngs=keys)
 
-        return flow_loss(velocity, key_flow, images, groups, self.run.flow)
+        return flow_loss(velocity, draw_points(key_flow, images, groups, self.run.flow))
 
     def end(self, memory, task: Task, trainable):
         del memory, task

@@ -13,12 +13,13 @@ import numpy as np
 import optax
 
 from flcl import settings
-from flcl.adapters import functional
+from flcl.adapters import accumulate, functional
 from flcl.adapters.layers import select_layers
+from flcl.adapters.modulate import resolved_strategy
 from flcl.data.pixels import random_flip, to_float
 from flcl.data.stream import Task, TaskStream
 from flcl.evaluate.effective_rank import effective_rank
-from flcl.flow.path import flow_loss
+from flcl.flow.path import Points, draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
 from flcl.models.unet import UNet
@@ -41,6 +42,7 @@ class FunLoRA(base.Generator):
         self._chosen = chosen
         self.adapted = tuple(self.convolutions[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
+        self._in_parts = resolved_strategy(run.adapter.strategy) == "map"
         later = [len(task.labels) for task in stream.tasks[1:]]
         self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
 
@@ -79,10 +81,37 @@ class FunLoRA(base.Generator):
         images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
         if self.run.data.flip:
             images = random_flip(key_flip, images)
-        trunk = trainable["trunk"] if phase == 1 else frozen["trunk"]
+        points = draw_points(key_flow, images, groups, self.run.flow)
+        numbers = jnp.arange(len(images))
         # Position of each group's class among the rows of this task.
         local = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
         rows = functional.take(trainable["factors"], local)
+        own = {"rows": rows} | ({"trunk": trainable["trunk"]} if phase == 1 else {})
+        fixed = {"dropout": key_dropout} | ({"trunk": frozen["trunk"]} if phase == 2 else {})
+
+        def mean(own, fixed, data):
+            return self._mean(phase, own, fixed, *data)
+
+        return accumulate.mean_over_devices(mean, own, fixed, (points, numbers))
+
+    def _mean(self, phase: int, own, fixed, points: Points, numbers) -> jax.Array:
+        """Loss of the images of one device, in parts where that is faster."""
+        shared = () if phase == 2 else own["trunk"]
+
+        def loss(shared, rows, data):
+            trunk = fixed["trunk"] if phase == 2 else shared
+            return self._loss(phase, trunk, rows, *data, fixed["dropout"])
+
+        if not self._in_parts:
+            return loss(shared, own["rows"], (points, numbers))
+        groups = jax.tree.leaves(own["rows"])[0].shape[0] if own["rows"] else 1
+        parts = accumulate.parts_of(len(numbers) // groups, self.size**2)
+        rows = jax.tree.map(lambda v: accumulate.repeat_rows(v, parts), own["rows"])
+        data = jax.tree.map(lambda v: accumulate.divide(v, groups, parts), (points, numbers))
+        return accumulate.mean_over_parts(loss, shared, rows, data)
+
+    def _loss(self, phase: int, trunk, rows, points: Points, numbers, key) -> jax.Array:
+        """Loss of images whose classes have the factors `rows`; `numbers` [B] in the batch."""
         variables = {
             "params": trunk,
             "modulation": functional.modulation_collection(rows, self.run.adapter.family),
@@ -90,9 +119,9 @@ class FunLoRA(base.Generator):
         model = self._model(self.phase_settings(phase).dropout)
 
         def velocity(x, t):
-            return model.apply(variables, x, t, train=True, rngs={"dropout": key_dropout})
+            return model.apply(variables, x, t, train=numbers, rngs={"dropout": key})
 
-        return flow_loss(velocity, key_flow, images, groups, self.run.flow)
+        return flow_loss(velocity, points)
 
     def end(self, memory, task: Task, trainable):
         kept = jax.tree.map(lambda v: v[: len(task.labels)], trainable["factors"])

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from flcl.models import unet
+from flcl.models import unet_layers
 
 
 class Convolution(NamedTuple):
@@ -27,7 +27,7 @@ def convolutions(model: nn.Module, size: int) -> tuple[Convolution, ...]:
 
     def record(next_call, args, kwargs, context):
         out = next_call(*args, **kwargs)
-        if isinstance(context.module, unet.Conv) and context.method_name == "__call__":
+        if isinstance(context.module, unet_layers.Conv) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"]
             found.append(Convolution(len(found), "/".join(context.module.path), kernel.shape))
         return out

@@ -35,7 +35,7 @@ class Adapter:
     )
     learning_rate: float = key(2e-4, "of the factors while the trunk trains, phase 1 (ours)")
     strategy: Literal["auto", "map", "loop", "vmap", "taps"] = key(
-        "auto", "class-modulated convolution; auto = by platform, all are equal"
+        "auto", "map (class after class, least memory) | loop | vmap | taps; auto = by platform"
     )
 
 

@@ -52,11 +52,15 @@ def compile_step(
     state_sharding = meshes.tree_sharding(state, mesh)
     batch = {name: meshes.entry_sharding(name, spread, mesh) for name in ("images", "labels")}
 
-    def steps(state, frozen, batches, key):
-        return jax.lax.scan(lambda state, batch: step(state, frozen, batch, key), state, batches)
+    def one(state, frozen, batch, key):
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # losses look at it
+            return step(state, frozen, batch, key)
+
+    def several(state, frozen, batches, key):
+        return jax.lax.scan(lambda state, batch: one(state, frozen, batch, key), state, batches)
 
     return jax.jit(
-        step if per_call == 1 else steps,
+        one if per_call == 1 else several,
         in_shardings=(
             state_sharding,
             meshes.tree_sharding(frozen, mesh),

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from flcl.adapters.modulate import STRATEGIES, Modulation, modulated_conv, modulated_kernel
+from flcl.adapters.convolution import repeated
+from flcl.adapters.modulate import (
+    STRATEGIES,
+    Modulation,
+    modulated_conv,
+    modulated_kernel,
+    upsampled_conv,
+)
 from flcl.train import mesh as meshes
 
 
@@ -87,13 +94,12 @@ def test_the_vanilla_product_is_scale_conv_scale(stride):
     )
 
 
-@pytest.mark.parametrize("strategy", ["loop", "map"])
-def test_no_loop_gathers_the_batch_across_devices(strategy):
+def test_the_loop_does_not_gather_the_batch_across_devices():
     mesh = meshes.make_mesh()
     x, kernel, matrix = case(2, per_group=8)
 
     def loss(x, kernel, matrix):
-        return jnp.sum(modulated_conv(x, kernel, Modulation(matrix), strategy=strategy) ** 2)
+        return jnp.sum(modulated_conv(x, kernel, Modulation(matrix), strategy="loop") ** 2)
 
     spread, same = meshes.batch_sharding(mesh), meshes.replicated(mesh)
     assert isinstance(spread, NamedSharding)
@@ -105,6 +111,31 @@ def test_no_loop_gathers_the_batch_across_devices(strategy):
     text = compiled.as_text()
     assert "all-reduce" in text
     assert "all-gather" not in text
+
+
+@pytest.mark.parametrize("groups", [None, 1, 3])
+@pytest.mark.parametrize("add", [False, True])
+def test_the_upsampled_convolution_is_that_of_repeated_pixels(groups, add):
+    x, kernel, matrix = case(groups or 1)
+    modulation = groups and Modulation(matrix, add)
+
+    def direct(x, kernel, matrix):
+        own = Modulation(matrix, add) if groups else Modulation(jnp.ones_like(matrix))
+        return modulated_conv(repeated(x), kernel, own, strategy="taps")
+
+    def loss(x, kernel, matrix):
+        own = modulation and Modulation(matrix, add)
+        return jnp.sum(jnp.sin(upsampled_conv(x, kernel, own, strategy="loop")))
+
+    big = np.asarray(x).repeat(2, axis=1).repeat(2, axis=2)
+    one = matrix if groups else jnp.ones_like(matrix)
+    got = upsampled_conv(x, kernel, modulation, strategy="loop")
+    want = naive(big, kernel, one, 1, bool(groups) and add)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4)
+    got = jax.grad(loss, argnums=(0, 1, 2))(x, kernel, matrix)
+    want = jax.grad(lambda *v: jnp.sum(jnp.sin(direct(*v))), argnums=(0, 1, 2))(x, kernel, matrix)
+    for g, w in list(zip(got, want, strict=True))[: 3 if groups else 2]:
+        np.testing.assert_allclose(g, w, rtol=1e-4, atol=1e-4)
 
 
 def test_bad_input_is_named():

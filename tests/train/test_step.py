@@ -10,11 +10,13 @@ import pytest
 import tiny
 
 from flcl import methods
+from flcl.adapters import accumulate
 from flcl.data import loader
 from flcl.rng import stream_key
 from flcl.train import mesh as meshes
 from flcl.train import state as states
 from flcl.train import step as steps
+from flcl.train.ahead import hlo
 from flcl.train.phase import Phase
 from flcl.train.setup import prepare
 
@@ -116,6 +118,34 @@ def test_phase_2_differentiates_factors_only(setup):
     assert sum(m.size for m in moments) == 2 * sum(
         leaf.size for leaf in jax.tree.leaves(state.trainable)
     )
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+def test_parts_of_a_batch_train_as_the_whole_one_does(data, phase, monkeypatch):
+    """`map` takes classes, and parts of them, in turn; with dropout, which follows the image."""
+    monkeypatch.setattr(accumulate, "_POSITIONS", 4 * 8 * 8)  # four of eight images of a class
+    found = {}
+    for strategy in ("map", "loop"):
+        run = tiny.settings_of(
+            data, model__multipliers=(1,), adapter__strategy=strategy, phase1__dropout=0.3
+        )
+        one = meshes.make_mesh(devices=jax.devices()[:1])
+        found[strategy] = train(build(prepare(run, methods.build), one, phase))
+    np.testing.assert_allclose(found["map"][0], found["loop"][0], rtol=1e-5)
+    for a, b in zip(*(jax.tree.leaves(tree) for _, tree in found.values()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("phase", [1, 2])
+@pytest.mark.parametrize("strategy", ["map", "loop"])
+def test_devices_exchange_nothing_but_the_gradient_of_what_trains(data, strategy, phase):
+    run = tiny.settings_of(data, model__multipliers=(1,), adapter__strategy=strategy)
+    compiled, (state, _, _) = build(prepare(run, methods.build), meshes.make_mesh(), phase)
+    found = hlo.summary(hlo.collectives(compiled.as_text(), jax.device_count()))
+    trainable = sum(leaf.nbytes for leaf in jax.tree.leaves(state.trainable))
+    assert [each["kind"] for each in found] == ["all-reduce"]
+    # Of each loss, too; not of embeddings and other parameters that XLA knows to be zero.
+    assert 0.9 * trainable < found[0]["bytes"] <= trainable + 8
 
 
 def test_the_average_warms_up_to_its_decay():
