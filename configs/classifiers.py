@@ -96,6 +96,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.model.update(
         variant="Nano/4", weights="tiny", sha256="", layer_scale=False, normalize="weights"
     )
-    config.model.update(dtype="float32", trunk_dtype="float32", remat=False)
+    config.model.update(dtype="float32", trunk_dtype="float32")
     config.train.update(epochs=1.0, batch_size=16, eval_batch_size=16)
     config.runtime.update(save_every=2, log_every=2)

@@ -82,7 +82,7 @@ def main(
             raise
         hint = (
             "lower phase1.batch_size and phase2.batch_size, judge.batch_size or sample.chunk; for "
-            "a classifier train.batch_size or train.eval_batch_size, or set model.remat=True"
+            "a classifier train.batch_size or train.eval_batch_size, or set model.remat=blocks"
         )
         return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
     except StoppedError as error:

@@ -37,8 +37,8 @@ class Site(nn.Module):
             a, core, b = (
                 self.get_variable("adapter", name).astype(self.dtype) for name in ("a", "core", "b")
             )
-            # Never the product of the factors: it is as large as the kernel.
-            y += ((x @ a) @ core) @ b.T
+            # Never the product of all three: it is as large as the kernel.
+            y += (x @ a) @ (core @ b.T)
         return y
 
 
@@ -52,12 +52,17 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """One block, attention then MLP: [B, T, width] -> the same."""
+    """One block, attention then MLP: [B, T, width] -> the same.
+
+    cheap: the backward pass computes norms, attention weights and GELU again from their inputs, a
+    few percent of the work, instead of keeping all that their derivatives need.
+    """
 
     heads: int
     layer_scale: bool
     epsilon: float
     dtype: jnp.dtype
+    cheap: bool
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -66,14 +71,17 @@ class Block(nn.Module):
         def scaled(name, branch):
             return LayerScale(name=name)(branch) if self.layer_scale else branch
 
-        y = _norm(self.epsilon, "norm1")(x).astype(self.dtype)
+        def light(function):
+            return jax.checkpoint(function) if self.cheap else function
+
+        y = _norm(self.epsilon, "norm1", self.cheap)(x).astype(self.dtype)
         split = (batch, tokens, self.heads, width // self.heads)
         q, k, v = (Site(width, self.dtype, name=name)(y).reshape(split) for name in "qkv")
         # Its softmax is float32 whatever the dtype of q, k and v.
-        y = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
         x += scaled("scale1", Site(width, self.dtype, name="proj")(y))
-        y = _norm(self.epsilon, "norm2")(x).astype(self.dtype)
-        y = nn.gelu(Site(MLP_RATIO * width, self.dtype, name="fc1")(y), approximate=False)
+        y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
+        y = light(_gelu)(Site(MLP_RATIO * width, self.dtype, name="fc1")(y))
         return x + scaled("scale2", Site(width, self.dtype, name="fc2")(y))
 
 
@@ -103,13 +111,14 @@ class VisionTransformer(nn.Module):
             shape = (len(x), *prompt.shape)
             rows = jnp.broadcast_to(prompt.astype(dtype)[None], shape)
             x = jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
-        block = nn.remat(Block) if self.model.remat else Block
+        block = nn.remat(Block) if self.model.remat == "blocks" else Block
         for index in range(sizes.depth):
             x = block(
                 sizes.heads,
                 self.model.layer_scale,
                 self.model.layer_norm_eps,
                 dtype,
+                self.model.remat == "cheap",
                 name=block_name(index),
             )(x)
         return _norm(self.model.layer_norm_eps, "norm")(x[:, 0])
@@ -188,6 +197,11 @@ def _row(values: jax.Array, ndim: int) -> jax.Array:
     return values.reshape((1,) * (ndim - 1) + values.shape)
 
 
-def _norm(epsilon: float, name: str) -> nn.LayerNorm:
+def _gelu(x: jax.Array) -> jax.Array:
+    return nn.gelu(x, approximate=False)
+
+
+def _norm(epsilon: float, name: str, cheap: bool = False) -> nn.LayerNorm:
+    norm = nn.remat(nn.LayerNorm) if cheap else nn.LayerNorm
     # Two passes: the mean of squares minus the square of the mean loses digits in float32.
-    return nn.LayerNorm(epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)
+    return norm(epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

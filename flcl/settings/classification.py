@@ -26,7 +26,9 @@ class ViT:
     trunk_dtype: Literal["float32", "bfloat16"] = key(
         "float32", "storage of a trunk that is frozen"
     )
-    remat: bool = key(False, "recompute activations in the backward pass: less memory, more time")
+    remat: Literal["none", "cheap", "blocks"] = key(
+        "cheap", "activations computed again in the backward pass: what costs little, or all"
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
