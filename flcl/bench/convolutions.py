@@ -7,12 +7,13 @@ import jax.numpy as jnp
 
 from flcl.adapters import functional
 from flcl.adapters.functions import FAMILIES
-from flcl.adapters.modulate import STRATEGIES, Modulation, modulated_conv, plain_conv
+from flcl.adapters.modulate import Modulation, modulated_conv, plain_conv
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import dtype_of, flops_of, rates
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 
+_STRATEGIES = ("loop", "vmap", "taps")  # `map` concerns the whole network: see phase1_step
 FAMILY, FUNCTIONS, SIGMA = "cosine_learnable", 10, 0.3
 
 
@@ -23,7 +24,7 @@ def modulated_convolution(size: Size, rounds: int) -> Iterator[Figure]:
             arguments = inputs(side, channels, batch, groups, dtype_of(size))
             plain = jax.jit(gradients(None)).lower(*arguments)
             # A single class takes the plain convolution whatever the strategy.
-            strategies = STRATEGIES if groups > 1 else ("auto",)
+            strategies = _STRATEGIES if groups > 1 else ("auto",)
             bare = _call(plain.compile(), arguments)
             for strategy in strategies:
                 compiled = jax.jit(gradients(strategy)).lower(*arguments).compile()

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from flcl import compiling, methods, settings
 from flcl.adapters import functional
+from flcl.adapters.modulate import resolved_strategy
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import (
     CLASSES,
@@ -34,9 +35,14 @@ def phase1_step(size: Size, rounds: int) -> Iterator[Figure]:
     """Train step of the first task against that of the same U-Net without modulation."""
     run = size.generator_run(model__dtype=dtype_of(size))
     trainings = {"plain": Training(run, 1, Unmodulated)}
+    # Taking one class after the other is no matter of a single convolution: compared here.
+    strategies = {"": "auto"} | ({} if resolved_strategy("auto") == "map" else {"/map": "map"})
     for groups in size.step_groups:
-        own = size.generator_run(model__dtype=dtype_of(size), phase1__groups=groups)
-        trainings[f"phase1_step/G={groups}"] = Training(own, 1)
+        for suffix, strategy in strategies.items():
+            own = size.generator_run(
+                model__dtype=dtype_of(size), phase1__groups=groups, adapter__strategy=strategy
+            )
+            trainings[f"phase1_step/G={groups}{suffix}"] = Training(own, 1)
     seconds = interleave(trainings, rounds)
     for name, training in list(trainings.items())[1:]:
         more = training.rates(seconds[name])

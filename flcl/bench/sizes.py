@@ -82,7 +82,8 @@ _SMALL = Size(
 _MEDIUM = dataclasses.replace(
     _SMALL,
     convolutions=((32, 64, 40), (16, 128, 40)),
-    generator=_SMALL.generator | {"data.image_size": 32, "model.width": 64},
+    generator=_SMALL.generator
+    | {"data.image_size": 32, "model.width": 64, "model.attention": (16,)},
     classifier=_SMALL.classifier | {"data.image_size": 112, "model.variant": "S/16"},
 )
 
