@@ -50,7 +50,9 @@ def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
     """
     count = jax.tree.leaves(data)[0].shape[0]
 
-    def slope(shared, own, data):
+    def slope(parameters):
+        shared, own = parameters
+
         def add(total, of_part):
             value, (to_shared, to_own) = jax.value_and_grad(loss, argnums=(0, 1))(shared, *of_part)
             return jax.tree.map(jnp.add, total, (value, to_shared)), to_own
@@ -59,7 +61,7 @@ def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
         (value, to_shared), to_own = lax.scan(add, start, (own, data))
         return jax.tree.map(lambda v: v / count, (value, (to_shared, to_own)))
 
-    return _with_slope(lambda parameters, data: slope(*parameters, data), (shared, own), data)
+    return _with_slope(slope, (shared, own))
 
 
 def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
@@ -92,20 +94,18 @@ def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
         axis_names=set(names),
         check_vma=False,
     )
-    return _with_slope(
-        lambda parameters, rest: divided(parameters, *rest), parameters, (fixed, data)
-    )
+    return _with_slope(lambda parameters: divided(parameters, fixed, data), parameters)
 
 
-def _with_slope(slope: Callable, parameters, data) -> jax.Array:
-    """The value of `slope(parameters, data) -> (value, gradient)`, with that gradient."""
+def _with_slope(slope: Callable, parameters) -> jax.Array:
+    """The value of `slope(parameters) -> (value, gradient)`, with that gradient."""
 
     @jax.custom_vjp
     def value(parameters):
-        return slope(parameters, data)[0]
+        return slope(parameters)[0]
 
     def backward(gradient, outer):
         return (jax.tree.map(lambda v: v * outer, gradient),)
 
-    value.defvjp(lambda parameters: slope(parameters, data), backward)
+    value.defvjp(slope, backward)
     return value(parameters)

@@ -42,8 +42,12 @@ def lax_conv(
     size = kernel.shape[0]
     if size == 1 and stride == 1:  # a matrix product is twice as fast on a CPU
         return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
-    padding = [(low, size - 1 - low) for low in before or (size // 2, size // 2)]
+    padding = [(low, size - 1 - low) for low in _zeros_before(size, before)]
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+def _zeros_before(size: int, before: tuple[int, int] | None) -> tuple[int, int]:
+    return before or (size // 2, size // 2)
 
 
 def _forward(x, kernel, stride, before):
@@ -51,17 +55,15 @@ def _forward(x, kernel, stride, before):
 
 
 def _backward(stride, before, saved, grad):
+    own = functools.partial(kernel_gradient, size=saved[1].shape[0], stride=stride, before=before)
+
     def derived(x, kernel, grad):
         (grad_x,) = jax.linear_transpose(lambda x: lax_conv(x, kernel, stride, before), x)(grad)
-        size = kernel.shape[0]
-        return grad_x, kernel_gradient(x, grad, size=size, stride=stride, before=before)
+        return grad_x, own(x, grad)
 
     def in_pieces(x, kernel, grad):
         grad_x = _image_gradient(grad, kernel, x.shape[1:3], stride, before)
-        size = kernel.shape[0]
-        return grad_x, kernel_gradient(
-            x, grad, size=size, stride=stride, before=before, pieces=True
-        )
+        return grad_x, own(x, grad, pieces=True)
 
     return lax.platform_dependent(*saved, grad, cpu=in_pieces, default=derived)
 
@@ -144,9 +146,8 @@ def kernel_gradient(
     shape = (size, size, x.shape[-1], grad.shape[-1])
     if not pieces:
         form = jax.ShapeDtypeStruct(shape, x.dtype)
-        return jax.linear_transpose(lambda kernel: lax_conv(x, kernel, stride, before), form)(grad)[
-            0
-        ]
+        derived = jax.linear_transpose(lambda kernel: lax_conv(x, kernel, stride, before), form)
+        return derived(grad)[0]
     if size == 1:
         x = x[:, ::stride, ::stride]
         return matrix_gradient(x, grad).reshape(shape)
@@ -188,7 +189,7 @@ def _canonical(x: jax.Array, grad: jax.Array, size: int, stride: int, before) ->
     padding = [
         (low, (short - 1) * stride + size - length - low)
         for low, short, length in zip(
-            before or (size // 2, size // 2), grad.shape[1:3], x.shape[1:3], strict=True
+            _zeros_before(size, before), grad.shape[1:3], x.shape[1:3], strict=True
         )
     ]
     out = lax.conv_general_dilated(
@@ -208,7 +209,7 @@ def _image_gradient(grad, kernel, lengths, stride, before):
     size = kernel.shape[0]
     if size == 1 and stride == 1:
         return lax.dot_general(grad, kernel[0, 0], (((3,), (1,)), ((), ())))
-    lows = [size - 1 - low for low in before or (size // 2, size // 2)]
+    lows = [size - 1 - low for low in _zeros_before(size, before)]
     padding = [
         (low, length + size - 2 - low - (short - 1) * stride)
         for low, length, short in zip(lows, lengths, grad.shape[1:3], strict=True)
