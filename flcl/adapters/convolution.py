@@ -18,7 +18,6 @@ _FEWEST_POSITIONS = 256  # pieces below this lose more than they gain
 _FEWEST_CHANNELS = 32  # narrower layers fit the caches as they are
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def plain_conv(
     x: jax.Array, kernel: jax.Array, stride: int = 1, before: tuple[int, int] | None = None
 ) -> jax.Array:
@@ -32,7 +31,8 @@ def plain_conv(
       stride: of both axes.
       before: zeros above the first row and left of the first column; None = k // 2.
     """
-    return lax_conv(x, kernel, stride, before)
+    form = lax_conv if kernel.shape[0] == 1 else _conv
+    return form(x, kernel, stride, before)
 
 
 def lax_conv(
@@ -40,10 +40,15 @@ def lax_conv(
 ) -> jax.Array:
     """`plain_conv` with the derivatives of `lax` on every platform."""
     size = kernel.shape[0]
-    if size == 1 and stride == 1:  # a matrix product is twice as fast on a CPU
-        return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())))
+    if size == 1:  # a matrix product is twice as fast on a CPU
+        return product(x[:, ::stride, ::stride], kernel[0, 0])
     padding = [(low, size - 1 - low) for low in _zeros_before(size, before)]
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=_NHWC)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _conv(x, kernel, stride, before):
+    return lax_conv(x, kernel, stride, before)
 
 
 def _zeros_before(size: int, before: tuple[int, int] | None) -> tuple[int, int]:
@@ -68,7 +73,7 @@ def _backward(stride, before, saved, grad):
     return lax.platform_dependent(*saved, grad, cpu=in_pieces, default=derived)
 
 
-plain_conv.defvjp(_forward, _backward)
+_conv.defvjp(_forward, _backward)
 
 
 def repeated(x: jax.Array) -> jax.Array:
@@ -138,7 +143,7 @@ def kernel_gradient(
     Args:
       x: images [B, H, W, Cin].
       grad: gradient [B, H', W', Cout] of the output.
-      size: k.
+      size: k, at least 2.
       stride: of the convolution.
       before: as in `plain_conv`.
       pieces: sum over pieces of the batch, where that is faster on a CPU.
@@ -148,9 +153,6 @@ def kernel_gradient(
         form = jax.ShapeDtypeStruct(shape, x.dtype)
         derived = jax.linear_transpose(lambda kernel: lax_conv(x, kernel, stride, before), form)
         return derived(grad)[0]
-    if size == 1:
-        x = x[:, ::stride, ::stride]
-        return matrix_gradient(x, grad).reshape(shape)
     count = piece_images(x.shape[0], grad.shape[1] * grad.shape[2], jax.device_count())
     if count == x.shape[0] or min(shape[2:]) < _FEWEST_CHANNELS:
         return _canonical(x, grad, size, stride, before).astype(x.dtype)
@@ -207,8 +209,6 @@ def _canonical(x: jax.Array, grad: jax.Array, size: int, stride: int, before) ->
 def _image_gradient(grad, kernel, lengths, stride, before):
     """Gradient [B, H, W, Cin] of the images; H, W: `lengths`. In that layout, too."""
     size = kernel.shape[0]
-    if size == 1 and stride == 1:
-        return lax.dot_general(grad, kernel[0, 0], (((3,), (1,)), ((), ())))
     lows = [size - 1 - low for low in _zeros_before(size, before)]
     padding = [
         (low, length + size - 2 - low - (short - 1) * stride)
@@ -245,8 +245,14 @@ product.defvjp(_product_forward, _product_backward)
 
 def matrix_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     """Gradient [Cin, Cout] of the matrix in `product`, of x [..., Cin] and grad [..., Cout]."""
+    axes = tuple(range(x.ndim - 1))
+
+    def of(x, grad):
+        return lax.dot_general(x, grad, ((axes, axes), ((), ())))
+
+    def apart(x, grad):
+        return of(*lax.optimization_barrier((x, grad)))
+
     # XLA's CPU product copies its first factor column by column; what computes that factor must not
     # be drawn into the copy, where it runs several times slower.
-    x, grad = lax.optimization_barrier((x, grad))
-    axes = tuple(range(x.ndim - 1))
-    return lax.dot_general(x, grad, ((axes, axes), ((), ())))
+    return lax.platform_dependent(x, grad, cpu=apart, default=of)
