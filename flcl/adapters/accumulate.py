@@ -77,23 +77,15 @@ def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
       data: arrays that the devices of the mesh in use share along the first axis.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    # Where devices share parameters, too, the compiler goes on dividing along that axis.
-    names = [name for name in mesh.axis_names if name == "data" or mesh.shape["fsdp"] == 1]
-    if math.prod(mesh.shape[name] for name in names) == 1:
+    if math.prod(mesh.shape.values()) == 1:
         return loss(parameters, fixed, data)
 
     def local(parameters, fixed, data):
         found = jax.value_and_grad(loss)(parameters, fixed, data)
-        return jax.tree.map(lambda v: lax.pmean(v, names), found)
+        return jax.tree.map(lambda v: lax.pmean(v, mesh.axis_names), found)
 
-    same, shared = PartitionSpec(), PartitionSpec(tuple(names))
-    divided = jax.shard_map(
-        local,
-        in_specs=(same, same, shared),
-        out_specs=same,
-        axis_names=set(names),
-        check_vma=False,
-    )
+    same, shared = PartitionSpec(), PartitionSpec(mesh.axis_names)
+    divided = jax.shard_map(local, in_specs=(same, same, shared), out_specs=same, check_vma=False)
     return _with_slope(lambda parameters: divided(parameters, fixed, data), parameters)
 
 

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from flcl import settings
+from flcl.adapters import accumulate
 from flcl.data.loader import Pool
 from flcl.data.pixels import random_flip, to_float
 from flcl.data.stream import Task, TaskStream
@@ -42,15 +43,22 @@ class Finetune(base.Generator):
         images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
         if self.run.data.flip:
             images = random_flip(key_flip, images)
+        points = draw_points(key_flow, images, groups, self.run.flow)
         labels = jax.numpy.tile(batch["labels"], per_group)
-        model = self._model(self.phase_settings(phase).dropout)
         numbers = jax.numpy.arange(len(images))
+        model = self._model(self.phase_settings(phase).dropout)
 
-        def velocity(x, t):
-            variables, keys = {"params": trainable["model"]}, {"dropout": key_dropout}
-            return model.apply(variables, x, t, labels, train=numbers, rngs=keys)
+        def mean(parameters, key, data):
+            points, labels, numbers = data
 
-        return flow_loss(velocity, draw_points(key_flow, images, groups, self.run.flow))
+            def velocity(x, t):
+                keys = {"dropout": key}
+                return model.apply({"params": parameters}, x, t, labels, train=numbers, rngs=keys)
+
+            return flow_loss(velocity, points)
+
+        data = (points, labels, numbers)
+        return accumulate.mean_over_devices(mean, trainable["model"], key_dropout, data)
 
     def end(self, memory, task: Task, trainable):
         del memory, task

@@ -14,6 +14,7 @@ import numpy as np
 import optax
 
 from flcl import settings
+from flcl.adapters import accumulate
 from flcl.data import loader, pixels
 from flcl.data.stream import Task, TaskStream
 from flcl.evaluate.recipe import mask_unseen
@@ -128,9 +129,14 @@ class ViTClassifier(base.Classifier):
             images = pixels.random_resized_crop(key_crop, images, self.run.train.min_crop)
         if self.run.data.flip:
             images = pixels.random_flip(key_flip, images)
-        model, extra = self.model(phase, trainable, frozen, key_model, progress)
-        losses = self._losses(model, trainable, frozen, images, batch["labels"])
-        return losses.mean() + extra
+
+        def mean(trainable, fixed, data):
+            frozen, key, progress = fixed
+            model, extra = self.model(phase, trainable, frozen, key, progress)
+            return self._losses(model, trainable, frozen, *data).mean() + extra
+
+        fixed = (frozen, key_model, progress)
+        return accumulate.mean_over_devices(mean, trainable, fixed, (images, batch["labels"]))
 
     def task_losses(self, phase, trainable, frozen, images, labels):
         # Measured as after the selection of a rank: nothing is drawn.

@@ -1,0 +1,74 @@
+"""What devices exchange in a train step: parameters that they share, and what trains, once."""
+
+import jax
+import pytest
+import tiny
+
+from flcl import methods
+from flcl.train import lowering
+from flcl.train import mesh as meshes
+from flcl.train.ahead import hlo
+from flcl.train.setup import prepare
+
+# The program is only looked at.
+_QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+def run_of(data, method, dtype, strategy):
+    if method in ("funlora", "finetune", "generative_replay"):
+        adapter = {"adapter__functions": 2} if method == "funlora" else {}
+        adapter |= {"adapter__strategy": strategy} if strategy else {}
+        return tiny.settings_of(
+            data, method, model__multipliers=(1,), phase1__groups=2, phase2__groups=2, **adapter
+        )
+    return tiny.classifier_of(data, method, model__dtype=dtype)
+
+
+def nbytes(leaf, dtype=None):
+    return leaf.size * (leaf.dtype if dtype is None else jax.numpy.dtype(dtype)).itemsize
+
+
+@pytest.mark.parametrize("fsdp", [1, 2])
+@pytest.mark.parametrize(
+    ("method", "phase", "dtype", "strategy"),
+    [
+        ("funlora", 1, "float32", "map"),
+        ("funlora", 2, "float32", "map"),
+        ("funlora", 2, "float32", "loop"),
+        ("finetune", 2, "float32", None),
+        ("fmlora", 1, "bfloat16", None),
+        ("fmlora", 2, "bfloat16", None),
+        ("sd_lora", 2, "bfloat16", None),
+        ("vit_finetune", 2, "bfloat16", None),
+    ],
+)
+def test_only_shared_parameters_and_one_gradient_in_float32(
+    data, method, phase, dtype, strategy, fsdp
+):
+    setup = prepare(run_of(data, method, dtype, strategy), methods.build)
+    setup.method.resolved()
+    mesh = meshes.make_mesh(fsdp)
+    lowered = lowering.lower_step(setup.method, phase, mesh)
+    text = lowered.compile(compiler_options=_QUICK).as_text()
+    found = {each["kind"]: each for each in hlo.summary(hlo.collectives(text, jax.device_count()))}
+    trainable, frozen = jax.eval_shape(
+        lambda memory, key: setup.method.begin(memory, setup.stream.tasks[phase - 1], key),
+        lowering.abstract_memory(setup.method),
+        jax.eval_shape(lambda: jax.random.key(0)),
+    )
+    wanted = sum(map(nbytes, jax.tree.leaves(trainable)))
+    # Of the loss, too; not of parameters whose gradient XLA knows to be zero.
+    assert 0.9 * wanted < found["all-reduce"]["bytes"] <= wanted + 8
+    assert found["all-reduce"]["count"] == 1
+    shared = [
+        nbytes(leaf)
+        for tree in (trainable, frozen)
+        for leaf, sharding in zip(
+            jax.tree.leaves(tree), jax.tree.leaves(meshes.tree_sharding(tree, mesh)), strict=True
+        )
+        if "fsdp" in sharding.spec
+    ]
+    assert bool(shared) == (fsdp > 1)
+    assert set(found) == ({"all-reduce", "all-gather"} if shared else {"all-reduce"})
+    if shared:
+        assert found["all-gather"]["bytes"] <= sum(shared)  # no image and no activation
