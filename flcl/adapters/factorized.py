@@ -55,7 +55,12 @@ def later_factors(key: jax.Array, shapes: Shapes, rank: int) -> dict:
 
 def task_core(factors: dict, columns: jax.Array) -> dict:
     """M_t N_t' of each site, [r, r], with the columns weighted by `columns` [r] (1 = kept)."""
-    return map_sites(lambda f: (f["m"] * columns[None, :]) @ f["n"].T, factors)
+
+    def core_of(f):
+        # In full precision: tiny, and it is what is kept.
+        return jnp.matmul(f["m"] * columns[None, :], f["n"].T, precision="highest")
+
+    return map_sites(core_of, factors)
 
 
 def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
@@ -69,7 +74,8 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 
     def core_of(entry, core):
         left, right = (jnp.linalg.qr(entry[name])[1] for name in ("a", "b"))
-        return left @ core @ right.T
+        left = jnp.matmul(left, core, precision="highest")
+        return jnp.matmul(left, right.T, precision="highest")
 
     return map_sites(bases_of, bases), map_sites(core_of, bases, cores)
 

@@ -57,7 +57,9 @@ def unpack(packed: jax.Array, bank: Bank) -> Bank:
 
 
 @functools.partial(jax.jit, static_argnames=("count", "how"))
-def warm_rows(key: jax.Array, bank: Bank, learned: jax.Array, count: int, how: str) -> Bank:
+def warm_rows(
+    key: jax.Array, bank: Bank, learned: jax.Array, known: jax.Array, count: int, how: str
+) -> Bank:
     """Factors for `count` new classes from the learned ones (F4).
 
     `class`: each new class copies a random learned class. `mean`: all start at the mean of the
@@ -66,16 +68,19 @@ def warm_rows(key: jax.Array, bank: Bank, learned: jax.Array, count: int, how: s
     gradient.
 
     Args:
-      learned: labels [L] of the classes to start from, at least one.
+      learned: labels [L] of which the first `known` are the classes to start from. L is the same
+        in every task, so that all of them share one program.
+      known: at least 1.
     """
     if how == "class":
-        chosen = jax.random.choice(key, learned, (count,))
-        return take(bank, chosen)
+        return take(bank, learned[jax.random.randint(key, (count,), 0, known)])
+    share = (jnp.arange(len(learned)) < known) / known
 
     def mean_of(values):
         values = values[learned]
-        mean = values.mean(axis=0)
-        usual = jnp.sqrt(jnp.mean(values**2, axis=-1)).mean()
+        mean = jnp.tensordot(share, values, 1)
+        rms = jnp.sqrt(jnp.mean(values**2, axis=-1))
+        usual = jnp.tensordot(share, rms, 1).mean()
         scale = usual / jnp.maximum(jnp.sqrt(jnp.mean(mean**2)), 1e-12)
         return jnp.broadcast_to(mean * scale, (count, *mean.shape))
 

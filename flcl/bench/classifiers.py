@@ -36,16 +36,17 @@ def vit_step(size: Size, rounds: int) -> Iterator[Figure]:
 def vit_inference(size: Size, rounds: int) -> Iterator[Figure]:
     """Features with FM-LoRA's adapters, tasks folded into one core, against the bare ViT."""
     dtype = dtype_of(size)
-    calls, flops, images = {}, None, 0
+    calls, flops, images = {}, {}, 0
     tokens = {"vit_inference": None, "vit_inference/no_prompt": 0}
     for name, count in tokens.items():
         changes = {} if count is None else {"prompt__tokens": count}
         run = size.classifier_run("fmlora", model__dtype=dtype, **changes)
-        calls[name], flops, images = features(run)
+        calls[name], flops[name], images = features(run)
     calls["bare"], _, _ = features(size.classifier_run("linear_probe", model__dtype=dtype))
     seconds = interleave(calls, rounds)
     for name in tokens:
-        yield timed(name, seconds[name], seconds["bare"], **rates(images, flops, seconds[name]))
+        more = rates(images, flops[name], seconds[name])
+        yield timed(name, seconds[name], seconds["bare"], **more)
 
 
 def features(run: settings.ClassifierRun) -> tuple:

@@ -26,7 +26,7 @@ def torchcfm_step(size: Size, rounds: int) -> Iterator[Figure]:
     own, peer = Training(run, 1, Unmodulated), unet_step(run, device)
     seconds = interleave({"own": own, "peer": peer}, rounds, warm=2)
     more = own.rates(seconds["own"])
-    yield timed("torchcfm_step", seconds["own"], seconds["peer"], note=_how(device), **more)
+    yield timed("torchcfm_step", seconds["own"], seconds["peer"], note=_how(device, run), **more)
 
 
 def torchcfm_sampler(size: Size, rounds: int) -> Iterator[Figure]:
@@ -41,7 +41,7 @@ def torchcfm_sampler(size: Size, rounds: int) -> Iterator[Figure]:
         seconds["peer"],
         images_per_second=own.images / float(np.median(seconds["own"])),
         function_evaluations=own.evaluations,
-        note=_how(device),
+        note=_how(device, run),
     )
 
 
@@ -55,7 +55,7 @@ def peft_step(size: Size, rounds: int) -> Iterator[Figure]:
     own, peer = Training(run, 2), lora_step(run, device)
     seconds = interleave({"own": own, "peer": peer}, rounds, warm=2)
     more = own.rates(seconds["own"])
-    yield timed("peft_step", seconds["own"], seconds["peer"], note=_how(device), **more)
+    yield timed("peft_step", seconds["own"], seconds["peer"], note=_how(device, run), **more)
 
 
 def torch_device(*packages: str) -> str:
@@ -100,7 +100,7 @@ def unet_step(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
         target = torch.where(flip, target.flip(3), target)
         noise = torch.randn_like(target)
         t, point, velocity = matcher.sample_location_and_conditional_flow(noise, target)
-        with _precision(torch, device):
+        with _precision(torch, device, run):
             found = compiled(t, point)
         loss = torch.mean((found.float() - velocity) ** 2)
         optimizer.zero_grad(set_to_none=True)
@@ -128,7 +128,7 @@ def unet_sampler(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
         x = _layout(torch.randn(run.sample.chunk, channels, height, width), device)
         for number in range(steps):
             t = torch.full((len(x),), number / steps, device=device)
-            with _precision(torch, device):
+            with _precision(torch, device, run):
                 velocity = compiled(t, x)
             x = x + velocity.float() / steps
         images = ((x.clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8).cpu()
@@ -170,7 +170,7 @@ def lora_step(run: settings.LoRARun, device: str) -> Callable[[], object]:
     compiled = torch.compile(network) if device == "cuda" else network
 
     def step():
-        with _precision(torch, device):
+        with _precision(torch, device, run):
             logits = compiled(pixel_values=pixels.float() / 127.5 - 1.0).logits
         loss = torch.nn.functional.cross_entropy(logits.float(), labels)
         optimizer.zero_grad(set_to_none=True)
@@ -207,9 +207,10 @@ def _layout(tensor_or_network, device: str):
     return tensor_or_network.to(device, memory_format=torch.channels_last)
 
 
-def _precision(torch, device: str):
-    """bfloat16 on a GPU, float32 elsewhere."""
-    return torch.autocast(device, dtype=torch.bfloat16, enabled=device == "cuda")
+def _precision(torch, device: str, run: settings.Run):
+    """The precision of the run."""
+    half = run.model.dtype == "bfloat16"
+    return torch.autocast(device, dtype=torch.bfloat16, enabled=half)
 
 
 def _finished(torch, device: str, result):
@@ -230,11 +231,12 @@ def _threads() -> int:
     return os.cpu_count() or 1
 
 
-def _how(device: str) -> str:
+def _how(device: str, run: settings.Run) -> str:
     import torch
 
     if device == "cuda":
-        return f"PyTorch {torch.__version__}, bfloat16, channels_last, torch.compile"
+        kind = run.model.dtype
+        return f"PyTorch {torch.__version__}, {kind}, channels_last, torch.compile"
     policy = os.environ["OMP_WAIT_POLICY"]
     threads = f"{torch.get_num_threads()} threads for both, OMP_WAIT_POLICY={policy}"
     return f"PyTorch {torch.__version__}, float32, {threads}"

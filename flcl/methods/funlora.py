@@ -212,8 +212,11 @@ class FunLoRA(base.Generator):
         how = self.run.adapter.warm_start
         if how == "none":
             return self._fresh(key, np.maximum(labels, 0))
-        learned = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
-        return functional.warm_rows(key, memory["bank"], _array(learned), len(labels), how)
+        found = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        learned = np.resize(_array(found), self.stream.capacity)
+        return functional.warm_rows(
+            key, memory["bank"], learned, np.int32(len(found)), len(labels), how
+        )
 
 
 def _array(labels) -> np.ndarray:

@@ -185,9 +185,11 @@ class ViTClassifier(base.Classifier):
         return self.encode(self._normalised(images), **self.inference(memory))
 
     def scores(self, memory, features):
-        linear = features @ memory["head"]["kernel"] + memory["head"]["bias"][None]
+        # In full precision also where products are not by default: near ties decide an answer.
+        linear = jnp.matmul(features, memory["head"]["kernel"], precision="highest")
+        linear = linear + memory["head"]["bias"][None]
         means = memory["means"]["sum"] / jnp.maximum(memory["means"]["count"], 1.0)[:, None]
-        similarity = _unit(features) @ _unit(means).T
+        similarity = jnp.matmul(_unit(features), _unit(means).T, precision="highest")
         found = {"linear": linear, "class_mean": similarity}
         return {name: mask_unseen(value, memory["seen"]) for name, value in found.items()}
 

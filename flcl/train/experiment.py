@@ -155,7 +155,7 @@ class Experiment:
         total = setup.steps(task)
         phase = self._phase(method.phase(task), trainable, frozen)
         frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
-        state, complexity = self._resume(phase.create(trainable, total), task)
+        state, complexity = self._start(phase, trainable, task, total)
         if complexity is None and isinstance(method, Classifier):
             complexity = self._complexity(task, phase, trainable, frozen)
         if complexity is not None:
@@ -180,7 +180,7 @@ class Experiment:
                 save_every=run.runtime.save_every,
                 steps=total,
                 save=save,
-                stop=lambda done: hosts.stop_now(position + done, self._sigterm.received),
+                stop=lambda done: hosts.stop_now(self._sigterm.received),
                 record=self.reporter.record,
                 advance=self.reporter.progress(f"task {task.index}", total),
                 name=f"task {task.index}",
@@ -230,9 +230,10 @@ class Experiment:
             )
         return self._phases[index]
 
-    def _resume(self, state, task: Task) -> tuple[object, float | None]:
-        """The newest readable save of this task and the complexity in it, or `(state, None)`."""
-        target = meshes.abstract(state, self.setup.mesh)
+    def _start(self, phase: Phase, trainable, task: Task, total: int):
+        """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
+        shapes = jax.eval_shape(phase.create, trainable, total)
+        target = meshes.abstract(shapes, self.setup.mesh)
         while (found := self.checkpoints.running()) is not None:
             position, meta = found
             if meta["task"] != task.index:
@@ -247,7 +248,7 @@ class Experiment:
             # Restored buffers may not be donatable; a copy always is.
             copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
             return copy(restored), meta["complexity"]
-        return state, None
+        return phase.create(trainable, total), None
 
     def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()

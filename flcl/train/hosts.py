@@ -7,6 +7,7 @@ together instead of waiting for each other.
 
 import contextlib
 import importlib.util
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -88,15 +89,19 @@ def rows(size: int) -> slice:
     return slice(index * part, (index + 1) * part)
 
 
-def stop_now(position: int, asked: bool) -> bool:
-    """Whether all processes stop after step `position` of the run.
+_asked = itertools.count()
+
+
+def stop_now(asked: bool) -> bool:
+    """Whether all processes stop here; each of them has to ask equally often.
 
     asked: this process got SIGTERM. Of several processes JAX takes the signal itself and finds the
-    step at which all of them can stop.
+    call at which all of them can stop: the next one after the furthest, so calls are counted. Steps
+    of a run would not do: they start anywhere, and several may make one call.
     """
     if jax.process_count() == 1:
         return asked
-    return multihost_utils.reached_preemption_sync_point(position)
+    return multihost_utils.reached_preemption_sync_point(next(_asked))
 
 
 def whole(leaf) -> np.ndarray:

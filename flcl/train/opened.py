@@ -63,6 +63,8 @@ class Run:
 
     def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
         """A dictionary like `results.json` of every learned task, with settings `run`."""
+        if isinstance(run, settings.GeneratorRun):
+            meshes.check_divides("judge.batch_size", run.judge.batch_size, self._mesh)
         setup = prepare(run, self._build, mesh=self._mesh)
         workdirs.check_stream(self.workdir, setup.stream_dict())
         with jax.set_mesh(setup.mesh):

@@ -51,7 +51,7 @@ class Results:
 
         A row beyond the stored tasks describes parameters that no longer exist.
         """
-        if stored is not None:
+        if stored is not None and tasks:
             self.rows = stored["rows"][:tasks]
             self.diagnosis = stored["diagnosis"][:tasks]
             self.evaluation.load(stored)

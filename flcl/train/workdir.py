@@ -93,7 +93,7 @@ def check_stream(workdir: Path, stream: dict) -> None:
 
 def has_saves(workdir: Path) -> bool:
     """Whether anything trained is stored: before that, a run may start over with other settings."""
-    folders = ("tasks", "running")
+    folders = ("tasks", "running", "judge")
     return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)
 
 

@@ -149,13 +149,21 @@ def test_warm_start_copies_a_class_or_keeps_the_usual_spread():
         jax.random.key(0), {"x": (64, 64)}, "cosine", ids(*range(8)), P, 0.5
     )
     bank = functional.put(functional.empty_bank(rows, 10), ids(*range(8)), rows)
-    copied = functional.warm_rows(jax.random.key(1), bank, ids(*range(8)), 2, "class")["x"]
+    learned = ids(*range(8), 0, 0)  # eight, and what fills the places of classes to come
+
+    def warm(how):
+        return functional.warm_rows(jax.random.key(1), bank, learned, np.int32(8), 2, how)["x"]
+
+    copied = warm("class")
     for g in range(2):
         assert any(np.array_equal(copied["a"][g], bank["x"]["a"][y]) for y in range(8))
-    mean = functional.warm_rows(jax.random.key(1), bank, ids(*range(8)), 2, "mean")["x"]
+    mean = warm("mean")
     plain = np.sqrt((np.asarray(bank["x"]["a"][:8]).mean(0) ** 2).mean())
     kept = np.sqrt((np.asarray(mean["a"][0]) ** 2).mean())
     assert plain < 0.3 < 0.4 < kept < 0.6
+    programs = functional.warm_rows._cache_size()
+    functional.warm_rows(jax.random.key(1), bank, learned, np.int32(5), 2, "mean")
+    assert functional.warm_rows._cache_size() == programs  # the same for every task
 
 
 def test_importance_is_zero_exactly_where_classes_agree():

@@ -52,6 +52,13 @@ def test_function_evaluations_are_counted_exactly(solver):
     assert solver == "dopri5" or int(reported) == 8 * ORDERS[solver]
 
 
+@pytest.mark.parametrize("solver", [*ORDERS, "dopri5"])
+def test_nothing_calls_back_to_the_host(solver):
+    """JAX would not keep such a program in its compile cache."""
+    lowered = jax.jit(lambda x: solve(growth, x, sample(solver))[0]).lower(NOISE)
+    assert "callback" not in lowered.as_text()
+
+
 def test_more_steps_mean_more_evaluations():
     counts = [int(solve(growth, NOISE, sample("heun", n))[1]) for n in (3, 10)]
     assert counts == [6, 20]

@@ -54,6 +54,8 @@ def search(found: dict, measure: Callable[[int], dict], usable: int, granule: in
     best, ceiling, guess = None, None, largest(found, usable, granule)
     if found["fits"]:
         best = found
+    else:
+        ceiling = found["images"]
     for _ in range(_GUESSES):
         if guess is None or not guess["images"] or guess["images"] == (best or {}).get("images"):
             break

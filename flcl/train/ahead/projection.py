@@ -29,19 +29,25 @@ def project(
     Args:
       flops: of one device and step.
       found: the exchanges of the program.
-      fsdp: groups of up to this many devices keep their size, larger ones grow with the machine.
+      fsdp: devices that share parameters: what they gather stays among them, all else grows with
+        the machine.
       devices: of the compiled program.
 
     Returns:
       `{"chips", "slices", "work_seconds", "exchange_seconds", "hidden", "exposed"}` for each size;
       the last two are work / max(work, exchange) and work / (work + exchange).
     """
+
+    def stays(each: Collective) -> bool:
+        # Devices that share parameters gather them; gradients are summed over the whole machine.
+        return each.group <= fsdp and each.kind != "all-reduce"
+
     rows, chips = [], 1
     work = flops / (chip.peak * utilisation)
     while chips <= _MOST:
         now = chips * chip.devices
         exchange = sum(
-            _seconds(each, each.group if each.group <= fsdp else each.group * now / devices, chip)
+            _seconds(each, each.group if stays(each) else each.group * now / devices, chip)
             for each in found
         )
         rows.append(

@@ -37,6 +37,13 @@ def test_groups_that_share_parameters_keep_their_size():
     assert [row["exchange_seconds"] for row in rows] == pytest.approx([1 / 2 * 1e8 / 50e9] * 7)
 
 
+def test_gradients_are_summed_over_the_whole_machine():
+    """Also where as many devices share parameters as there are."""
+    alone = project([Collective("all-reduce", 10**8, 4)], fsdp=1)
+    shared = project([Collective("all-reduce", 10**8, 4)], fsdp=4)
+    assert shared == alone
+
+
 def test_devices_of_one_chip_share_its_links():
     single = project([Collective("all-reduce", 10**8, 8)], devices=8, chip=CHIPS["v5p"])
     double = project([Collective("all-reduce", 10**8, 8)], devices=8, chip=CHIPS["tpu7x"])
