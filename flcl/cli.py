@@ -120,8 +120,8 @@ def parse(
 def load_config(spec: str) -> ConfigDict:
     """The config of `path.py` or `path.py:argument`, before overrides.
 
-    Raises `ValueError` for a missing file, a file without `get_config` and an argument that the
-    file does not take.
+    Raises `ValueError` for a missing or broken file, one without `get_config` and an argument that
+    it does not take.
     """
     name, _, argument = spec.partition(":")
     path = Path(name)
@@ -132,7 +132,11 @@ def load_config(spec: str) -> ConfigDict:
     if module_spec is None:
         raise ValueError(f"--config: {name!r} is not a Python file")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(f"--config: {name!r} is broken: {reason}") from error
     get_config = getattr(module, "get_config", None)
     if get_config is None:
         raise ValueError(f"--config: {name!r} does not define get_config(arg)")

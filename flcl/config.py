@@ -20,6 +20,14 @@ def defaults(method: str) -> ml_collections.ConfigDict:
 def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
     """`config` for another method: shared keys keep their values, its own keys have defaults."""
     switched = defaults(method)
+    before = run_class(config.method)
+    for kind in (settings.GeneratorRun, settings.ClassifierRun):
+        if issubclass(before, kind) and not issubclass(run_class(method), kind):
+            same = [name for name, cls in settings.RUNS.items() if issubclass(cls, kind)]
+            raise ValueError(
+                f"method={method!r}: cannot be taken over from {config.method!r}, choose one of "
+                f"{', '.join(same)}"
+            )
     own = {name for name, _ in keys(run_class(method))} - {"method"}
     kept = {name: value for name, value in _leaves(config) if name in own}
     switched.update_from_flattened_dict(kept)

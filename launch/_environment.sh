@@ -4,7 +4,7 @@
 # FLCL_PYTHON names the Python to build it with. An environment that fits is used as it is: a stamp
 # file inside it says from which pyproject.toml, constraints.txt, folder and Python it was made.
 
-ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="$ROOT/.venv"
 VENV_PYTHON="$VENV/bin/python"
 

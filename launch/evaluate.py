@@ -39,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of a run", flag_values=values)
     flags.DEFINE_string("out", None, "JSON file to write", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
-    text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: the test images of the run"
+    text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of its data"
     flags.DEFINE_string("data", None, text, flag_values=values)
     text = "classifier: linear or class_mean; default: the method's own"
     flags.DEFINE_string("head", None, text, flag_values=values)

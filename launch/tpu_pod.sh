@@ -31,6 +31,8 @@ ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 STORE="${XDG_STATE_HOME:-$HOME/.local/state}/flcl/tpu"
 AGAIN=75  # exit code of a program that saved on SIGTERM
 PATIENCE=10 # looks that other hosts have to end after the first one failed
+# What a host does; one that was never set up is idle, too.
+LOOK='bash flcl/launch/_worker.sh state || echo flcl-worker new idle'
 REMEMBERED="zone project type version spot queued nfs clone ref python"
 
 zone="" project="" type="" version="" spot="" queued="" nfs="" clone="" ref="" python=""
@@ -215,9 +217,25 @@ remove() {
   fi
 }
 
-resume() {
+renew() {
   if [[ "$(node_state)" != NOT_FOUND ]]; then remove || return; fi
-  create && setup && run
+  create
+}
+
+resume() { renew && setup && run; }
+
+# On a slice that is there: what the hosts refuse three times is a mistake, and no new slice mends it.
+start() {
+  local tries=0
+  until setup && run; do
+    tries=$((tries + 1))
+    case "$(node_state)" in
+      READY | ACTIVE | UNKNOWN) ;;
+      *) return 1 ;;
+    esac
+    ((tries < 3)) || fail "the hosts of $name did not start the program, see above; the slice is left as it is"
+    sleep "$poll"
+  done
 }
 
 # --- looking --------------------------------------------------------------------------------------
@@ -237,9 +255,10 @@ node_state() {
   fi
 }
 
-# Of the lines of all hosts: running, again REASON, done CODE, ended CODE (others still run), UNKNOWN.
+# Of the lines of all hosts: running, idle, again REASON, done CODE, ended CODE (others still run),
+# UNKNOWN.
 verdict() { # lines
-  local number found code running=0 ended=0 worst=0 again=""
+  local number found code running=0 ended=0 idle=0 worst=0 again=""
   while read -r _ number found code; do
     case "$found" in
       running) running=$((running + 1)) ;;
@@ -251,11 +270,16 @@ verdict() { # lines
           worst="$code" # a small code is a reason, one above 128 mostly its echo in other hosts
         fi
         ;;
-      lost | idle) ended=$((ended + 1)) again="${again:-the program of worker $number is gone}" ;;
+      lost | idle)
+        ended=$((ended + 1)) again="${again:-the program of worker $number is gone}"
+        if [[ "$found" == idle ]]; then idle=$((idle + 1)); fi
+        ;;
     esac
   done < <(grep '^flcl-worker ' <<<"$1")
   if ((running + ended == 0)); then
     echo UNKNOWN
+  elif ((idle == running + ended)); then
+    echo idle
   elif ((running > 0 && worst == 0)) && [[ -z "$again" ]]; then
     echo running
   elif ((running > 0)); then
@@ -273,7 +297,8 @@ look() {
   node="$(node_state)"
   case "$node" in
     READY | ACTIVE)
-      lines="$(ssh_to all "bash flcl/launch/_worker.sh state" 2>/dev/null)" || lines=""
+      # Of hosts that answer, also when another does not; one that was never set up says it is idle.
+      lines="$(ssh_to all "$LOOK" 2>/dev/null)" || true
       verdict "$lines"
       ;;
     PREEMPTED | SUSPENDED | TERMINATED | STOPPED | FAILED | NOT_FOUND) echo "again $name is $node" ;;
@@ -302,13 +327,17 @@ watch() {
     fi
     case "$found" in
       "done "*) return "${found#done }" ;;
-      "again "*)
+      idle | "again "*)
         if [[ -e "$store/stopped" ]]; then return "$AGAIN"; fi
         ((resumed < restarts)) || fail "$name was resumed $resumed times, --restarts=$restarts" 1
         resumed=$((resumed + 1))
         say "resuming, number $resumed"
         before=""
-        resume || say "could not resume; looking again"
+        if [[ "$found" == idle ]] || renew; then
+          start || say "could not start; looking again"
+        else
+          say "could not create; looking again"
+        fi
         ;;
     esac
     sleep "$poll"
@@ -347,6 +376,16 @@ usage() {
   exit "${1:-0}"
 }
 
+# An option of this script among the words of the program would be taken for one of those.
+check_words() {
+  local word
+  for word in "${words[@]}"; do
+    if (read_option "$word" 2>/dev/null); then
+      fail "$word is an option of this script: put it before the words of launch/train.py"
+    fi
+  done
+}
+
 parse() { # the words after NAME
   while (($#)); do
     if [[ "$1" == -- ]]; then
@@ -354,9 +393,10 @@ parse() { # the words after NAME
       words=("$@")
       return
     elif ! read_option "$1"; then
-      [[ "$command" =~ ^(run|resume|watch)$ ]] ||
+      [[ "$command" =~ ^(run|resume|watch)$ && "$1" =~ ^--?(config|noconfig|workdir) ]] ||
         fail "$command knows no option '$1': launch/tpu_pod.sh --help lists them"
       words=("$@")
+      check_words
       return
     fi
     shift
@@ -395,8 +435,20 @@ case "$command" in
     resume
     ;;
   watch)
+    earlier="$(cat "$store/command" 2>/dev/null)" || earlier=""
     recall_words
-    if [[ -n "$dry" ]]; then watch_dry; else watch; fi
+    if [[ -n "$dry" ]]; then
+      watch_dry
+      exit
+    fi
+    # Other words than those of the last program, which the hosts still know: theirs are meant.
+    if [[ -n "$earlier" && "$earlier" != "$command_line" ]]; then
+      case "$(look)" in
+        running | "ended "*) fail "$name still runs: launch/train.py $earlier" ;;
+        "done "* | idle) start || say "could not start; looking again" ;;
+      esac
+    fi
+    watch
     ;;
   logs) ssh_to "$worker" "bash flcl/launch/_worker.sh log 50" ;;
   stop)

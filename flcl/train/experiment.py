@@ -127,7 +127,7 @@ class Experiment:
         return results
 
     def _evaluation(self) -> Evaluation:
-        progress = self.reporter.progress
+        progress = self._progress
         if isinstance(self.setup.method, Generator):
             return GeneratorEvaluation(self.setup, progress, self.checkpoints)
         folder = self.workdir / "features" if hosts.is_main() else None
@@ -206,8 +206,20 @@ class Experiment:
             preliminary=short,
             mesh=self.setup.mesh,
             losses=phase.losses,
-            progress=self.reporter.progress,
+            progress=self._progress,
         )
+
+    def _progress(self, label: str, total: int):
+        """A progress bar of what may stop anywhere; it is done again when the run continues."""
+        advance = self.reporter.progress(label, total)
+
+        def advance_or_stop(done: int, *values: float) -> None:
+            advance(done, *values)
+            # One process alone has stopped before; several stop in the same place.
+            if hosts.stop_now(self._sigterm.received):
+                raise stopping.StoppedError(f"stopped while {label}")
+
+        return advance_or_stop
 
     def _batches(self, memory: Memory, task: Task, first: int, total: int):
         setup = self.setup

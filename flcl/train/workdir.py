@@ -9,6 +9,7 @@ from pathlib import Path
 from flcl import config, settings
 
 # Where data lies, how it is kept in memory and how work is cut: none of it changes a result.
+_MOST_KEYS = 6  # that an error lists
 _FREE = {
     "data": ("tfds_dir", "manual_dir", "memory_gib"),
     "adapter": ("strategy",),
@@ -73,6 +74,10 @@ def check_config(workdir: Path, run: settings.Run) -> None:
     if stored is None or not has_saves(workdir):
         return
     lines = config.differing_keys(_fixed(stored), _fixed(config.as_dict(run)))
+    # Of another method nearly every key differs.
+    lines = [line for line in lines if line.startswith("method:")] or lines
+    if len(lines) > _MOST_KEYS:
+        lines = [*lines[:_MOST_KEYS], f"and {len(lines) - _MOST_KEYS} more"]
     if lines:
         raise ValueError(
             f"workdir {workdir} holds a run of another config ({'; '.join(lines)}): "

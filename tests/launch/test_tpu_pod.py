@@ -262,6 +262,34 @@ def test_watch_gives_up_after_as_many_resumes_as_allowed(created):
     assert "resumed 2 times" in done.stderr
 
 
+def test_watch_starts_the_program_on_hosts_that_ran_none(created):
+    """A slice made by hand is used as it is."""
+    hosts = {STATE: states("idle", "running", "exited 0")}
+    done, calls = created("watch", "pod", "--poll=0", answers=hosts)
+    assert done.returncode == 0, done.stderr
+    assert steps(calls) == [*SETUP, *RUN]
+
+
+@pytest.mark.parametrize("key", ["_worker.sh claim", "_worker.sh setup"])
+def test_watch_does_not_rent_a_new_slice_for_a_mistake(key, created):
+    answers = {key: [[2, "error: workdir /mnt/a: not writable\n"]], STATE: states("exited 75")}
+    done, calls = created("watch", "pod", "--poll=0", answers=answers)
+    assert done.returncode == 2
+    assert "not writable" in done.stderr and "left as it is" in done.stderr
+    assert steps(calls).count("tpu-vm delete") == 1 and steps(calls)[-1] != "tpu-vm delete"
+
+
+def test_watch_with_other_words_runs_those(created):
+    other = [*PROGRAM[:-1], "--config.seed=7"]
+    hosts = {STATE: states("exited 0")}
+    done, calls = created("watch", "pod", "--poll=0", *other, answers=hosts)
+    assert done.returncode == 0, done.stderr
+    assert steps(calls) == [*SETUP, *RUN] and program_of(calls) == other
+    hosts = {STATE: states("running")}
+    done, calls = created("watch", "pod", "--poll=0", *PROGRAM, answers=hosts)
+    assert done.returncode == 2 and "still runs" in done.stderr and steps(calls) == []
+
+
 def test_watch_gives_up_when_nothing_answers(created):
     silence = {"(state)": [[1, "ERROR: no network\n"]]}
     done, calls = created("watch", "pod", "--poll=0", answers=silence)

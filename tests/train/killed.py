@@ -6,8 +6,10 @@ Started by test_kill, and by test_processes as one of several processes.
 import os
 import signal
 import sys
+import time
 from pathlib import Path
 
+import jax
 import tiny
 
 import flcl
@@ -27,6 +29,8 @@ def die(*_args, **_kwargs):
 def ask(*_args, **_kwargs):
     """As a cluster that takes the machine away."""
     os.kill(os.getpid(), signal.SIGTERM)
+    if jax.process_count() > 1:
+        time.sleep(1.5)  # JAX looks for the signal once a second; the others wait in an exchange
 
 
 def before(target, name, moment, act=die):
@@ -86,6 +90,8 @@ def install(point: str) -> None:
         before(loop, "_drain", lambda _p, done, name, _r: (name, done) == ("task 1", 6), ask)
     elif point == "asked to stop while judging task 2":
         before(GeneratorEvaluation, "_training_set", lambda s, _i, _l, task: task.index == 2, ask)
+    elif point == "asked to stop while judging task 1":
+        before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
     elif point != "never":
         raise SystemExit(f"no such moment: {point}")
 

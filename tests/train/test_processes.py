@@ -156,7 +156,7 @@ def test_two_processes_make_the_same_run(reference, data, tmp_path, method):
 
 @pytest.fixture(scope="module")
 def interrupted(data, tmp_path_factory):
-    """Two processes killed in task 1, a copy of that, then both stopped by SIGTERM in task 2."""
+    """Two processes killed in task 1, a copy of that, then stopped: judging, in task 2."""
     workdir = tmp_path_factory.mktemp("two") / "run"
     killed = two_processes(data, workdir, "funlora", ["in task 1, after its saves"] * 2)
     # Both die at the same step, unless one sees the other die first.
@@ -164,9 +164,13 @@ def interrupted(data, tmp_path_factory):
     assert -signal.SIGKILL in codes and codes <= {-signal.SIGKILL, -signal.SIGABRT, 1}, killed
     shutil.copytree(workdir, workdir.with_name("killed"))
     # Only one of them is told.
-    stopped = two_processes(data, workdir, "funlora", ["never", "asked to stop in task 2"])
+    judging = "asked to stop while judging task 1"
+    stopped = two_processes(data, workdir, "funlora", ["never", judging])
     assert [code for code, _ in stopped] == [cli.STOPPED] * 2, stopped
     assert re.search(r"continuing task 1 at step [24]", stopped[0][1])
+    assert not (workdir / "results.json").exists()
+    stopped = two_processes(data, workdir, "funlora", ["never", "asked to stop in task 2"])
+    assert [code for code, _ in stopped] == [cli.STOPPED] * 2, stopped
     return workdir
 
 
