@@ -435,19 +435,18 @@ case "$command" in
     resume
     ;;
   watch)
-    earlier="$(cat "$store/command" 2>/dev/null)" || earlier=""
+    other=""
+    if ((${#words[@]})) && [[ -z "$dry" && -e "$store/command" && "$(cat "$store/command")" != "$(quoted "${words[@]}")" ]]; then
+      # What the hosts say is of the last program; these words are another one.
+      other="$(look)"
+      if [[ "$other" =~ ^(running|ended) ]]; then fail "$name still runs: launch/train.py $(cat "$store/command")"; fi
+    fi
     recall_words
     if [[ -n "$dry" ]]; then
       watch_dry
       exit
     fi
-    # Other words than those of the last program, which the hosts still know: theirs are meant.
-    if [[ -n "$earlier" && "$earlier" != "$command_line" ]]; then
-      case "$(look)" in
-        running | "ended "*) fail "$name still runs: launch/train.py $earlier" ;;
-        "done "* | idle) start || say "could not start; looking again" ;;
-      esac
-    fi
+    if [[ "$other" == "done "* ]]; then start || say "could not start; looking again"; fi
     watch
     ;;
   logs) ssh_to "$worker" "bash flcl/launch/_worker.sh log 50" ;;

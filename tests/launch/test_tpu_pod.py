@@ -288,6 +288,8 @@ def test_watch_with_other_words_runs_those(created):
     hosts = {STATE: states("running")}
     done, calls = created("watch", "pod", "--poll=0", *PROGRAM, answers=hosts)
     assert done.returncode == 2 and "still runs" in done.stderr and steps(calls) == []
+    done, _ = created("status", "pod")
+    assert "--config.seed=7" in done.stdout  # what was refused is not remembered
 
 
 def test_watch_gives_up_when_nothing_answers(created):
@@ -332,6 +334,13 @@ def test_logs_status_and_delete(created, cluster):
     assert done.returncode == 2
     assert "nothing was run on pod yet" in done.stderr
     assert calls == []
+
+
+@pytest.mark.parametrize("word", ["--dry-run", "--zone=b"])
+def test_options_behind_the_words_of_the_program_are_refused(word, created):
+    done, calls = created("watch", "pod", *PROGRAM, word)
+    assert done.returncode == 2 and calls == []
+    assert f"{word} is an option of this script" in done.stderr
 
 
 def test_a_dry_run_prints_every_command_and_runs_none(pod, cluster):
