@@ -149,6 +149,14 @@ def test_method_can_be_overridden_and_decides_which_keys_there_are():
     assert run.phase1.steps == parse().phase1.steps
 
 
+@pytest.mark.parametrize("text", ["def get_config(:", "import nowhere_at_all", "x = y"])
+def test_a_broken_config_file_is_one_line(text, tmp_path):
+    file = tmp_path / "broken.py"
+    file.write_text(text)
+    with pytest.raises(ValueError, match=r"--config: '.*broken.py' is broken: \w+Error: "):
+        cli.load_config(str(file))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -354,6 +354,13 @@ def test_a_narrow_level_attends_with_one_head():
     assert checks.check(config.from_dict(values)).model.width == 8
 
 
+def test_switch_stays_among_generators_or_classifiers():
+    with pytest.raises(ValueError, match="'finetune': cannot be taken over from 'fmlora'.*vit_fin"):
+        config.switch(config.defaults("fmlora"), "finetune")
+    with pytest.raises(ValueError, match="'sd_lora': cannot be taken over from 'funlora'.*, finet"):
+        config.switch(config.defaults("funlora"), "sd_lora")
+
+
 def test_switch_keeps_shared_keys_and_drops_the_others():
     edited = small()
     edited.phase2.steps = 10_000

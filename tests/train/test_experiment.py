@@ -3,6 +3,7 @@
 import fcntl
 import json
 import shutil
+import types
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ from flcl import methods
 from flcl.methods.funlora import FunLoRA
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
+from flcl.train.results import Results
 from flcl.train.setup import prepare
 
 
@@ -160,8 +162,21 @@ def test_a_workdir_of_another_config_is_refused_with_the_keys(finished, data):
     before = (finished / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"another config \(phase2.steps: 6 -> 7\)"):
         flcl.run(tiny.settings_of(data, phase2__steps=7), finished)
+    with pytest.raises(ValueError, match=r"another config \(method: 'funlora' -> 'finetune'\)"):
+        flcl.run(tiny.settings_of(data, "finetune"), finished)
     assert (finished / "config.json").read_bytes() == before
     flcl.run(tiny.settings_of(data, runtime__log_every=3), finished)  # changes no result
+
+
+def test_figures_are_not_taken_over_without_their_tasks(finished):
+    """Whoever deletes the checkpoints starts anew, perhaps with other settings."""
+    stored = json.loads((finished / "results.json").read_text())
+    taken = []
+    results = Results(None, types.SimpleNamespace(load=taken.append))
+    results.load(stored, 0)
+    assert not results.rows and not taken
+    results.load(stored, 2)
+    assert len(results.rows) == 2 and taken == [stored]
 
 
 def test_a_workdir_whose_data_changed_is_refused(finished, data, tmp_path):

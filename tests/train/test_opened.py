@@ -101,3 +101,8 @@ def test_evaluating_with_other_settings(run):
     assert len(results["rows"][0]["repeats"]) == 2
     with pytest.raises(ValueError, match=r"judge.ovrsample.*Did you mean 'judge.oversample'"):
         run.evaluate(judge={"ovrsample": 2.0})
+
+
+def test_a_judge_batch_that_devices_do_not_share_is_told_before_any_work(run):
+    with pytest.raises(ValueError, match=r"judge.batch_size=30: must be a multiple of the \d"):
+        run.evaluate(judge={"batch_size": 30})
