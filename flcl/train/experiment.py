@@ -75,6 +75,7 @@ def run(
             if hosts.is_main():
                 held.enter_context(workdirs.locked(workdir))
                 _claim(workdir, run, setup.stream_dict())
+        hosts.connect(setup.mesh)
         checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
         held.enter_context(jax.set_mesh(setup.mesh))
         return Experiment(setup, workdir, checkpoints, make_reporter(workdir, run), sigterm).run()

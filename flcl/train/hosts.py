@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh, PartitionSpec
 
 _LONGEST = 1_000  # bytes of a message that processes tell each other
 
@@ -70,6 +71,29 @@ def _join(coordinator, processes, process) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ValueError(f"the processes of this run do not find each other: {reason}") from error
+    # Connections are made here, where all arrive at once: see `connect`.
+    multihost_utils.sync_global_devices("joined")
+
+
+def connect(mesh: Mesh) -> None:
+    """Makes the connections that exchanges over a mesh need; every process calls it.
+
+    Between CPUs a process waits half a minute for the others while a connection is made, but for as
+    long as it takes while one is used. Without this a process that compiles, or reads its data, for
+    longer than the others would end the run.
+    """
+    if jax.process_count() == 1 or jax.default_backend() != "cpu":
+        return
+    multihost_utils.sync_global_devices("mesh")
+    spread = tuple(axis for axis, size in mesh.shape.items() if size > 1)
+    for axes in dict.fromkeys([spread, *((axis,) for axis in spread)]):
+        summed = jax.shard_map(
+            lambda x, axes=axes: jax.lax.psum(x, axes),
+            mesh=mesh,
+            in_specs=PartitionSpec(),
+            out_specs=PartitionSpec(),
+        )
+        jax.block_until_ready(jax.jit(summed)(np.float32(0)))
 
 
 def is_main() -> bool:

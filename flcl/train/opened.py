@@ -11,6 +11,7 @@ import numpy as np
 from flcl import config, settings
 from flcl.data.stream import Task, TaskStream
 from flcl.methods.base import Memory
+from flcl.train import hosts
 from flcl.train import mesh as meshes
 from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints
@@ -43,6 +44,7 @@ class Run:
             raise ValueError(f"workdir {workdir} has not finished its first task yet")
         # A run may be opened on fewer devices than it was trained on.
         self._mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
+        hosts.connect(self._mesh)
         # Inference needs no data: only evaluation loads the source.
         method = build(self.settings, self.stream)
         self._setup = Setup(self.settings, None, self.stream, method, self._mesh)

@@ -70,16 +70,6 @@ def two_processes(data, workdir, method, points=("never", "never")) -> list[tupl
 
 def both(words) -> list[tuple[int, str]]:
     """(exit code, output) of the programs `words(number, address of the first)`."""
-    for _ in range(4):
-        ended = both_once(words)
-        # On a busy machine one compiles for longer than the other waits for it. On a CPU this wait
-        # is half a minute and cannot be changed; a run goes on where it was.
-        if not any("Gloo context initialization failed" in text for _, text in ended):
-            break
-    return ended
-
-
-def both_once(words) -> list[tuple[int, str]]:
     address = f"127.0.0.1:{free_port()}"
     started = [
         subprocess.Popen(
@@ -211,6 +201,17 @@ def test_a_folder_of_another_run_is_refused_by_all(interrupted, data, tmp_path):
     both = two_processes(data, workdir, "fmlora")
     assert all(code == 1 and "holds a run of another config" in text for code, text in both), both
     assert (workdir / "config.json").read_bytes() == before
+
+
+def test_connections_are_made_before_they_are_used():
+    """Making one is what another process's long compile can break."""
+    script = ROOT / "tests" / "train" / "connected.py"
+    ended = both(lambda number, address: [sys.executable, script, address, "2", str(number)])
+    assert [code for code, _ in ended] == [0, 0], ended
+    for _, text in ended:
+        making, using = text.split("connected\n", 1)
+        assert "[Gloo] Rank" in making  # how a new connection is announced
+        assert using.split() == ["4.0", "2.0", "2.0"]
 
 
 @pytest.mark.parametrize(
