@@ -8,5 +8,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
 ensure_environment test,aot
 cd "$ROOT"
-# A file stays with one process, because its tests share trained runs.
-exec "$VENV_PYTHON" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile "$@"
+# A file stays with one process, because its tests share trained runs; the longest go first.
+exec "$VENV_PYTHON" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
+  --no-loadscope-reorder "$@"

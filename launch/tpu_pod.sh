@@ -456,7 +456,7 @@ case "$command" in
     ;;
   status)
     say "$name: $(node_state)"
-    ssh_to all "bash flcl/launch/_worker.sh state" || true
+    ssh_to all "$LOOK" || true
     if [[ -e "$store/command" ]]; then echo "launch/train.py $(cat "$store/command")"; fi
     ;;
   delete)

@@ -43,6 +43,27 @@ if os.environ["JAX_PLATFORMS"] == "cpu":
     jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
+# Each is minutes of one process after another: begun last, they would end long after all others.
+LONGEST = (
+    "test_kill.py",
+    "test_processes.py",
+    "test_experiment.py",
+    "test_configs.py",
+    "test_step.py",
+    "test_items.py",
+    "test_classifier.py",
+    "test_exchanges.py",
+    "test_configs_classifiers.py",
+    "test_opened.py",
+    "test_unet.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first: of several workers the last one then ends soon after the others."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
 
 @pytest.fixture(scope="session")
 def root() -> Path:

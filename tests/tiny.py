@@ -79,22 +79,18 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
             f"{phase}.learning_rate": 1e-2,
             f"{phase}.dropout": 0.1,
         }
+    if method == "funlora":  # few convolutions, by few functions: compiling is nearly all of a run
+        values |= {"adapter.layers": "0-5", "adapter.functions": 2}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     run = config.defaults(method)
     run.update_from_flattened_dict(values)
     return config.freeze(run)
 
 
-def short_of(data: Path, method: str, **changes) -> settings.Run:
-    """A run that is killed or divided: a generator adapts few convolutions, by few functions.
-
-    Compiling is nearly all of such a run.
-    """
-    if method == "fmlora":
-        return classifier_of(data, method, **changes)
-    return settings_of(
-        data, method, **{"adapter__layers": "0-5", "adapter__functions": 2} | changes
-    )
+def run_of(data: Path, method: str, **changes) -> settings.Run:
+    """Settings of a tiny run of a generator or of FM-LoRA."""
+    make = classifier_of if method == "fmlora" else settings_of
+    return make(data, method, **changes)
 
 
 def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.ClassifierRun:

@@ -17,7 +17,7 @@ from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
 from flcl.train.results import Evaluation, Results
-from flcl.train.setup import Build, Setup, prepare, use_compile_cache
+from flcl.train.setup import Build, Setup, check_judge, prepare, use_compile_cache
 
 
 class Run:
@@ -66,7 +66,7 @@ class Run:
     def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
         """A dictionary like `results.json` of every learned task, with settings `run`."""
         if isinstance(run, settings.GeneratorRun):
-            meshes.check_divides("judge.batch_size", run.judge.batch_size, self._mesh)
+            check_judge(run, self._mesh)
         setup = prepare(run, self._build, mesh=self._mesh)
         workdirs.check_stream(self.workdir, setup.stream_dict())
         with jax.set_mesh(setup.mesh):

@@ -98,6 +98,11 @@ def check_batches(run: settings.Run, mesh: Mesh) -> None:
         return
     for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
         meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
+    check_judge(run, mesh)
+
+
+def check_judge(run: settings.GeneratorRun, mesh: Mesh) -> None:
+    """Raises `ValueError` for a batch of the judge that does not split over the devices."""
     meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
 
 

@@ -1,5 +1,6 @@
 """What runs on the hosts of a TPU slice: for real, in folders that stand for their home folders."""
 
+import os
 import shutil
 import signal
 import sys
@@ -105,13 +106,16 @@ def test_setup_brings_a_newer_python_where_all_are_old(hosts):
     old = f'case "$*" in *version_info*) exit 1 ;; "-m pip install"*" uv") {install} ;; esac'
     for name in ("python3", "python3.13", "python3.12", "python3.11"):
         hosts.cluster.script(name, f'echo "$*" >>"$HOME/asked"\n{old}')
-    done = hosts.call(0, "setup")
+    # A uv of this machine is none of the host's.
+    own = [each for each in os.get_exec_path() if not (Path(each) / "uv").exists()]
+    path = os.pathsep.join([str(bin), *own])
+    done = hosts.call(0, "setup", PATH=path)
     assert done.returncode == 0, done.stderr
     asked = (hosts.homes[0] / "asked").read_text().splitlines()
     uv_calls = ["python install --quiet 3.12", "python find 3.12"]
     assert asked[-3:] == ["-m pip install --user --quiet uv", *uv_calls]
     assert (hosts.homes[0] / "installed").read_text() == ".[tpu]\n"
-    assert hosts.call(0, "setup").returncode == 0
+    assert hosts.call(0, "setup", PATH=path).returncode == 0
     again = (hosts.homes[0] / "asked").read_text().splitlines()
     assert again == asked, "an environment that fits is used as it is"
 

@@ -102,7 +102,7 @@ if __name__ == "__main__":
         coordinator, processes, process = others
         hosts.start(coordinator, int(processes), int(process))
     install(point)
-    run = tiny.short_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
+    run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:
         flcl.run(run, folder)
     except StoppedError:

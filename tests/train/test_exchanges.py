@@ -16,8 +16,7 @@ _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 
 def run_of(data, method, dtype, strategy):
     if method in ("funlora", "finetune", "generative_replay"):
-        adapter = {"adapter__functions": 2} if method == "funlora" else {}
-        adapter |= {"adapter__strategy": strategy} if strategy else {}
+        adapter = {"adapter__strategy": strategy} if strategy else {}
         return tiny.settings_of(
             data, method, model__multipliers=(1,), phase1__groups=2, phase2__groups=2, **adapter
         )

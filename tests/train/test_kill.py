@@ -52,7 +52,7 @@ def start(data, workdir, point, method="funlora"):
 
 def final_memory(data, workdir, method):
     """All parameters of a finished run."""
-    setup = prepare(tiny.short_of(data, method), methods.build)
+    setup = prepare(tiny.run_of(data, method), methods.build)
     memory = initial_memory(setup)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         for task in setup.stream.tasks:

@@ -93,7 +93,7 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
     """What a compiled program asks of each device of `target`.
 
     `memory` and `flops_per_device` are None for a program that the compiler refuses because it does
-    not fit; `refused` is then what it says.
+    not fit; `refused` is then what it says. A step that takes classes in turn has no FLOPs either.
     """
     started = time.monotonic()
     lowered = program.lower(method, mesh, None)
@@ -118,17 +118,22 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
     else:
         text = compiled.as_text()
         found["memory"] = memory_of(compiled)
-        found["flops_per_device"] = flops_of(compiled, text)
         found["collectives"] = hlo.collectives(text, mesh.size)
-        one = one_device_flops(program, method, target.platform)
-        found["one_device_flops"] = one
-        # Samplers and features round their batch up to a multiple of the devices.
-        ours = -(-found["images"] // mesh.size) * mesh.size
-        found["replication"] = found["flops_per_device"] * mesh.size / one * found["images"] / ours
+        if not (program.name.startswith("phase") and lowering.takes_turns(method)):
+            found |= _work(program, method, mesh, target, flops_of(compiled, text))
     found["required_bytes"] = required(found)
     found["fits"] = found["refused"] is None and found["required_bytes"] <= target.chip.usable
     found["seconds"] = round(time.monotonic() - started, 1)
     return found
+
+
+def _work(program: Program, method: Method, mesh: Mesh, target: Target, flops: float) -> dict:
+    """`flops_per_device`, those of one device that does all of it, and what is done twice."""
+    one, images = one_device_flops(program, method, target.platform), program.images(method.run)
+    # Samplers and features round their batch up to a multiple of the devices.
+    ours = -(-images // mesh.size) * mesh.size
+    replication = flops * mesh.size / one * images / ours
+    return {"flops_per_device": flops, "one_device_flops": one, "replication": replication}
 
 
 def compile_for(lowered: Lowered, platform: str) -> Compiled:

@@ -100,6 +100,17 @@ def test_a_generator_is_divided_and_gathers_finished_images_only():
     assert sum(one["bytes"] for one in sampler["collectives"]) < 6 * images
 
 
+@aot
+def test_work_that_cannot_be_counted_is_not_judged():
+    own = {"phase2__groups": 2, "phase2__batch_size": 64, "adapter__strategy": "map"}
+    run = tiny.settings_of("nowhere", **own, **SMALL)
+    found = check_tiny(run, programs=("phase2",))
+    assert found["problems"] == []
+    step = found["programs"][0]
+    assert step["memory"]["peak"] > 0 and step["fits"]
+    assert step["flops_per_device"] is step["replication"] is step["projection"] is None
+
+
 def test_the_strategy_is_that_of_the_target():
     run = tiny.settings_of("nowhere")
     assert check._as_on("tpu", run).adapter.strategy == "vmap"
