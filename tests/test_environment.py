@@ -14,7 +14,7 @@ case "$*" in
   *"import ensurepip"*) exit "${FAKE_NO_VENV:-0}" ;;
   "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
   "-m pip "*)
-    echo "pip ${*: -1}" >>"$FAKE_LOG"
+    echo "pip ${*: -1}${PYTHONDONTWRITEBYTECODE:+ without bytecode}" >>"$FAKE_LOG"
     if [[ -n "${FAKE_PIP_SAYS:-}" ]]; then echo "$FAKE_PIP_SAYS"; exit 1; fi
     ;;
   *version_info*) exit "${FAKE_OLD:-0}" ;;
@@ -83,6 +83,11 @@ def test_the_second_call_installs_nothing(run, fake):
         assert "installing" not in done.stdout
 
 
+def test_packages_are_installed_with_their_bytecode(run, fake):
+    _, log = run("quickstart.sh", python=fake, PYTHONDONTWRITEBYTECODE="1")
+    assert log[0] == "pip ."
+
+
 @pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt"])
 def test_changed_requirements_are_installed(name, run, fake, checkout):
     run("quickstart.sh", python=fake)
@@ -96,7 +101,7 @@ def test_tests_add_their_extra_once_and_pass_arguments_on(run, fake):
     run("quickstart.sh", python=fake)
     done, log = run("test.sh", "-k", "one or two")
     assert done.returncode == 0, done.stderr
-    spread = "--numprocesses=auto --maxprocesses=4 --dist=loadfile"
+    spread = "--numprocesses=auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder"
     assert log == ["pip .[test,aot]", f"-m pytest {spread} -k one or two"]
     _, log = run("test.sh")
     assert log == [f"-m pytest {spread}"]
