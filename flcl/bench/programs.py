@@ -13,7 +13,7 @@ from flcl.data.stream import TaskStream, make_stream
 from flcl.methods.base import Method
 from flcl.methods.funlora import FunLoRA
 from flcl.rng import stream_key
-from flcl.train import chips, lowering
+from flcl.train import chips
 from flcl.train import mesh as meshes
 from flcl.train.phase import Phase
 
@@ -52,7 +52,7 @@ class Training:
         self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, self.mesh))
         self._state, self._key = programs.create(trainable, STEPS), key
         lowered = programs.step.lower(self._state, self._frozen, self._batch, key)
-        self.flops = None if lowering.takes_turns(self.method) else flops_of(lowered)
+        self.flops = None if self.method.takes_turns else flops_of(lowered)
         self._step = lowered.compile()
         self.bytes = _bytes(self._step)
 

@@ -35,9 +35,11 @@ class Method(abc.ABC):
       stream: which classes or domains arrive when.
       spread: entries of a batch whose leading axis is the batch; the others are the same
         everywhere.
+      takes_turns: a train step takes its classes in a loop, of which XLA counts one turn's FLOPs.
     """
 
     spread: frozenset[str] = frozenset({"images"})
+    takes_turns = False
 
     def __init__(self, run: settings.Run, stream: TaskStream):
         self.run = run

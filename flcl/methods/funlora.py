@@ -42,7 +42,7 @@ class FunLoRA(base.Generator):
         self._chosen = chosen
         self.adapted = tuple(self.convolutions[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
-        self._in_parts = resolved_strategy(run.adapter.strategy) == "map"
+        self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
         later = [len(task.labels) for task in stream.tasks[1:]]
         self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
 
@@ -102,7 +102,7 @@ class FunLoRA(base.Generator):
             trunk = fixed["trunk"] if phase == 2 else shared
             return self._loss(phase, trunk, rows, *data, fixed["dropout"])
 
-        if not self._in_parts:
+        if not self.takes_turns:
             return loss(shared, own["rows"], (points, numbers))
         groups = jax.tree.leaves(own["rows"])[0].shape[0] if own["rows"] else 1
         parts = accumulate.parts_of(len(numbers) // groups, self.size**2)

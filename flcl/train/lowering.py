@@ -8,7 +8,6 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from flcl import settings
-from flcl.adapters.modulate import resolved_strategy
 from flcl.methods.base import Classifier, Generator, Method
 from flcl.train import mesh as meshes
 from flcl.train.features import Inference
@@ -20,12 +19,6 @@ def phases(method: Method) -> list[int]:
     """The phases in which a method trains: none, the first task's, or also that of later tasks."""
     tasks = method.stream.tasks
     return [phase for phase in (1, 2) if phase <= len(tasks) and method.steps(tasks[phase - 1], 1)]
-
-
-def takes_turns(method: Method) -> bool:
-    """Whether a train step takes its classes in turn: XLA counts the FLOPs of one turn only."""
-    run = method.run
-    return isinstance(run, settings.FunLoRARun) and resolved_strategy(run.adapter.strategy) == "map"
 
 
 def without_files(run: settings.Run) -> settings.Run:

@@ -119,7 +119,7 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
         text = compiled.as_text()
         found["memory"] = memory_of(compiled)
         found["collectives"] = hlo.collectives(text, mesh.size)
-        if not (program.name.startswith("phase") and lowering.takes_turns(method)):
+        if not (program.name.startswith("phase") and method.takes_turns):
             found |= _work(program, method, mesh, target, flops_of(compiled, text))
     found["required_bytes"] = required(found)
     found["fits"] = found["refused"] is None and found["required_bytes"] <= target.chip.usable
