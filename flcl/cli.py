@@ -228,14 +228,14 @@ def _with_processes(define):
 
 def _join(values: flags.FlagValues) -> None:
     """Joins the other processes of the run, if there are any."""
-    from flcl.train import hosts  # late: it loads JAX
+    from flcl.devices import hosts  # late: it loads JAX
 
     hosts.start(values.coordinator, values.processes, values.process)
 
 
 def writes() -> bool:
     """Whether this process is the one that prints and writes, where there are several."""
-    from flcl.train import hosts  # late: it loads JAX
+    from flcl.devices import hosts  # late: it loads JAX
 
     return hosts.is_main()
 

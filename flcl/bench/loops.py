@@ -19,9 +19,9 @@ from flcl.bench.programs import dtype_of, one_device
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 from flcl.data import loader as batches
+from flcl.devices import mesh as meshes
 from flcl.rng import stream_key
 from flcl.train import experiment
-from flcl.train import mesh as meshes
 from flcl.train.loop import train_task
 from flcl.train.phase import Phase
 from flcl.train.setup import prepare

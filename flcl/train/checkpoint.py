@@ -18,7 +18,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from flcl.train import hosts
+from flcl.devices import hosts
 
 logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
 

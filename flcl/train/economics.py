@@ -5,9 +5,9 @@ import dataclasses
 import jax
 
 from flcl import settings
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
 from flcl.train import lowering
-from flcl.train import mesh as meshes
 from flcl.train.setup import Build
 
 

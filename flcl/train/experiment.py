@@ -14,10 +14,11 @@ from flcl import config, settings, stopping
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.stream import Task
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
-from flcl.train import hosts, preliminary
-from flcl.train import mesh as meshes
+from flcl.train import preliminary
 from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints, DamagedError
 from flcl.train.classifying import ClassifierEvaluation

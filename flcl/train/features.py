@@ -10,9 +10,9 @@ import numpy as np
 from flcl import settings
 from flcl.compiling import run_once
 from flcl.data import loader
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
-from flcl.train import hosts
-from flcl.train import mesh as meshes
 
 
 class Labelled(NamedTuple):

@@ -5,9 +5,9 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flcl import settings
+from flcl.devices import mesh as meshes
 from flcl.flow import sampler
 from flcl.methods.base import Generator
-from flcl.train import mesh as meshes
 
 
 class ClassSampler:

@@ -6,10 +6,10 @@ import numpy as np
 
 from flcl import settings
 from flcl.data.stream import Task
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.evaluate.synthetic import Judge, fidelity, steps_for
 from flcl.rng import stream_key
-from flcl.train import hosts
-from flcl.train import mesh as meshes
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.features import labelled
 from flcl.train.generation import ClassSampler

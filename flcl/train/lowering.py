@@ -8,8 +8,8 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from flcl import settings
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Generator, Method
-from flcl.train import mesh as meshes
 from flcl.train.features import Inference
 from flcl.train.generation import ClassSampler
 from flcl.train.phase import Phase

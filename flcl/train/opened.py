@@ -10,9 +10,9 @@ import numpy as np
 
 from flcl import config, settings
 from flcl.data.stream import Task, TaskStream
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Memory
-from flcl.train import hosts
-from flcl.train import mesh as meshes
 from flcl.train import workdir as workdirs
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task

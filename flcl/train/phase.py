@@ -3,8 +3,8 @@
 import jax
 
 from flcl.compiling import run_once
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Method
-from flcl.train import mesh as meshes
 from flcl.train import state as states
 from flcl.train import step as steps
 from flcl.train.state import TrainState

@@ -4,10 +4,10 @@ import numpy as np
 
 from flcl.data import loader
 from flcl.data.loader import Pool
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Preliminary
 from flcl.rng import stream_key
-from flcl.train import hosts
-from flcl.train import mesh as meshes
 from flcl.train.features import labelled, read_ahead
 
 

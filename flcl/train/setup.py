@@ -13,9 +13,9 @@ from flcl import settings
 from flcl.data.loader import Pool
 from flcl.data.sources import Source, load_source
 from flcl.data.stream import Task, TaskStream, make_stream
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
-from flcl.train import hosts
-from flcl.train import mesh as meshes
 
 # (description, total) -> what is told the number of finished items.
 Progress = Callable[[str, int], Callable[..., None]]

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from flcl.train import mesh as meshes
+from flcl.devices import mesh as meshes
 from flcl.train.state import TrainState
 
 Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key, progress) -> scalar

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from flcl.adapters.convolution import kernel_gradient, piece_images, plain_conv
-from flcl.train import mesh as meshes
+from flcl.devices import mesh as meshes
 
 
 def case(batch, size, cin=32, cout=40, k=3, stride=1, dtype=jnp.float32):

@@ -14,7 +14,7 @@ from flcl.adapters.modulate import (
     modulated_kernel,
     upsampled_conv,
 )
-from flcl.train import mesh as meshes
+from flcl.devices import mesh as meshes
 
 
 def case(groups, per_group=2, size=6, cin=5, cout=4, k=3, seed=0):

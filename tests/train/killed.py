@@ -14,8 +14,9 @@ import tiny
 
 import flcl
 from flcl import cli
+from flcl.devices import hosts
 from flcl.stopping import StoppedError
-from flcl.train import hosts, loop, preliminary
+from flcl.train import loop, preliminary
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.classifying import ClassifierEvaluation
 from flcl.train.judging import GeneratorEvaluation

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.train import mesh as meshes
+from flcl.devices import mesh as meshes
 from flcl.train.checkpoint import Checkpoints, DamagedError, digest
 
 TREE = {"kernel": jnp.arange(32.0).reshape(4, 8), "bias": jnp.ones(3)}

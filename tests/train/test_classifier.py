@@ -11,9 +11,9 @@ from PIL import Image
 
 import flcl
 from flcl import methods
+from flcl.devices import mesh as meshes
 from flcl.methods.fmlora import FMLoRA
 from flcl.train import classifying, preliminary
-from flcl.train import mesh as meshes
 from flcl.train.checkpoint import Checkpoints
 from flcl.train.experiment import initial_memory, restore_task
 from flcl.train.phase import Phase

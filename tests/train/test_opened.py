@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import flcl
+from flcl.devices import mesh as meshes
 from flcl.flow import sampler
-from flcl.train import mesh as meshes
 from flcl.train import opened as opened_module
 
 

@@ -17,7 +17,7 @@ import pytest
 
 import flcl
 from flcl import cli
-from flcl.train import hosts
+from flcl.devices import hosts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,7 +205,7 @@ def test_a_folder_of_another_run_is_refused_by_all(interrupted, data, tmp_path):
 
 def test_connections_are_made_before_they_are_used():
     """Making one is what another process's long compile can break."""
-    script = ROOT / "tests" / "train" / "connected.py"
+    script = ROOT / "tests" / "devices" / "connected.py"
     ended = both(lambda number, address: [sys.executable, script, address, "2", str(number)])
     assert [code for code, _ in ended] == [0, 0], ended
     for _, text in ended:

@@ -12,8 +12,8 @@ import tiny
 from flcl import methods
 from flcl.adapters import accumulate
 from flcl.data import loader
+from flcl.devices import mesh as meshes
 from flcl.rng import stream_key
-from flcl.train import mesh as meshes
 from flcl.train import state as states
 from flcl.train import step as steps
 from flcl.train.phase import Phase

@@ -9,9 +9,9 @@ import jax
 from flcl import settings
 from flcl.adapters.modulate import strategy_for
 from flcl.data.stream import TaskStream
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
 from flcl.train import lowering, setup
-from flcl.train import mesh as meshes
 from flcl.train.ahead import batches, hlo, projection
 from flcl.train.ahead.programs import REPLICATED, Program, measure, programs_of
 from flcl.train.ahead.targets import Target, target_of

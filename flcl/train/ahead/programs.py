@@ -13,9 +13,9 @@ from jax.stages import Compiled, Lowered
 
 from flcl import settings
 from flcl.compiling import nothing_remembered
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Generator, Method
 from flcl.train import lowering
-from flcl.train import mesh as meshes
 from flcl.train.ahead import hlo
 from flcl.train.ahead.targets import Target
 

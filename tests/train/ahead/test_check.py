@@ -12,8 +12,8 @@ from rich.console import Console
 from flcl import methods
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
+from flcl.devices import mesh as meshes
 from flcl.report.precompiled import print_precompiled
-from flcl.train import mesh as meshes
 from flcl.train.ahead import check, programs, targets
 from flcl.train.chips import CHIPS
 

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from flcl.train import mesh as meshes
+from flcl.devices import mesh as meshes
 from flcl.train.ahead import hlo
 
 # Written by hand, in every notation of groups and of asynchronous exchanges.

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 from jax.sharding import PartitionSpec
 
-from flcl.train import hosts
-from flcl.train import mesh as meshes
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
 
 if __name__ == "__main__":
     coordinator, processes, process = sys.argv[1:]
