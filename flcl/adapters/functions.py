@@ -15,7 +15,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from flcl.adapters.cosines import mean_of_cosines
+from flcl.ops.cosines import mean_of_cosines
 
 Factors = dict[str, jax.Array]
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from flcl.adapters.convolution import lax_conv, plain_conv, repeated, repeated_conv
+from flcl.ops.convolution import lax_conv, plain_conv, repeated, repeated_conv
 
 STRATEGIES = ("auto", "map", "loop", "vmap", "taps")
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flcl.data.pixels import random_flip
+from flcl.ops.pixels import random_flip
 
 MOMENTUM = 0.9
 

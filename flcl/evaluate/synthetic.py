@@ -18,9 +18,9 @@ import optax
 
 from flcl import settings
 from flcl.compiling import run_once
-from flcl.data.pixels import to_float
 from flcl.evaluate import recipe
 from flcl.models.resnet import ResNet18
+from flcl.ops.pixels import to_float
 from flcl.rng import stream_key
 
 REPORT_EVERY = 10

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from flcl import settings
-from flcl.data.pixels import to_uint8
+from flcl.ops.pixels import to_uint8
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 

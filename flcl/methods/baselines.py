@@ -9,14 +9,14 @@ import jax
 import numpy as np
 
 from flcl import settings
-from flcl.adapters import accumulate
 from flcl.data.loader import Pool
-from flcl.data.pixels import random_flip, to_float
 from flcl.data.stream import Task, TaskStream
 from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base
 from flcl.models.convolutions import abstract_parameters, init_parameters
 from flcl.models.unet import UNet
+from flcl.ops import accumulate
+from flcl.ops.pixels import random_flip, to_float
 
 
 class Finetune(base.Generator):

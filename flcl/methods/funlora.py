@@ -13,16 +13,17 @@ import numpy as np
 import optax
 
 from flcl import settings
-from flcl.adapters import accumulate, functional
+from flcl.adapters import functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
-from flcl.data.pixels import random_flip, to_float
 from flcl.data.stream import Task, TaskStream
 from flcl.evaluate.effective_rank import effective_rank
 from flcl.flow.path import Points, draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
 from flcl.models.unet import UNet
+from flcl.ops import accumulate
+from flcl.ops.pixels import random_flip, to_float
 
 # Effective ranks are logged for a few layers and classes only: each is a singular value
 # decomposition.

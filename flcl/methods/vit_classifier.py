@@ -14,12 +14,12 @@ import numpy as np
 import optax
 
 from flcl import settings
-from flcl.adapters import accumulate
-from flcl.data import loader, pixels
+from flcl.data import loader
 from flcl.data.stream import Task, TaskStream
 from flcl.evaluate.recipe import mask_unseen
 from flcl.methods import base, optimisation
 from flcl.models import pretrained, vit
+from flcl.ops import accumulate, pixels
 
 
 class ViTClassifier(base.Classifier):

@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
-from flcl.adapters.convolution import plain_conv, product
 from flcl.adapters.modulate import modulated_conv, upsampled_conv
+from flcl.ops.convolution import plain_conv, product
 
 _zeros = nn.initializers.zeros_init()
 

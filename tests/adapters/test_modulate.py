@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding
 
-from flcl.adapters.convolution import repeated
 from flcl.adapters.modulate import (
     STRATEGIES,
     Modulation,
@@ -15,6 +14,7 @@ from flcl.adapters.modulate import (
     upsampled_conv,
 )
 from flcl.devices import mesh as meshes
+from flcl.ops.convolution import repeated
 
 
 def case(groups, per_group=2, size=6, cin=5, cout=4, k=3, seed=0):

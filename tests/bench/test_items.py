@@ -13,7 +13,7 @@ from rich.console import Console
 from flcl.adapters.modulate import STRATEGIES
 from flcl.bench import convolutions, figures, loops, programs, show, sizes, suite, tasks
 from flcl.bench.generators import Sampling
-from flcl.data import pixels
+from flcl.ops import pixels
 
 # Peers are not installed where the tests run.
 ITEMS = [name for name in suite.ITEMS if not name.startswith(("torchcfm", "peft"))]

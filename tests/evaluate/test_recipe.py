@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.data.pixels import to_float
 from flcl.evaluate import recipe
+from flcl.ops.pixels import to_float
 
 
 def test_learning_rate_is_a_cosine_in_traced_steps():

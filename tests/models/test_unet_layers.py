@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.adapters.convolution import product
 from flcl.models.unet_layers import Attention, Dropout, GroupNorm
+from flcl.ops.convolution import product
 
 
 def normal(*shape, seed=0):

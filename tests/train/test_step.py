@@ -10,9 +10,9 @@ import pytest
 import tiny
 
 from flcl import methods
-from flcl.adapters import accumulate
 from flcl.data import loader
 from flcl.devices import mesh as meshes
+from flcl.ops import accumulate
 from flcl.rng import stream_key
 from flcl.train import state as states
 from flcl.train import step as steps

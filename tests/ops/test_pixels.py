@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flcl.data import pixels
+from flcl.ops import pixels
 
 IMAGES = np.random.RandomState(0).randint(0, 256, (12, 16, 16, 3)).astype(np.uint8)
 

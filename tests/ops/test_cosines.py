@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.adapters.cosines import mean_of_cosines, sine_and_cosine
+from flcl.ops.cosines import mean_of_cosines, sine_and_cosine
 
 
 @pytest.mark.parametrize("largest", [0.5, 10.0, 1e3, 1e4])

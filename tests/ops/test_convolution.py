@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from flcl.adapters.convolution import kernel_gradient, piece_images, plain_conv
 from flcl.devices import mesh as meshes
+from flcl.ops.convolution import kernel_gradient, piece_images, plain_conv
 
 
 def case(batch, size, cin=32, cout=40, k=3, stride=1, dtype=jnp.float32):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.adapters import accumulate
+from flcl.ops import accumulate
 
 
 @pytest.mark.parametrize(("groups", "parts"), [(1, 1), (1, 4), (3, 1), (3, 2)])
