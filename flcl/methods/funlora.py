@@ -17,9 +17,9 @@ from flcl.adapters import functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
 from flcl.data.stream import Task, TaskStream
-from flcl.evaluate.effective_rank import effective_rank
 from flcl.flow.path import Points, draw_points, flow_loss
 from flcl.methods import base, optimisation
+from flcl.metrics.ranks import effective_rank
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
 from flcl.models.unet import UNet
 from flcl.ops import accumulate

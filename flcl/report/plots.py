@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator, NullLocator
 
-from flcl.evaluate import matrix as accuracy
+from flcl.metrics import matrix as accuracy
 from flcl.report import grids
 from flcl.report.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from flcl.data.stream import Task
-from flcl.evaluate import classification
-from flcl.evaluate import matrix as accuracy_matrix
+from flcl.metrics import classification
+from flcl.metrics import matrix as accuracy_matrix
 from flcl.train.features import Inference, Labelled, labelled
 from flcl.train.setup import Progress, Setup
 

@@ -10,7 +10,7 @@ import numpy as np
 from flcl import settings
 from flcl.data import images as images_lib
 from flcl.data.sources import load_labelled, load_source
-from flcl.evaluate import classification
+from flcl.metrics import classification
 from flcl.train import opened
 from flcl.train.classifying import HEADS, ClassifierEvaluation
 from flcl.train.features import Inference, Labelled

@@ -12,7 +12,7 @@ import numpy as np
 
 from flcl import __version__
 from flcl.data.stream import Task
-from flcl.evaluate import matrix as accuracy_matrix
+from flcl.metrics import matrix as accuracy_matrix
 from flcl.train.setup import Setup
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain")

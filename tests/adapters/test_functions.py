@@ -7,7 +7,7 @@ import pytest
 
 from flcl.adapters import functional
 from flcl.adapters.functions import FAMILIES
-from flcl.evaluate.effective_rank import numerical_rank
+from flcl.metrics.ranks import numerical_rank
 
 P = 10
 

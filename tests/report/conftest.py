@@ -4,7 +4,7 @@ import copy
 
 import pytest
 
-from flcl.evaluate.matrix import summary
+from flcl.metrics.matrix import summary
 
 MATRIX = [[0.9, None, None], [0.8, 0.7, None], [0.75, 0.65, 0.6]]
 COUNTS = [10, 20, 30]

@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from flcl import settings
-from flcl.evaluate.matrix import summary
+from flcl.metrics.matrix import summary
 from flcl.report.reporter import Reporter
 from flcl.report.writers import read_metrics
 

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flcl.evaluate.matrix import summary
+from flcl.metrics.matrix import summary
 from flcl.report import reading, tables
 
 

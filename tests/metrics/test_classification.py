@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from flcl.evaluate import classification as c
+from flcl.metrics import classification as c
 
 
 def naive_top_k(scores, labels, k):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from flcl.evaluate import matrix as am
+from flcl.metrics import matrix as am
 
 NAN = np.nan
 # Three tasks; group sizes 10, 30, 60. Worked by hand below.

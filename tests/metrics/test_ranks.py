@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl.evaluate.effective_rank import effective_rank, numerical_rank
+from flcl.metrics.ranks import effective_rank, numerical_rank
 
 
 def test_identity_and_rank_one():
