@@ -4,12 +4,13 @@ import dataclasses
 from pathlib import Path
 
 from flcl import methods, settings
+from flcl.cost import check as ahead
+from flcl.cost import economics
 from flcl.data.base import placeholder
 from flcl.data.sources import load_source
 from flcl.data.stream import TaskStream, make_stream
 from flcl.report.reporter import Reporter
-from flcl.train import economics, experiment, opened
-from flcl.train.ahead import check as ahead
+from flcl.train import experiment, opened
 from flcl.train.opened_classifier import ClassifierOnDisk
 from flcl.train.opened_generator import GeneratorOnDisk
 
@@ -42,7 +43,7 @@ def describe(settings: settings.Run) -> dict:
 
 
 def step_flops(settings: settings.ClassifierRun) -> dict:
-    """What a training step of a classifier costs: see `flcl.train.economics.step_flops`.
+    """What a training step of a classifier costs: see `flcl.cost.economics.step_flops`.
 
     It compiles the step of both phases, and that of full fine-tuning, for the batch of the run.
     """
@@ -50,9 +51,9 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
-    """What the programs of a run ask of devices that are not here: see `flcl.train.ahead.check`.
+    """What the programs of a run ask of devices that are not here: see `flcl.cost.check`.
 
-    topology: such as `v5e:4x4` or `h100:8`; `options` are those of `flcl.train.ahead.check.check`.
+    topology: such as `v5e:4x4` or `h100:8`; `options` are those of `flcl.cost.check.check`.
     """
     return ahead.check(settings, _stream(settings), methods.build, topology, **options)
 

@@ -14,7 +14,7 @@ h200 with 1 to 8 GPUs (extra `cuda`). Batches of the config are global. Nothing 
 programs are compiled from shapes alone, without data and weights where `stream.capacity` says how
 many classes there are.
 
-The table, or the JSON (see `flcl.train.ahead.check`), says what each program asks of a device:
+The table, or the JSON (see `flcl.cost.check`), says what each program asks of a device:
 memory, work, exchanges, and the largest global batch that fits. Exit code 1: a program does not
 fit, or its devices together do more than 1.5 times the work of one; a line on stderr says which.
 """

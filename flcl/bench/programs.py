@@ -8,13 +8,13 @@ import numpy as np
 
 from flcl import methods, settings
 from flcl.bench.sizes import Size
+from flcl.cost import chips
 from flcl.data.base import placeholder
 from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
 from flcl.methods.funlora import FunLoRA
 from flcl.rng import stream_key
-from flcl.train import chips
 from flcl.train.phase import Phase
 
 CLASSES = 10

@@ -5,9 +5,8 @@ import pytest
 import tiny
 
 from flcl import methods
+from flcl.cost import hlo, lowering
 from flcl.devices import mesh as meshes
-from flcl.train import lowering
-from flcl.train.ahead import hlo
 from flcl.train.setup import prepare
 
 # The program is only looked at.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 from jax.experimental import topologies
 
-from flcl.train.chips import CHIPS, Chip
+from flcl.cost.chips import CHIPS, Chip
 
 _EXAMPLES = "v5e:4x4, v4:2x2x4, v5p:4x4x4, v6e:16x16, tpu7x:2x2x1, h100:8, h200:8"
 

@@ -13,11 +13,10 @@ from jax.stages import Compiled, Lowered
 
 from flcl import settings
 from flcl.compiling import nothing_remembered
+from flcl.cost import hlo, lowering
+from flcl.cost.targets import Target
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier, Generator, Method
-from flcl.train import lowering
-from flcl.train.ahead import hlo
-from flcl.train.ahead.targets import Target
 
 REPLICATED = 1.5
 """Work of all devices over the work of one above which the work counts as replicated."""

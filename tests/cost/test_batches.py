@@ -2,7 +2,7 @@
 
 import pytest
 
-from flcl.train.ahead import batches
+from flcl.cost import batches
 
 FIXED, EACH, USABLE = 1_000, 10, 5_000
 

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from flcl.cost import hlo
 from flcl.devices import mesh as meshes
-from flcl.train.ahead import hlo
 
 # Written by hand, in every notation of groups and of asynchronous exchanges.
 TEXT = """

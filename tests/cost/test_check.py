@@ -10,12 +10,12 @@ import tiny
 from rich.console import Console
 
 from flcl import methods
+from flcl.cost import check, programs, targets
+from flcl.cost.chips import CHIPS
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
 from flcl.devices import mesh as meshes
 from flcl.report.precompiled import print_precompiled
-from flcl.train.ahead import check, programs, targets
-from flcl.train.chips import CHIPS
 
 needs_libtpu = [
     pytest.mark.aot,

@@ -1,7 +1,7 @@
 """Weak scaling on paper: what exchanges cost on more chips, each with the batch it has now."""
 
-from flcl.train.ahead.hlo import Collective
-from flcl.train.chips import Chip
+from flcl.cost.chips import Chip
+from flcl.cost.hlo import Collective
 
 UTILISATION = 0.4
 _MOST = 4096  # chips

@@ -8,13 +8,13 @@ import jax
 
 from flcl import settings
 from flcl.adapters.modulate import strategy_for
+from flcl.cost import batches, hlo, lowering, projection
+from flcl.cost.programs import REPLICATED, Program, measure, programs_of
+from flcl.cost.targets import Target, target_of
 from flcl.data.stream import TaskStream
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
-from flcl.train import lowering, setup
-from flcl.train.ahead import batches, hlo, projection
-from flcl.train.ahead.programs import REPLICATED, Program, measure, programs_of
-from flcl.train.ahead.targets import Target, target_of
+from flcl.train import setup
 
 
 def check(

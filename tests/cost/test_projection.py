@@ -2,9 +2,9 @@
 
 import pytest
 
-from flcl.train.ahead import projection
-from flcl.train.ahead.hlo import Collective
-from flcl.train.chips import CHIPS
+from flcl.cost import projection
+from flcl.cost.chips import CHIPS
+from flcl.cost.hlo import Collective
 
 CHIP = CHIPS["v5e"]
 

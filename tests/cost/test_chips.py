@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from flcl.train.chips import CHIPS, chip_of
+from flcl.cost.chips import CHIPS, chip_of
 
 
 def test_a_chip_is_found_by_what_jax_calls_it():
@@ -27,5 +27,5 @@ def test_figures_have_their_units(name):
 
 
 def test_the_table_needs_no_jax():
-    code = "import sys, flcl.train.chips; sys.exit('jax' in sys.modules)"
+    code = "import sys, flcl.cost.chips; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

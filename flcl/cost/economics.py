@@ -5,9 +5,9 @@ import dataclasses
 import jax
 
 from flcl import settings
+from flcl.cost import lowering
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
-from flcl.train import lowering
 from flcl.train.setup import Build
 
 
