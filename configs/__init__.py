@@ -1,1 +1,1 @@
-"""One file per experiment: `get_config(arg)` returns an edited `flcl.config.defaults(method)`."""
+"""One file per experiment: `get_config(arg)` returns edited `bridge.defaults(method)`."""

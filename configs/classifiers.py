@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 
 from configs import arguments
-from flcl import config as library
+from flcl.settings import bridge
 
 # `baseline=` -> method. `joint` is fmlora on all tasks at once.
 METHODS = {
@@ -68,7 +68,7 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
     """Turns a complete FM-LoRA config into what was asked for, and completes its title."""
     title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.ablations)]
     if args.baseline in METHODS:
-        config = library.switch(config, METHODS[args.baseline])
+        config = bridge.switch(config, METHODS[args.baseline])
     if args.baseline == "finetune":
         config.train.learning_rate *= FINETUNE_SHARE
     if args.baseline == "joint":

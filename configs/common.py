@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import ml_collections
 
 from configs import arguments
-from flcl import config as library
 from flcl import settings
+from flcl.settings import bridge
 
 FAMILIES = typing.get_args(settings.FamilyName)
 UNPROTECTED = ("finetune", "generative_replay")
@@ -96,7 +96,7 @@ def _joint(config: ml_collections.ConfigDict) -> None:
 
 def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
     """The same network and steps; every task trains every parameter, so at the rate of phase 1."""
-    config = library.switch(config, method)
+    config = bridge.switch(config, method)
     config.phase2.learning_rate = config.phase1.learning_rate
     config.phase2.dropout = config.phase1.dropout
     if method == "generative_replay":

@@ -10,13 +10,13 @@ joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=5`; j
 """
 
 from configs import classifiers
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = classifiers.parse_arg(arg, tasks=("10", "5", "20"))
-    config = library.defaults("fmlora")
+    config = bridge.defaults("fmlora")
     config.name = "CIFAR-100"
 
     config.data.source = "tfds:cifar100"  # prepared from the archive in data.manual_dir

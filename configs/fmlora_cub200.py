@@ -10,13 +10,13 @@ joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by com
 """
 
 from configs import classifiers
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = classifiers.parse_arg(arg)
-    config = library.defaults("fmlora")
+    config = bridge.defaults("fmlora")
     config.name = "CUB-200"
 
     config.data.source = "tfds:cub200"  # 5,994 training and 5,794 test images, the official split

@@ -14,7 +14,7 @@ data has domains.
 """
 
 from configs import classifiers
-from flcl import config as library
+from flcl.settings import bridge
 
 _DOMAINS = "clipart,infograph,painting,quickdraw,real,sketch"
 
@@ -22,7 +22,7 @@ _DOMAINS = "clipart,infograph,painting,quickdraw,real,sketch"
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = classifiers.parse_arg(arg, protocol=("dil-6", "cil-5x69"))
-    config = library.defaults("fmlora")
+    config = bridge.defaults("fmlora")
     config.name = f"DomainNet {args.choices['protocol']}"
 
     config.data.source = "tfds:domainnet"  # 586,575 images, decoded as they are needed

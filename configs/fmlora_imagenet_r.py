@@ -12,13 +12,13 @@ joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=20`; 
 """
 
 from configs import classifiers
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = classifiers.parse_arg(arg, tasks=("10", "5", "20"))
-    config = library.defaults("fmlora")
+    config = bridge.defaults("fmlora")
     config.name = "ImageNet-R"
 
     config.data.source = "tfds:imagenet_r"  # 30,000 images of 200 classes

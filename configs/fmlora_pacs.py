@@ -13,13 +13,13 @@ With `smoke` it runs two tasks of new classes, because no embedded data has doma
 """
 
 from configs import classifiers
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = classifiers.parse_arg(arg)
-    config = library.defaults("fmlora")
+    config = bridge.defaults("fmlora")
     config.name = "PACS"
 
     config.data.source = "folder:.data/pacs112"  # 9,991 images of 7 classes

@@ -7,13 +7,13 @@ Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_
 """
 
 from configs import common
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = common.parse_arg(arg)
-    config = library.defaults("funlora")
+    config = bridge.defaults("funlora")
     config.name = "fashion16"
 
     config.data.source = "fashion16"  # 5,000 training and 1,000 test images

@@ -8,13 +8,13 @@ learning rate), `:tasks=2`; joined by commas.
 """
 
 from configs import common
-from flcl import config as library
+from flcl.settings import bridge
 
 
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = common.parse_arg(arg, small=True)
-    config = library.defaults("funlora")
+    config = bridge.defaults("funlora")
     config.name = "Fashion-MNIST"
 
     config.data.source = "tfds:fashion_mnist"  # prepared from the files in data.manual_dir

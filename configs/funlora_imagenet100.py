@@ -10,7 +10,7 @@ Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_
 """
 
 from configs import common
-from flcl import config as library
+from flcl.settings import bridge
 
 # Optimiser steps of a later task (ours, F8): in proportion to the classes that it brings.
 _PHASE2_STEPS = {"5": 50_000, "10": 25_000}
@@ -19,7 +19,7 @@ _PHASE2_STEPS = {"5": 50_000, "10": 25_000}
 def get_config(arg: str = ""):
     """The config of a run; `arg` is described above."""
     args = common.parse_arg(arg, tasks=("5", "10"))
-    config = library.defaults("funlora")
+    config = bridge.defaults("funlora")
     config.name = "ImageNet-100 64x64"
 
     config.data.source = "folder:.data/imagenet100"  # class folders; the data set has a licence

@@ -10,17 +10,18 @@ from flcl.data.base import placeholder
 from flcl.data.sources import load_source
 from flcl.data.stream import TaskStream, make_stream
 from flcl.report.reporter import Reporter
-from flcl.train import experiment, opened
-from flcl.train.opened_classifier import ClassifierOnDisk
-from flcl.train.opened_generator import GeneratorOnDisk
+from flcl.runs import experiment
+from flcl.runs.opened import run as opened
+from flcl.runs.opened.classifier import ClassifierOnDisk
+from flcl.runs.opened.generator import GeneratorOnDisk
 
 
 def run(settings: settings.Run, workdir: str | Path) -> dict:
     """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
-    See `flcl.train.experiment.run` for what is raised.
+    See `flcl.runs.experiment.run` for what is raised.
     """
-    return experiment.run(settings, workdir, methods.build, Reporter)
+    return experiment.run(settings, workdir, Reporter)
 
 
 def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
@@ -30,7 +31,7 @@ def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
     """
     stored, _ = opened.read(Path(workdir))
     generates = isinstance(stored, settings.GeneratorRun)
-    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir, methods.build)
+    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir)
 
 
 def describe(settings: settings.Run) -> dict:
@@ -47,7 +48,7 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
     It compiles the step of both phases, and that of full fine-tuning, for the batch of the run.
     """
-    return economics.step_flops(settings, _stream(settings), methods.build)
+    return economics.step_flops(settings, _stream(settings))
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
@@ -55,7 +56,7 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
 
     topology: such as `v5e:4x4` or `h100:8`; `options` are those of `flcl.cost.check.check`.
     """
-    return ahead.check(settings, _stream(settings), methods.build, topology, **options)
+    return ahead.check(settings, _stream(settings), topology, **options)
 
 
 def _stream(run: settings.Run) -> TaskStream:

@@ -18,8 +18,8 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import config as configs
-from flcl import settings
+from flcl import hints, settings
+from flcl.settings import bridge
 from flcl.stopping import StoppedError
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
@@ -108,13 +108,13 @@ def parse(
     try:
         words = values(argv)
     except flags.UnrecognizedFlagError as error:
-        hint = configs.did_you_mean(error.flagname, list(values))
+        hint = hints.did_you_mean(error.flagname, list(values))
         raise ValueError(f"unknown flag --{error.flagname}.{hint} See --help") from error
     except (flags.Error, ValueError, TypeError) as error:
         raise ValueError(_plain(error, edited)) from error
     if len(words) > 1:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
-    return Arguments(values, None if edited is None else configs.freeze(edited))
+    return Arguments(values, None if edited is None else bridge.freeze(edited))
 
 
 def load_config(spec: str) -> ConfigDict:
@@ -127,7 +127,7 @@ def load_config(spec: str) -> ConfigDict:
     path = Path(name)
     if not path.is_file():
         siblings = [str(path.with_name(file.name)) for file in sorted(path.parent.glob("*.py"))]
-        raise ValueError(f"--config: no file {name!r}.{configs.did_you_mean(name, siblings)}")
+        raise ValueError(f"--config: no file {name!r}.{hints.did_you_mean(name, siblings)}")
     module_spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
     if module_spec is None:
         raise ValueError(f"--config: {name!r} is not a Python file")
@@ -189,25 +189,25 @@ def _define_overrides(
     for word in argv:
         method = re.fullmatch(r"--?config\.method=(.*)", word)
         if method:  # first, because the method decides which keys there are
-            config = configs.switch(config, method[1])
+            config = bridge.switch(config, method[1])
     name = config.get("method")
-    known = [key for key, _ in configs.keys(configs.run_class(name))]
+    known = [key for key, _ in bridge.keys(bridge.run_class(name))]
     for key in given:
         if key not in known:
-            raise configs.unread(key, known, name)
+            raise bridge.unread(key, known, name)
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(argv))
     return values["config"].value
 
 
 def _plain(error: Exception, config: ConfigDict | None) -> str:
-    """absl's complaint about a value, in the words of `flcl.config`."""
+    """absl's complaint about a value, in the words of `flcl.settings.bridge`."""
     match = re.match(r"flag --(config\.)?([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
     if match is None:
         return " ".join(str(error).split())
     prefix, name, value, reason = match.groups()
     if prefix and config is not None:
-        kinds = dict(configs.keys(configs.run_class(config.method)))
-        return f"--config.{name}={value}: {configs.accepted(kinds[name].type)}"
+        kinds = dict(bridge.keys(bridge.run_class(config.method)))
+        return f"--config.{name}={value}: {bridge.accepted(kinds[name].type)}"
     return f"--{name}={value}: {reason}"
 
 
@@ -271,8 +271,8 @@ def _flag_lines(values: flags.FlagValues) -> list[str]:
 
 def _key_lines(run: settings.Run) -> list[str]:
     lines, group = [], ""
-    for name, field in configs.keys(type(run)):
-        value = configs.value(run, name)
+    for name, field in bridge.keys(type(run)):
+        value = bridge.value(run, name)
         before, group = group, name.rpartition(".")[0]
         if before != group:
             lines.append("")

@@ -52,7 +52,7 @@ def main(arguments: cli.Arguments) -> None:
 
     from flcl import settings
     from flcl.bench import show, sizes, suite  # late: they load JAX
-    from flcl.train.setup import use_compile_cache
+    from flcl.runs.setup import use_compile_cache
 
     console = Console(stderr=target == "-")
     if not console.is_terminal:

@@ -104,7 +104,7 @@ def smoke_run(launch):
     """Runs the smoke variant of a config and returns the settings that it left behind."""
 
     def run(name: str, arg: str, workdir: Path):
-        from flcl import config
+        from flcl.settings import bridge
 
         spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
         # Most of it is compiling programs that then run for a second: no optimiser is worth it.
@@ -117,6 +117,28 @@ def smoke_run(launch):
         accuracies = [value for value in rows[-1] if value is not None]
         assert len(accuracies) == 2
         assert all(0.0 <= value <= 1.0 for value in accuracies)
-        return config.from_dict(json.loads((workdir / "config.json").read_text()))
+        return bridge.from_dict(json.loads((workdir / "config.json").read_text()))
 
     return run
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory):
+    """An `npz:` data set of six classes."""
+    import tiny
+
+    return tiny.write_data(tmp_path_factory.mktemp("data") / "six.npz")
+
+
+@pytest.fixture(scope="session")
+def finished(data, tmp_path_factory):
+    """Workdir of a complete FunLoRA run of three tasks."""
+    import tiny
+
+    import flcl
+
+    workdir = tmp_path_factory.mktemp("runs") / "funlora"
+    results = flcl.run(tiny.settings_of(data), workdir)
+    stored = json.loads((workdir / "results.json").read_text())
+    assert json.loads(json.dumps(results)) == stored
+    return workdir

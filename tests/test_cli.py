@@ -8,7 +8,8 @@ import typing
 import pytest
 from absl import flags
 
-from flcl import cli, config, settings
+from flcl import cli, settings
+from flcl.settings import bridge
 
 CONFIG = "configs/funlora_digits.py"
 CLASSIFIER = "configs/fmlora_digits.py"
@@ -74,7 +75,7 @@ def _another(name: str, value, kind) -> str | None:
 KEYS = [
     (method, name)
     for method, cls in settings.RUNS.items()
-    for name, _ in config.keys(cls)
+    for name, _ in bridge.keys(cls)
     # The scenario decides about the domains, and a trunk that trains has one precision.
     if name not in ("method", "stream.scenario", "stream.domain_order")
     and (method, name) != ("vit_finetune", "model.trunk_dtype")
@@ -84,18 +85,18 @@ KEYS = [
 @pytest.mark.parametrize(("method", "name"), KEYS)
 def test_every_key_can_be_overridden(method, name):
     before = parse(spec=_spec(method))
-    old = config.value(before, name)
-    kind = dict(config.keys(type(before)))[name].type
+    old = bridge.value(before, name)
+    kind = dict(bridge.keys(type(before)))[name].type
     text = _another(name, old, kind)
     if text is None:
         assert len(typing.get_args(kind)) == 1
         return
     after = parse(f"--config.{name}={text}", spec=_spec(method))
-    new = config.value(after, name)
+    new = bridge.value(after, name)
     assert new != old
     shown = ",".join(map(str, new)) if isinstance(new, tuple) else new
     assert str(shown).lower() == text.lower()
-    changed = config.differing_keys(config.as_dict(before), config.as_dict(after))
+    changed = bridge.differing_keys(bridge.as_dict(before), bridge.as_dict(after))
     assert len(changed) == 1, changed
 
 
@@ -126,7 +127,7 @@ def test_every_key_can_be_overridden(method, name):
     ],
 )
 def test_ways_to_write_a_value(word, name, value):
-    found = config.value(parse(word, spec=CLASSIFIER if "lora" in name else CONFIG), name)
+    found = bridge.value(parse(word, spec=CLASSIFIER if "lora" in name else CONFIG), name)
     assert found == value
     assert type(found) is type(value)
 
@@ -221,7 +222,7 @@ def test_config_file_without_an_argument(tmp_path):
     path.write_text(
         "from flcl import config\n"
         "def get_config():\n"
-        "    c = config.defaults('finetune')\n"
+        "    c = bridge.defaults('finetune')\n"
         "    c.model.attention = ()\n"
         "    return c\n"
     )
@@ -235,7 +236,7 @@ def test_new_key_in_a_config_file_is_refused(tmp_path):
     path.write_text(
         "from flcl import config\n"
         "def get_config(arg):\n"
-        "    c = config.defaults('funlora')\n"
+        "    c = bridge.defaults('funlora')\n"
         "    c.model.heads = 4\n"
         "    return c\n"
     )
@@ -287,8 +288,8 @@ def test_help_lists_every_key_with_value_and_comment(method, capsys):
     assert out.startswith("What it does.")
     plain = re.sub(r"\s+", " ", out)
     run = parse("--config.seed=41", spec=_spec(method))
-    for name, field in config.keys(type(run)):
-        value = config.value(run, name)
+    for name, field in bridge.keys(type(run)):
+        value = bridge.value(run, name)
         text = ",".join(map(str, value)) or "()" if isinstance(value, tuple) else value
         assert f"--config.{name}={text} {field.metadata['comment']}" in plain.replace("= ", "= ")
     assert max(map(len, out.splitlines())) <= 100

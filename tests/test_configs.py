@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from flcl import cli, config, settings
+from flcl import cli, settings
+from flcl.settings import bridge
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted(path.name for path in (ROOT / "configs").glob("funlora_*.py"))
@@ -27,7 +28,7 @@ def _in_the_checkout(monkeypatch):
 
 
 def load(name: str, arg: str = "") -> settings.Run:
-    return config.freeze(cli.load_config(f"configs/{name}:{arg}"))
+    return bridge.freeze(cli.load_config(f"configs/{name}:{arg}"))
 
 
 def funlora(name: str, arg: str = "") -> settings.FunLoRARun:
@@ -68,7 +69,7 @@ def test_every_argument_freezes(name):
         for family in common.FAMILIES:
             if re.search(rf"={family}(,|$)", arg):
                 assert run.adapter.family == family
-        seen.add(json.dumps(config.as_dict(run), sort_keys=True))
+        seen.add(json.dumps(bridge.as_dict(run), sort_keys=True))
     # Different runs: 2 numbers of tasks for the 10 kinds; the smoke runs of both are the same ones.
     kinds = len(common.FAMILIES) + len(common.UNPROTECTED) + len(["joint", "joint shift"])
     assert len(seen) == (5 if name in SMALL else 3) * kinds
@@ -135,7 +136,7 @@ def test_every_line_changes_something(name):
         key = match[1]
         if key in stated or key == "name":
             continue
-        assert any(config.value(run, key) != config.value(defaults, key) for run in runs), key
+        assert any(bridge.value(run, key) != bridge.value(defaults, key) for run in runs), key
 
 
 @pytest.mark.parametrize("name", TEN)
@@ -245,8 +246,8 @@ def test_joint_has_the_steps_of_the_whole_sequence(name):
 @pytest.mark.parametrize("name", FILES)
 @pytest.mark.parametrize("method", common.UNPROTECTED)
 def test_unprotected_baselines_differ_only_where_they_must(name, method):
-    own, other = config.as_dict(load(name)), config.as_dict(load(name, f"baseline={method}"))
-    changed = {line.split(":")[0] for line in config.differing_keys(own, other)}
+    own, other = bridge.as_dict(load(name)), bridge.as_dict(load(name, f"baseline={method}"))
+    changed = {line.split(":")[0] for line in bridge.differing_keys(own, other)}
     allowed = {"adapter", "replay", "method", "name", "phase2.learning_rate", "phase2.dropout"}
     assert changed <= allowed | {"phase2.groups"}
     assert other["phase2"]["learning_rate"] == own["phase1"]["learning_rate"]

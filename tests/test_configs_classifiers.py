@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from configs import classifiers
-from flcl import cli, config, settings
+from flcl import cli, settings
+from flcl.settings import bridge
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "pacs"]
@@ -30,7 +31,7 @@ def _in_the_checkout(monkeypatch):
 
 
 def load(name: str, arg: str = "") -> settings.ClassifierRun:
-    return config.freeze(cli.load_config(f"configs/fmlora_{name}.py:{arg}"))
+    return bridge.freeze(cli.load_config(f"configs/fmlora_{name}.py:{arg}"))
 
 
 def joined(*words: str) -> str:
@@ -55,7 +56,7 @@ def test_every_argument_freezes(name):
         if run.method == "fmlora":
             assert run.rank.selector == ("full" if "no_drs" in kind else "centred")
             assert run.prompt.tokens == (0 if "no_dmp" in kind else 10)
-        seen.add(json.dumps(config.as_dict(run), sort_keys=True))
+        seen.add(json.dumps(bridge.as_dict(run), sort_keys=True))
     # Smoke runs of all choices are the same ones, but for the protocol in their names.
     smokes = len(choices) if name == "domainnet" else 1
     assert len(seen) == len(KINDS) * (len(choices) + smokes)
@@ -86,8 +87,8 @@ def test_other_arguments_are_refused(name, arg, message):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind])
 def test_comparisons_differ_only_where_they_must(name, kind):
     """Same data, backbone, augmentation, epochs and adapters as FM-LoRA."""
-    own, other = config.as_dict(load(name)), config.as_dict(load(name, kind))
-    changed = {line.split(":")[0] for line in config.differing_keys(own, other)}
+    own, other = bridge.as_dict(load(name)), bridge.as_dict(load(name, kind))
+    changed = {line.split(":")[0] for line in bridge.differing_keys(own, other)}
     allowed = {
         "baseline=joint": {"stream.joint"},
         "baseline=finetune": {"train.learning_rate"},

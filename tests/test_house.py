@@ -217,7 +217,7 @@ def test_constraints_are_pins_without_addresses():
 def test_import_of_the_package_is_light():
     """Errors on the command line are told before JAX is loaded."""
     code = (
-        "import sys, json, flcl, flcl.cli, flcl.config;"
+        "import sys, json, flcl, flcl.cli, flcl.settings.bridge;"
         "print(json.dumps([m for m in ('jax', 'tensorflow', 'orbax', 'matplotlib') "
         "if m in sys.modules]))"
     )

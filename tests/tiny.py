@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from flcl import config, settings
+from flcl import settings
+from flcl.settings import bridge
 
 CLASSES = 6
 
@@ -82,9 +83,9 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
     if method == "funlora":  # few convolutions, by few functions: compiling is nearly all of a run
         values |= {"adapter.layers": "0-5", "adapter.functions": 2}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
-    run = config.defaults(method)
+    run = bridge.defaults(method)
     run.update_from_flattened_dict(values)
-    return config.freeze(run)
+    return bridge.freeze(run)
 
 
 def run_of(data: Path, method: str, **changes) -> settings.Run:
@@ -116,6 +117,6 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
     if method == "fmlora":
         values |= {"rank.candidates": (1, 2, 4), "prompt.tokens": 2}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
-    run = config.defaults(method)
+    run = bridge.defaults(method)
     run.update_from_flattened_dict(values)
-    return config.freeze(run)
+    return bridge.freeze(run)

@@ -3,13 +3,16 @@
 Adapted maps are addressed as `tree[block][site]`, such as `tree["block_00"]["q"]`. In the layout of
 a kernel [in, out] the update is `a core b'` with a [in, r], b [out, r] and a core [r, r] that all
 tasks together have written. The paper leaves open how tasks combine (M1), the starts (M6) and the
-gauge of A and B; those choices are ours.
+gauge of A and B; those choices are ours. Beside them stands DMP's prompt P [m, d], which all tasks
+share and update: no copy per task and no pool; length and start are ours, too (M7).
 """
 
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+
+from flcl import settings
 
 Shapes = dict[str, dict[str, tuple[int, int]]]
 
@@ -83,3 +86,9 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 def collection(bases: dict, cores: dict, scale: float = 1.0) -> dict:
     """What the transformer reads as its `adapter` collection: `{"a", "core", "b"}` per site."""
     return map_sites(lambda f, core: {**f, "core": scale * core}, bases, cores)
+
+
+def init_prompt(key: jax.Array, prompt: settings.Prompt, width: int) -> jax.Array:
+    """P [m, width] from a normal truncated at two of its standard deviations `prompt.sigma`."""
+    shape = (prompt.tokens, width)
+    return prompt.sigma * jax.random.truncated_normal(key, -2.0, 2.0, shape)

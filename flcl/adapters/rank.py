@@ -5,6 +5,8 @@ argmax is the one of w_r whatever H is, so the rank cannot follow the complexity
 default centres H on the first task (M4), and the printed one stays as `literal`.
 """
 
+from typing import Protocol
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -61,19 +63,138 @@ def choose(
     key: jax.Array,
     logits: jax.Array,
     progress: jax.Array,
-    run_rank: settings.RankSelection,
+    selection: settings.RankSelection,
     rank: int,
 ) -> tuple[jax.Array, jax.Array]:
     """Column weights [r] and the penalty `lambda E[r] / r` at this point of a task.
 
     Up to `schedule` the choice is drawn; from then on it is the argmax, without a gradient.
     """
-    candidates = run_rank.candidates
-    selecting = progress < run_rank.schedule
-    tau = temperature(progress, run_rank)
+    candidates = selection.candidates
+    selecting = progress < selection.schedule
+    tau = temperature(progress, selection)
     fixed = jax.nn.one_hot(jnp.argmax(logits), len(candidates))
     drawn = straight_through(key, logits, tau)
     expected = jax.nn.softmax(logits / tau) @ np.asarray(candidates, np.float32)
     choice = jnp.where(selecting, drawn, jax.lax.stop_gradient(fixed))
-    penalty = jnp.where(selecting, run_rank.penalty * expected / rank, 0.0)
+    penalty = jnp.where(selecting, selection.penalty * expected / rank, 0.0)
     return columns(choice, candidates, rank), penalty
+
+
+class RankChoice(Protocol):
+    """Which of the r columns of M and N each task after the first uses. Task 1 uses them all.
+
+    Attributes:
+      learned: the choice trains with the task and needs the complexity of every task.
+    """
+
+    learned: bool
+
+    def memory(self, tasks: int) -> dict:
+        """Its entries of the memory before the first task."""
+
+    def begin(self, memory: dict, index: int) -> tuple[dict, dict]:
+        """Its entries of what trains and of what is frozen in task `index`."""
+
+    def columns(self, trainable: dict, frozen: dict, key, progress) -> tuple[jax.Array, jax.Array]:
+        """Weight of each column [r] while a later task trains, and the penalty on the rank."""
+
+    def kept(self, memory: dict, index: int) -> jax.Array:
+        """1 for the columns that a finished later task keeps, [r]."""
+
+    def report(self, memory: dict, index: int) -> dict:
+        """Complexity H and, after the first task, its centred form and p(r); None = not known."""
+
+
+class FixedRank:
+    """The same rank for every later task: `full` and `fixed:R`."""
+
+    learned = False
+
+    def __init__(self, rank: int, fixed: int):
+        self._columns = (np.arange(rank) < fixed).astype(np.float32)
+
+    def memory(self, tasks):
+        """Nothing."""
+        del tasks
+        return {}
+
+    def begin(self, memory, index):
+        """Nothing."""
+        del memory, index
+        return {}, {}
+
+    def columns(self, trainable, frozen, key, progress):
+        """The first R columns, without a penalty."""
+        del trainable, frozen, key, progress
+        return self._columns, jnp.zeros(())
+
+    def kept(self, memory, index):
+        """The first R columns."""
+        del memory, index
+        return self._columns
+
+    def report(self, memory, index):
+        """No task was measured."""
+        del memory, index
+        return {"complexity": None, "probabilities": None}
+
+
+class LearnedRank:
+    """DRS: `centred`, or `literal` as the paper prints it.
+
+    Memory: `selector` (w, b over the candidates) and `complexity` [T].
+    """
+
+    learned = True
+
+    def __init__(self, selection: settings.RankSelection, rank: int, tasks: int):
+        self._selection, self._rank, self._tasks = selection, rank, tasks
+
+    def memory(self, tasks):
+        """A fresh selector; no task is measured."""
+        selector = init_selector(self._selection.candidates)
+        return {"selector": selector, "complexity": jnp.zeros(tasks)}
+
+    def begin(self, memory, index):
+        """The selector starts afresh: carried over, the pull of the penalty would outweigh H."""
+        measured = memory["complexity"]
+        frozen = {
+            "probe": jnp.asarray(False),
+            "first": measured[0],
+            "complexity": measured[index - 1],
+        }
+        fresh = {"selector": init_selector(self._selection.candidates)}
+        return ({} if index == 1 else fresh), frozen
+
+    def columns(self, trainable, frozen, key, progress):
+        """Drawn, then fixed: see `choose`. The short run that measures H takes all columns."""
+        logits = self._logits(trainable["selector"], frozen["complexity"], frozen["first"])
+        weights, penalty = choose(key, logits, progress, self._selection, self._rank)
+        probe, full = frozen["probe"], jnp.ones(self._rank)
+        return jnp.where(probe, full, weights), jnp.where(probe, 0.0, penalty)
+
+    def kept(self, memory, index):
+        """The columns of the most likely candidate."""
+        logits = self._of_task(memory, index)
+        likeliest = jax.nn.one_hot(jnp.argmax(logits), logits.size)
+        return columns(likeliest, self._selection.candidates, self._rank)
+
+    def report(self, memory, index):
+        """p(r) at the temperature that the choice ended with."""
+        measured, later = memory["complexity"], index > 1
+        logits = self._of_task(memory, index)
+        p = jax.nn.softmax(logits / self._selection.final_temperature)
+        return {
+            "complexity": float(measured[index - 1]) if self._tasks > 1 else None,
+            "centred": float(centre(measured[index - 1], measured[0])) if later else None,
+            "candidates": list(self._selection.candidates),
+            "probabilities": p.tolist() if later else None,
+        }
+
+    def _of_task(self, memory, index):
+        measured = memory["complexity"]
+        return self._logits(memory["selector"], measured[index - 1], measured[0])
+
+    def _logits(self, selector, complexity, first):
+        return logits(selector, complexity, first, self._selection.selector)

@@ -5,13 +5,13 @@ import sys
 
 import jax
 
-from flcl import config
 from flcl.bench.loops import Loops
+from flcl.settings import bridge
 
 
 def main() -> None:
     """Builds the step of a run's first task and makes one."""
-    run = config.from_dict(json.load(sys.stdin))
+    run = bridge.from_dict(json.load(sys.stdin))
     jax.block_until_ready(Loops(run, 1).real())
 
 

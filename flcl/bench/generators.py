@@ -23,10 +23,10 @@ from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
+from flcl.evaluate.sampling import ClassSampler
 from flcl.flow import sampler as flow_sampler
 from flcl.models.unet import UNet
 from flcl.rng import stream_key
-from flcl.train.generation import ClassSampler
 
 LABEL = 0
 
@@ -99,7 +99,7 @@ class Sampling:
         shape = (data.image_size, data.image_size, data.channels)
         self._key = stream_key(0, "sample")
         self._memory = random_memory(method)
-        self._sampler = ClassSampler(method, shape, run.sample, one_device())
+        self._sampler = ClassSampler(method, run.sample, one_device())
         factors = jax.tree.map(lambda v: v[LABEL], self._memory["bank"])
         merge = jax.jit(functional.merge, static_argnums=2, compiler_options=compiling.run_once())
         merged = merge(self._memory["trunk"], factors, run.adapter.family)

@@ -9,22 +9,22 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 
 import flcl
-from flcl import config, methods, settings
+from flcl import settings
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import dtype_of, one_device
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 from flcl.data import loader as batches
-from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.rng import stream_key
-from flcl.train import experiment
-from flcl.train.loop import train_task
-from flcl.train.phase import Phase
-from flcl.train.setup import prepare
+from flcl.runs.memory import empty_memory
+from flcl.runs.setup import prepare
+from flcl.settings import bridge
+from flcl.train.loop import TaskTraining
+from flcl.train.step import Phase
 
 COLD_START = "flcl.bench.first_step"
 
@@ -58,13 +58,14 @@ class Loops:
 
     def __init__(self, run: settings.FunLoRARun, steps: int):
         self.steps, self.images = steps, steps * run.phase1.batch_size
-        self._setup = setup = prepare(run, methods.build, one_device())
-        method, task, key = setup.method, setup.stream.tasks[0], stream_key(0, "benchmark")
-        trainable, frozen = method.begin(experiment.initial_memory(setup), task, key)
+        self._setup, _ = prepare(run, one_device())
+        setup, data, method = self._setup, self._setup.data, self._setup.method
+        task, key = data.stream.tasks[0], stream_key(0, "benchmark")
+        trainable, frozen = method.begin(empty_memory(setup), task, key)
         self._phase = Phase(method, 1, trainable, frozen, setup.mesh)
-        self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, setup.mesh))
+        self._frozen = sharding.place(frozen, setup.mesh, method.divides)
         self._state = self._phase.create(trainable, run.phase1.steps)
-        self.dataset = method.batches(task, setup.pools(task), (0, 1))
+        self.dataset = method.batches(task, data.train(task), (0, 1))
         self._first, self._done = self.dataset[0], 0
 
     def real(self):
@@ -80,24 +81,16 @@ class Loops:
         return self._train([self._first] * self.steps)
 
     def _train(self, source):
-        setup, self._done = self._setup, self._done + self.steps
-        self._state = train_task(
-            self._phase.advance,
-            self._state,
-            self._frozen,
-            source,
+        self._done += self.steps
+        training = TaskTraining(
+            name="the benchmark",
+            steps=sys.maxsize,
             key=stream_key(0, "train", 1),
-            per_call=self._phase.per_call,
+            remedy=self._setup.method.remedy(1),
             log_every=self.steps,
             save_every=sys.maxsize,
-            steps=sys.maxsize,
-            save=lambda *_: None,
-            stop=lambda _: False,
-            record=lambda *_: None,
-            advance=lambda *_: None,
-            name="the benchmark",
-            remedy=setup.method.remedy(1),
         )
+        self._state = training.run(self._phase, self._state, self._frozen, source)
         return self._state
 
 
@@ -123,7 +116,7 @@ def _start(run: settings.Run, cache: str) -> float:
     start = time.perf_counter()
     done = subprocess.run(
         [sys.executable, "-m", COLD_START],
-        input=json.dumps(config.as_dict(run)),
+        input=json.dumps(bridge.as_dict(run)),
         env=env,
         capture_output=True,
         text=True,

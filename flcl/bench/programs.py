@@ -12,10 +12,11 @@ from flcl.cost import chips
 from flcl.data.base import placeholder
 from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.methods.base import Method
 from flcl.methods.funlora import FunLoRA
 from flcl.rng import stream_key
-from flcl.train.phase import Phase
+from flcl.train.step import Phase
 
 CLASSES = 10
 STEPS = 1_000
@@ -48,8 +49,8 @@ class Training:
         programs = Phase(self.method, phase, trainable, frozen, self.mesh)
         host = random_batch(run, phase, task.labels)
         self.images = int(np.prod(host["images"].shape[:-3]))
-        self._batch = meshes.place_batch(host, self.mesh, self.method.spread)
-        self._frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, self.mesh))
+        self._batch = sharding.place_batch(host, self.mesh, self.method.spread)
+        self._frozen = sharding.place(frozen, self.mesh, self.method.divides)
         self._state, self._key = programs.create(trainable, STEPS), key
         lowered = programs.step.lower(self._state, self._frozen, self._batch, key)
         self.flops = None if self.method.takes_turns else flops_of(lowered)

@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Mapping
 
-from flcl import config, settings
+from flcl import settings
+from flcl.settings import bridge
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Size:
 
     def classifier_run(self, method: str, **changes) -> settings.ClassifierRun:
         """A classifier with random weights on ten classes in two tasks."""
-        known = dict(config.keys(config.run_class(method)))
+        known = dict(bridge.keys(bridge.run_class(method)))
         values = {key: v for key, v in (_CLASSIFIER | self.classifier).items() if key in known}
         return _run(method, values, changes)
 
@@ -113,7 +114,7 @@ def find(name: str) -> Size:
 
 
 def _run(method: str, values: Mapping[str, object], changes: Mapping[str, object]):
-    run = config.defaults(method)
+    run = bridge.defaults(method)
     named = {name.replace("__", "."): value for name, value in changes.items()}
     run.update_from_flattened_dict({**values, **named})
-    return config.freeze(run)
+    return bridge.freeze(run)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 
-from flcl import config
+from flcl import hints
 from flcl.bench import classifiers, convolutions, generators, loops, peers, tasks
 from flcl.bench.figures import Figure
 from flcl.bench.sizes import Size
@@ -36,7 +36,7 @@ def select(names: Iterable[str]) -> list[str]:
     names = [name.strip() for name in names]
     for name in names:
         if name not in ITEMS:
-            hint = config.did_you_mean(name, list(ITEMS))
+            hint = hints.did_you_mean(name, list(ITEMS))
             raise ValueError(f"--only={name}: no such benchmark.{hint} See --list")
     return [name for name in ITEMS if not names or name in names]
 

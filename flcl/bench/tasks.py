@@ -9,14 +9,15 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flcl import config, methods, settings
+from flcl import methods, settings
 from flcl.bench.figures import Figure, counted, timed
 from flcl.bench.sizes import Size
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
 from flcl.rng import stream_key
-from flcl.train import experiment
-from flcl.train.checkpoint import Checkpoints
+from flcl.runs import experiment
+from flcl.runs.checkpoint import Checkpoints
+from flcl.settings import bridge
 
 
 def last_task(size: Size, rounds: int) -> Iterator[Figure]:
@@ -25,7 +26,7 @@ def last_task(size: Size, rounds: int) -> Iterator[Figure]:
     steps = (rounds + 1) * size.task_steps
     with tempfile.TemporaryDirectory() as folder:
         run = _many_tasks(Path(folder), size, steps)
-        experiment.run(run, Path(folder) / "run", methods.build, lambda *_: watch)
+        experiment.run(run, Path(folder) / "run", lambda *_: watch)
     # The first interval of task 2 holds the compilation of phase 2.
     second, last = (watch.seconds[task][1:] for task in (2, size.tasks))
     note = f"task {size.tasks} against task 2, {size.task_steps} tiny steps each round, one run"
@@ -108,18 +109,18 @@ def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
     for phase in ("phase1", "phase2"):
         own = {"steps": steps, "batch_size": 16, "groups": 1, "warmup_steps": 1, "dropout": 0.0}
         values |= {f"{phase}.{key}": value for key, value in own.items()}
-    run = config.defaults("funlora")
+    run = bridge.defaults("funlora")
     run.update_from_flattened_dict(values)
-    return config.freeze(run)
+    return bridge.freeze(run)
 
 
 def bytes_per_class(size: Size, rounds: int) -> Iterator[Figure]:
     """What a stored task of CIFAR-100 weighs on disk against four bytes for each parameter."""
     del size, rounds  # always the paper's network: its classes are stored, not trained
     values = {"data.image_size": 32, "data.channels": 3, "stream.tasks": "5"}
-    edited = config.defaults("funlora")
+    edited = bridge.defaults("funlora")
     edited.update_from_flattened_dict(values)
-    run = config.freeze(edited)
+    run = bridge.freeze(edited)
     method = methods.build(run, make_stream(run.stream, placeholder(100)))
     task = method.stream.tasks[1]
     memory = jax.eval_shape(method.init, stream_key(0, "benchmark"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from flcl import settings
+from flcl import methods, settings
 from flcl.adapters.modulate import strategy_for
 from flcl.cost import batches, hlo, lowering, projection
 from flcl.cost.programs import REPLICATED, Program, measure, programs_of
@@ -14,13 +14,12 @@ from flcl.cost.targets import Target, target_of
 from flcl.data.stream import TaskStream
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
-from flcl.train import setup
+from flcl.runs import setup
 
 
 def check(
     run: settings.Run,
     stream: TaskStream,
-    build: setup.Build,
     topology: str,
     *,
     programs: Sequence[str] = (),
@@ -55,11 +54,11 @@ def check(
     mesh = meshes.make_mesh(run.runtime.fsdp, target.devices)
     setup.check_batches(run, mesh)
     run = _as_on(target.platform, run)
-    method = build(run, stream)
+    method = methods.build(run, stream)
     found = []
     for program in _chosen(programs_of(method), programs):
         say(f"compiling {program.name} for {topology} ({mesh.size} devices) ...")
-        found.append(_figures(program, method, mesh, target, build, batch_search, utilisation))
+        found.append(_figures(program, method, mesh, target, batch_search, utilisation))
     return {
         "name": run.name,
         "topology": topology,
@@ -98,14 +97,14 @@ def problems(found: dict, usable: int) -> list[str]:
 
 
 def _figures(
-    program: Program, method: Method, mesh, target: Target, build, searching: bool, share: float
+    program: Program, method: Method, mesh, target: Target, searching: bool, share: float
 ) -> dict:
     found = measure(program, method, mesh, target)
     usable, granule = target.chip.usable, program.groups * mesh.size
 
     def again(images: int) -> dict:
         run = batches.with_batch(method.run, program.key, images)
-        return measure(program, build(run, method.stream), mesh, target)
+        return measure(program, methods.build(run, method.stream), mesh, target)
 
     if searching:
         found["largest_batch"] = batches.search(found, again, usable, granule)

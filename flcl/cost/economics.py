@@ -4,14 +4,13 @@ import dataclasses
 
 import jax
 
-from flcl import settings
+from flcl import methods, settings
 from flcl.cost import lowering
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
-from flcl.train.setup import Build
 
 
-def step_flops(run: settings.ClassifierRun, stream, build: Build) -> dict:
+def step_flops(run: settings.ClassifierRun, stream) -> dict:
     """`step_flops` of each phase on one device, and `share_of_finetuning` of the same batch.
 
     Raises `ValueError` for a generator.
@@ -20,14 +19,14 @@ def step_flops(run: settings.ClassifierRun, stream, build: Build) -> dict:
         raise ValueError(f"--flops: method={run.method!r} is no classifier")
     run = lowering.without_files(run)
     phases = [1] if len(stream.tasks) == 1 else [1, 2]
-    own = [_flops(build(run, stream), phase) for phase in phases]
+    own = [_flops(methods.build(run, stream), phase) for phase in phases]
     model = dataclasses.replace(run.model, trunk_dtype="float32")
     shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
     names = [field.name for field in dataclasses.fields(settings.ClassifierRun)]
     whole = settings.ClassifierRun(
         **{name: shared[name] for name in names} | {"method": "vit_finetune", "model": model}
     )
-    full = _flops(build(whole, stream), 1)
+    full = _flops(methods.build(whole, stream), 1)
     return {"step_flops": own, "share_of_finetuning": [flops / full for flops in own]}
 
 

@@ -8,11 +8,11 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from flcl import settings
-from flcl.devices import mesh as meshes
+from flcl.devices import sharding
+from flcl.evaluate.features import Inference
+from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
-from flcl.train.features import Inference
-from flcl.train.generation import ClassSampler
-from flcl.train.phase import Phase
+from flcl.train.step import Phase
 
 
 def phases(method: Method) -> list[int]:
@@ -51,14 +51,13 @@ def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = No
 
 def lower_sampler(method: Generator, mesh: Mesh) -> Lowered:
     """The program that draws one chunk of images of one class: see `ClassSampler.lower`."""
-    size, channels = method.run.data.image_size, method.run.data.channels
-    sampler = ClassSampler(method, (size, size, channels), method.run.sample, mesh)
-    return sampler.lower(meshes.abstract(abstract_memory(method), mesh), _key())
+    memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
+    return ClassSampler(method, method.run.sample, mesh).lower(memory, _key())
 
 
 def lower_features(method: Classifier, mesh: Mesh) -> Lowered:
     """The program that turns a batch of `train.eval_batch_size` images into features."""
-    memory = meshes.abstract(abstract_memory(method), mesh)
+    memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return Inference(method, mesh).lower(memory)
 
 

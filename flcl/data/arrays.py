@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from flcl import config, settings
+from flcl import hints, settings
 from flcl.data import base, images
 
 _ASSETS = pathlib.Path(__file__).parent / "assets"
@@ -77,7 +77,7 @@ def _check_keys(name: str, arrays: Mapping[str, np.ndarray]) -> None:
         if key not in known:
             raise ValueError(
                 f"{name}: array {key!r} is not read; accepted are {', '.join(known)}."
-                f"{config.did_you_mean(key, known)}"
+                f"{hints.did_you_mean(key, known)}"
             )
     needed = list(_NEEDED)
     if not {"train_domains", "test_domains", "domain_names"}.isdisjoint(arrays):

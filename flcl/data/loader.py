@@ -1,29 +1,21 @@
 """Training batches, by class or shuffled: batch k of task t is a pure function of (seed, t, k)."""
 
 import contextlib
-import functools
 import sys
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import grain
 import numpy as np
 
-from flcl.data import images as images_lib
+from flcl.data.selection import Selection
+from flcl.data.shuffle import Shuffled
 
 _LABEL_ORDER, _IMAGE_ORDER, _UNION_ORDER = 0, 1, 2  # names of the random streams
 _KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one and those of batches ahead
 
 
-class Pool(NamedTuple):
-    """One label's training images: the rows `indices` [N] of `images` [*, H, W, C] uint8."""
-
-    images: np.ndarray | images_lib.LazyImages
-    indices: np.ndarray
-
-
 def class_groups(
-    pools: Mapping[int, Pool],
+    pools: Mapping[int, Selection],
     *,
     groups: int,
     per_group: int,
@@ -47,7 +39,7 @@ def class_groups(
         )
     _check_pools(pools)
     for label, pool in pools.items():
-        if len(pool.indices) == 0:
+        if len(pool) == 0:
             raise ValueError(f"training batches: label {label} has no images; add some")
     _check_draw(seed, shard)
     if per_group % shard[1]:
@@ -58,9 +50,9 @@ def class_groups(
     part = per_group // shard[1]
     offset = part * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
-    labels = _Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
+    labels = Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
     rows = {
-        label: _Shuffled(pool.indices, [seed, task, _IMAGE_ORDER, label], _KEPT_EPOCHS)
+        label: Shuffled(pool.indices, [seed, task, _IMAGE_ORDER, label], _KEPT_EPOCHS)
         for label, pool in pools.items()
     }
 
@@ -78,7 +70,7 @@ def class_groups(
 
 
 def shuffled_batches(
-    pools: Mapping[int, Pool],
+    pools: Mapping[int, Selection],
     *,
     batch_size: int,
     seed: int,
@@ -99,7 +91,7 @@ def shuffled_batches(
     if batch_size < 1:
         raise ValueError(f"training batches: batch_size={batch_size}; must be at least 1")
     _check_pools(pools)
-    if not any(len(pool.indices) for pool in pools.values()):
+    if not any(map(len, pools.values())):
         raise ValueError("training batches: no label has images; a task needs at least one")
     _check_draw(seed, shard)
     if batch_size % shard[1]:
@@ -112,11 +104,11 @@ def shuffled_batches(
     ordered = [(label, pools[label]) for label in sorted(pools)]
     arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
     places = {id(images): place for place, images in enumerate(arrays)}
-    sizes = [len(pool.indices) for _, pool in ordered]
+    sizes = [len(pool) for _, pool in ordered]
     rows = np.concatenate([pool.indices for _, pool in ordered])
     labels = np.repeat(np.array([label for label, _ in ordered], np.int32), sizes)
     owners = np.repeat([places[id(pool.images)] for _, pool in ordered], sizes)
-    order = _Shuffled(np.arange(len(rows)), [seed, task, _UNION_ORDER], _KEPT_EPOCHS)
+    order = Shuffled(np.arange(len(rows)), [seed, task, _UNION_ORDER], _KEPT_EPOCHS)
 
     def batch(k: int) -> dict[str, np.ndarray]:
         start = k * batch_size + offset
@@ -128,6 +120,22 @@ def shuffled_batches(
         return {"images": images, "labels": labels[chosen]}
 
     return grain.MapDataset.range(sys.maxsize // batch_size).map(batch)
+
+
+def in_order(images: Selection, size: int, rows: slice = slice(None)) -> grain.MapDataset:
+    """Batches of `size` of a selection from its first image to its last, each once.
+
+    `ds[k]` is {"images": uint8 [n, H, W, C], "labels": int32 [n]}, without labels where the
+    selection has none; the last batch is filled up with images that it has already. rows: which
+    part of every batch is read.
+    """
+
+    def batch(k: int) -> dict[str, np.ndarray]:
+        chosen = np.resize(np.arange(len(images))[k * size : (k + 1) * size], size)[rows]
+        batch = {"images": images[chosen]}
+        return batch if images.labels is None else {**batch, "labels": images.labels[chosen]}
+
+    return grain.MapDataset.range(-(-len(images) // size)).map(batch)
 
 
 def iterate(
@@ -149,31 +157,7 @@ def iterate(
         yield from batches
 
 
-class _Shuffled:
-    """Endless sequence of epochs, each all `values` [N] in an order drawn from (stream, epoch).
-
-    Whole epochs are shuffled at once and the last few kept. Grain's own shuffle goes index by
-    index: 7 us each, and milliseconds each for as few values as there are labels.
-    """
-
-    def __init__(self, values: np.ndarray, stream: list[int], kept: int):
-        self._size = len(values)
-
-        @functools.lru_cache(maxsize=kept)
-        def epoch(number: int) -> np.ndarray:
-            return np.random.default_rng([*stream, number]).permutation(values)
-
-        self._epoch = epoch
-
-    def between(self, start: int, stop: int) -> np.ndarray:
-        """Entries `start` to `stop - 1` of the sequence."""
-        first, last = start // self._size, (stop - 1) // self._size
-        epochs = [self._epoch(number) for number in range(first, last + 1)]
-        entries = epochs[0] if first == last else np.concatenate(epochs)
-        return entries[start - first * self._size : stop - first * self._size]
-
-
-def _check_pools(pools: Mapping[int, Pool]) -> None:
+def _check_pools(pools: Mapping[int, Selection]) -> None:
     if not pools:
         raise ValueError("training batches: no labels to train on; a task needs at least one")
     shapes = {label: tuple(pool.images.shape[1:]) for label, pool in pools.items()}

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from flcl import config
+from flcl import hints
 
 
 def class_order(text: str, count: int) -> tuple[int, ...]:
@@ -33,7 +33,7 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
         raise ValueError(
             f"stream.domain_order={short(text)!r}: domain {unknown[0]!r} unknown; accepted are "
             f"natural, seed:N, or all of {', '.join(names)} in any order."
-            f"{config.did_you_mean(unknown[0], list(names))}"
+            f"{hints.did_you_mean(unknown[0], list(names))}"
         )
     order = numbers if unknown else [names.index(word) for word in words]
     _check_permutation("stream.domain_order", text, "domain", order, tuple(names))

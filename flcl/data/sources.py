@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flcl import config, settings
+from flcl import hints, settings
 from flcl.data import arrays, folders, images, subset, tfds_source
 from flcl.data.base import Source, Split, check_classes
 
@@ -72,7 +72,7 @@ def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source]
     if form is None or (":" in form) != bool(argument):
         raise ValueError(
             f"{key}={spec!r}: accepted are {', '.join(SOURCES)}."
-            f"{config.did_you_mean(kind, list(forms)) if form is None else ''}"
+            f"{hints.did_you_mean(kind, list(forms)) if form is None else ''}"
         )
     return SOURCES[form], argument
 
@@ -86,7 +86,7 @@ def _translated(spec: str, names: tuple[str, ...], known: tuple[str, ...]) -> np
             some = ", ".join(known[:5]) + (" and so on" if len(known) > 5 else "")
             raise ValueError(
                 f"{spec}: class {name!r} is none of the {len(known)} classes that were learned; "
-                f"accepted are {some}.{config.did_you_mean(name, list(known))}"
+                f"accepted are {some}.{hints.did_you_mean(name, list(known))}"
             )
     return np.array([known.index(name) for name in names], np.int32)
 

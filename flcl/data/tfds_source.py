@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flcl import config, settings
+from flcl import hints, settings
 from flcl.data import base, images
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -32,7 +32,7 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
     """Source from the TFDS data set `name`, `name/config`, or either with `:version`.
 
     A data set that is prepared in `data.tfds_dir` as ArrayRecord is read as it is (the newest
-    version unless one is named). Those of `tfds_builders.BUILDERS` are prepared from their official
+    version unless one is named). Those of `builders.BUILDERS` are prepared from their official
     archives in `data.manual_dir` when they are not. A class label named "domain" beside the one
     that is learned gives the domains. The test set is the first of `test`
     and `validation` with labels, else the share `data.test_fraction` hashed from `train`. Raises
@@ -94,14 +94,14 @@ def _find(name: str, data: settings.Data) -> pathlib.Path:
 
 
 def _prepare(plain: str, version: str, found, data: settings.Data, tfds_dir) -> pathlib.Path:
-    from flcl.data import tfds_builders  # imports TFDS
+    from flcl.data.archives import builders  # imports TFDS
 
-    own = tfds_builders.BUILDERS.get(plain)
+    own = builders.BUILDERS.get(plain)
     if own and version in ("", str(own.VERSION)):
-        return tfds_builders.prepare(plain, pathlib.Path(data.manual_dir).expanduser(), tfds_dir)
+        return builders.prepare(plain, pathlib.Path(data.manual_dir).expanduser(), tfds_dir)
     have = f"prepared are {', '.join(sorted(found))}" if found else "not prepared"
-    known = sorted({*tfds_builders.BUILDERS, *(path.name for path in _folders(tfds_dir))})
-    hint = "" if found else config.did_you_mean(plain, known)
+    known = sorted({*builders.BUILDERS, *(path.name for path in _folders(tfds_dir))})
+    hint = "" if found else hints.did_you_mean(plain, known)
     name = f"{plain}:{version}" if version else plain
     raise ValueError(
         f"tfds:{name}: {have} in {tfds_dir}; prepare it where TensorFlow is installed (`tfds build "

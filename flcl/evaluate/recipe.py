@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from flcl.data.shuffle import Shuffled
+from flcl.heads.base import mask_unseen
 from flcl.ops.pixels import random_flip
 
 MOMENTUM = 0.9
@@ -44,40 +46,19 @@ def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.
     return random_flip(flip_key, images) if flip else images
 
 
-def mask_unseen(logits: jax.Array, seen: jax.Array) -> jax.Array:
-    """Logits [B, K] with -inf where `seen` [K] is False: such a class is never the answer."""
-    return jnp.where(seen[None, :], logits, -jnp.inf)
-
-
 def masked_loss(logits: jax.Array, labels: jax.Array, seen: jax.Array) -> jax.Array:
     """Mean cross-entropy over the seen classes; logits [B, K], labels [B], seen [K]."""
     logits = mask_unseen(logits, seen)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
 
-class Order:
-    """Which images batch `step` holds: a pure function of (seed, name, count, size, step).
+def batch_order(seed: int, name: str, count: int) -> Shuffled:
+    """Which of `count` images come when in the random stream `name`: see `Shuffled`.
 
-    The stream is one fresh permutation of the `count` images after the other, cut into batches; so
-    an image returns only when all others were used, and a set smaller than a batch is repeated.
+    Batch `step` of size B is entries step * B to (step + 1) * B - 1, a pure function of these; a
+    set smaller than a batch is repeated.
     """
-
-    def __init__(self, seed: int, name: str, count: int, batch_size: int):
-        self._count = count
-        self._batch_size = batch_size
-        self._entropy = (seed, zlib.crc32(name.encode()))
-        # Neighbouring batches share an epoch; two are alive where a batch spans the border.
-        self._epoch = functools.lru_cache(maxsize=2)(self._permutation)
-
-    def batch(self, step: int) -> np.ndarray:
-        """Indices [batch_size] into the images."""
-        position = step * self._batch_size + np.arange(self._batch_size)
-        epoch, slot = np.divmod(position, self._count)
-        parts = [self._epoch(int(e))[slot[epoch == e]] for e in np.unique(epoch)]
-        return np.concatenate(parts)
-
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((*self._entropy, epoch)).permutation(self._count)
+    return Shuffled(np.arange(count), [seed, zlib.crc32(name.encode())])
 
 
 def _is_kernel(params) -> dict:

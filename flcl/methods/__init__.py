@@ -1,24 +1,34 @@
-"""The continual methods, by the name that `config.method` uses."""
+"""The continual methods. This is the only place that is asked for a method by its name."""
 
 from flcl import settings
 from flcl.data.stream import TaskStream
-from flcl.methods import vit_baselines
-from flcl.methods.base import Method
-from flcl.methods.baselines import Finetune, GenerativeReplay
+from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
+from flcl.methods.lora_baselines import LoRASequential, SDLoRA
+from flcl.methods.unet_baselines import Finetune, GenerativeReplay
+from flcl.methods.vit_baselines import ClassMean, LinearProbe
+from flcl.methods.vit_baselines import Finetune as ViTFinetune
 
 METHODS: dict[str, type[Method]] = {
-    "funlora": FunLoRA,
-    "finetune": Finetune,
-    "generative_replay": GenerativeReplay,
-    "fmlora": FMLoRA,
-    "linear_probe": vit_baselines.LinearProbe,
-    "class_mean": vit_baselines.ClassMean,
-    "vit_finetune": vit_baselines.Finetune,
-    "lora_sequential": vit_baselines.LoRASequential,
-    "sd_lora": vit_baselines.SDLoRA,
+    method.name: method
+    for method in (
+        FunLoRA,
+        Finetune,
+        GenerativeReplay,
+        FMLoRA,
+        LinearProbe,
+        ClassMean,
+        ViTFinetune,
+        LoRASequential,
+        SDLoRA,
+    )
 }
+
+
+def resolve(run: settings.Run) -> Resolved:
+    """What the method that `run.method` names reads from files before it is built."""
+    return METHODS[run.method].resolve(run)
 
 
 def build(run: settings.Run, stream: TaskStream) -> Method:

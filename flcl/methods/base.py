@@ -8,7 +8,7 @@ are traced arrays, so a step is compiled once per phase however many tasks follo
 
 import abc
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import grain
 import jax
@@ -17,8 +17,10 @@ import optax
 
 from flcl import settings
 from flcl.data import loader
-from flcl.data.loader import Pool
+from flcl.data.selection import Selection
 from flcl.data.stream import Task, TaskStream
+from flcl.devices import sharding
+from flcl.heads.base import Head
 from flcl.methods import optimisation
 
 Memory = Any
@@ -27,10 +29,25 @@ Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 Generate = Callable[[Memory, int, int], Any]  # (memory, label, count) -> uint8 [count, H, W, C]
 
 
+class Resolved(NamedTuple):
+    """What a run reads from files before its method is built.
+
+    Attributes:
+      run: the settings with everything filled in that was looked up.
+      weights: what `Method.load` puts into the first memory; None = nothing is read.
+      origin: where the weights come from, for `results.json`.
+    """
+
+    run: settings.Run
+    weights: Tree | None = None
+    origin: Mapping[str, Any] = {}
+
+
 class Method(abc.ABC):
     """What generators and classifiers share.
 
     Attributes:
+      name: the word of `config.method`.
       run: settings of the run.
       stream: which classes or domains arrive when.
       spread: entries of a batch whose leading axis is the batch; the others are the same
@@ -38,6 +55,7 @@ class Method(abc.ABC):
       takes_turns: a train step takes its classes in a loop, of which XLA counts one turn's FLOPs.
     """
 
+    name: ClassVar[str]
     spread: frozenset[str] = frozenset({"images"})
     takes_turns = False
 
@@ -45,9 +63,18 @@ class Method(abc.ABC):
         self.run = run
         self.stream = stream
 
-    def resolved(self) -> settings.Run:
-        """The settings with everything filled in that was looked up elsewhere."""
-        return self.run
+    @classmethod
+    def resolve(cls, run: settings.Run) -> Resolved:
+        """What has to be read from files before the method is built: by default nothing."""
+        return Resolved(run)
+
+    def divides(self, name: str) -> bool:
+        """Whether an array's last axis is divided over the devices that share parameters.
+
+        name: such as `trunk/input/kernel`, of what trains, what is frozen, the memory, and the
+          optimiser's state. By default kernels and embeddings are; all else is on every device.
+        """
+        return sharding.is_kernel(name)
 
     def phase(self, task: Task) -> int:
         """1 for the first task, 2 for every later one; one step is compiled for each."""
@@ -69,19 +96,21 @@ class Method(abc.ABC):
         """
 
     @abc.abstractmethod
-    def batches(self, task: Task, pools: Mapping[int, Pool], shard: tuple[int, int]):
+    def batches(self, task: Task, images: Mapping[int, Selection], shard: tuple[int, int]):
         """Training batches as a `grain.MapDataset`: batch k is a pure function of (seed, task, k).
 
-        shard: (index, count), the part that this process reads.
+        images: by label; shard: (index, count), the part that this process reads.
         """
 
-    def pools(self, task: Task, own: Mapping[int, Pool], memory: Memory, generate: Generate):
-        """Images to train on in `task`: by default its own real ones, `{label: Pool}`.
+    def training_images(
+        self, task: Task, real: Mapping[int, Selection], memory: Memory, generate: Generate
+    ) -> Mapping[int, Selection]:
+        """Images to train on in `task` by label: by default its own real ones.
 
         `generate` draws images of learned classes; only a generator may call it.
         """
         del task, memory, generate
-        return own
+        return real
 
     @abc.abstractmethod
     def remedy(self, phase: int) -> str:
@@ -91,8 +120,9 @@ class Method(abc.ABC):
     def init(self, key: jax.Array) -> Memory:
         """Memory before the first task; traced."""
 
-    def load(self, memory: Memory) -> Memory:
-        """The initial memory with what is read from files, such as pre-trained weights."""
+    def load(self, memory: Memory, weights: Tree | None) -> Memory:
+        """The initial memory with the `weights` that `resolve` has read."""
+        assert weights is None, f"{self.name} reads no weights"
         return memory
 
     @abc.abstractmethod
@@ -161,10 +191,10 @@ class Generator(Method):
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         return optimisation.adam(self.phase_settings(phase))
 
-    def batches(self, task, pools, shard) -> grain.MapDataset:
+    def batches(self, task, images, shard) -> grain.MapDataset:
         phase = self.phase_settings(self.phase(task))
         return loader.class_groups(
-            pools,
+            images,
             groups=phase.groups,
             per_group=phase.batch_size // phase.groups,
             seed=self.run.seed,
@@ -202,10 +232,12 @@ class Classifier(Method):
     number for each task).
 
     Attributes:
-      head: `linear` or `class_mean`, the head whose answers are the method's.
+      heads: the heads of the features by name; all of them are tested side by side.
+      head: name of the head whose answers are the method's.
     """
 
     spread = frozenset({"images", "labels"})
+    heads: Mapping[str, Head]
     head = "linear"
     run: settings.ClassifierRun
 
@@ -215,7 +247,7 @@ class Classifier(Method):
 
     @abc.abstractmethod
     def scores(self, memory: Memory, features: jax.Array) -> dict[str, jax.Array]:
-        """`linear` and `class_mean` scores [B, capacity] of features [B, d].
+        """Scores [B, capacity] of features [B, d] by each of `heads`.
 
         A class that is not learned yet has -inf, so that it is never the answer.
         """
@@ -245,11 +277,3 @@ class Classifier(Method):
         self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         """Cross-entropy over the task's classes for each of the images, [B], no augmentation."""
-
-    @property
-    def weights(self) -> dict:
-        """Where the trunk comes from: source, sha256 and normalize.
-
-        Where the file was read also layout and ignored, the names of its head tensors.
-        """
-        return {}

@@ -33,27 +33,29 @@ _RANKED_LAYERS = 5
 class FunLoRA(base.Generator):
     """Memory: `trunk` (U-Net parameters) and `bank` (factors of every class, fixed capacity)."""
 
+    name = "funlora"
     old_classes_fixed = True
 
     def __init__(self, run: settings.FunLoRARun, stream: TaskStream):
         super().__init__(run, stream)
         self.size = run.data.image_size
-        self.convolutions = convolutions(self._model(0.0), self.size)
-        chosen = select_layers(run.adapter.layers, [conv.name for conv in self.convolutions])
-        self._chosen = chosen
-        self.adapted = tuple(self.convolutions[i] for i in chosen)
+        found = convolutions(self._model(0.0), self.size)
+        chosen = select_layers(run.adapter.layers, [conv.name for conv in found])
+        self.adapted = tuple(found[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
         later = [len(task.labels) for task in stream.tasks[1:]]
         self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
 
-    def resolved(self):
-        if not self.run.adapter.layers.startswith("top:"):
-            return self.run
-        layers = ",".join(map(str, self._chosen))  # the other run may be gone tomorrow
-        return dataclasses.replace(
-            self.run, adapter=dataclasses.replace(self.run.adapter, layers=layers)
-        )
+    @classmethod
+    def resolve(cls, run):
+        """Layers that another run found important, as a list: that run may be gone tomorrow."""
+        if not run.adapter.layers.startswith("top:"):
+            return base.Resolved(run)
+        names = [conv.name for conv in convolutions(_model(run, 0.0), run.data.image_size)]
+        layers = ",".join(map(str, select_layers(run.adapter.layers, names)))
+        adapter = dataclasses.replace(run.adapter, layers=layers)
+        return base.Resolved(dataclasses.replace(run, adapter=adapter))
 
     def init(self, key):
         key_trunk, key_bank = jax.random.split(key)
@@ -200,8 +202,7 @@ class FunLoRA(base.Generator):
         return [widest[int(i)].name for i in picks]
 
     def _model(self, dropout: float) -> UNet:
-        run = self.run
-        return UNet(run.model, run.data.channels, dropout, run.adapter.strategy)
+        return _model(self.run, dropout)
 
     def _fresh(self, key, labels):
         adapter = self.run.adapter
@@ -218,6 +219,10 @@ class FunLoRA(base.Generator):
         return functional.warm_rows(
             key, memory["bank"], learned, np.int32(len(found)), len(labels), how
         )
+
+
+def _model(run: settings.FunLoRARun, dropout: float) -> UNet:
+    return UNet(run.model, run.data.channels, dropout, run.adapter.strategy)
 
 
 def _array(labels) -> np.ndarray:

@@ -1,9 +1,9 @@
-"""What all classifiers on a pre-trained ViT share: trunk, heads, loss, class means (M8).
+"""What all classifiers on a pre-trained ViT share: trunk, heads, loss, statistics (M8).
 
-The linear head has a row for every class that there will be and is trained with the cross-entropy
-over the classes of the current task only (local loss), so rows of old classes get no gradient. It
-is tested by the largest score over all learned classes. Beside it a class-mean head compares
-features with the mean feature of each class's training images.
+The linear head is trained with the cross-entropy over the classes of the current task only (local
+loss), so rows of old classes get no gradient. Every head answers with the largest score over all
+learned classes; those that need statistics get them from the task's training images, once they
+have been learned.
 """
 
 import dataclasses
@@ -16,25 +16,28 @@ import optax
 from flcl import settings
 from flcl.data import loader
 from flcl.data.stream import Task, TaskStream
-from flcl.evaluate.recipe import mask_unseen
+from flcl.heads import HEADS
+from flcl.heads.base import mask_unseen
 from flcl.methods import base, optimisation
-from flcl.models import pretrained, vit
+from flcl.models import vit
+from flcl.models.pretrained import load as pretrained
 from flcl.ops import accumulate, pixels
 
 
 class ViTClassifier(base.Classifier):
-    """A trunk with two heads. Subclasses say what trains and how the trunk is adapted.
+    """A trunk with heads. Subclasses say what trains and how the trunk is adapted.
 
-    Memory: `trunk`, `head` (kernel [d, capacity], bias), `means` (sum [capacity, d], count of the
-    images of each class), `seen` (bool [capacity]), and what a subclass adds.
+    Memory: `trunk`, the part of each head under its key (`head`, `means`), `seen` (bool
+    [capacity]), and what a subclass adds.
     """
+
+    heads = HEADS
 
     def __init__(self, run: settings.ClassifierRun, stream: TaskStream):
         super().__init__(run, stream)
         self.size = run.data.image_size
         self.width = settings.vit_sizes(run.model.variant).width
         self.network = vit.VisionTransformer(run.model, self.size)
-        self._file: pretrained.Pretrained | None = None
 
     # What subclasses change.
 
@@ -54,26 +57,19 @@ class ViTClassifier(base.Classifier):
 
     # The contract.
 
-    def resolved(self):
-        """The settings with the normalisation and the hash of the weights file."""
-        model = self.run.model
-        found = {"normalize": "half"}  # what random weights expect is for us to say
-        if model.weights != "random":
-            self._file = pretrained.load(model, self.size)
-            found = {"normalize": self._file.normalize, "sha256": self._file.sha256}
-        if model.normalize != "weights":
-            found["normalize"] = model.normalize
-        # What the memory is made from must be what is written down.
-        self.run = dataclasses.replace(self.run, model=dataclasses.replace(model, **found))
-        return self.run
-
-    @property
-    def weights(self) -> dict:
-        model = self.run.model
-        found = {"source": model.weights, "sha256": model.sha256, "normalize": model.normalize}
-        if self._file is not None:
-            found |= {"layout": self._file.layout, "ignored": list(self._file.ignored)}
-        return found
+    @classmethod
+    def resolve(cls, run):
+        """Reads the weights file: its normalisation and its hash become part of the settings."""
+        model = run.model
+        if model.weights == "random":
+            # What random weights expect is for us to say.
+            normalize = "half" if model.normalize == "weights" else model.normalize
+            return base.Resolved(_with_model(run, normalize=normalize))
+        file = pretrained.load(model, run.data.image_size)
+        normalize = file.normalize if model.normalize == "weights" else model.normalize
+        origin = {"layout": file.layout, "ignored": list(file.ignored)}
+        resolved = _with_model(run, normalize=normalize, sha256=file.sha256)
+        return base.Resolved(resolved, file.params, origin)
 
     def steps(self, task: Task, images: int) -> int:
         del task
@@ -91,29 +87,27 @@ class ViTClassifier(base.Classifier):
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         return optimisation.by_progress(self.run.train, self.parts(phase))
 
-    def batches(self, task: Task, pools, shard):
+    def batches(self, task: Task, images, shard):
         batch_size, seed = self.run.train.batch_size, self.run.seed
         return loader.shuffled_batches(
-            pools, batch_size=batch_size, seed=seed, task=task.index, shard=shard
+            images, batch_size=batch_size, seed=seed, task=task.index, shard=shard
         )
 
     def init(self, key):
-        capacity, bound = self.stream.capacity, self.width**-0.5
+        capacity = self.stream.capacity
         key_trunk, key_head = jax.random.split(key)
-        kernel = jax.random.uniform(key_head, (self.width, capacity), minval=-bound, maxval=bound)
+        heads = {h.key: h.init(key_head, self.width, capacity) for h in self.heads.values()}
         return {
             "trunk": self._stored(vit.init_parameters(self.run.model, self.size, key_trunk)),
-            "head": {"kernel": kernel, "bias": jnp.zeros(capacity)},
-            "means": {"sum": jnp.zeros((capacity, self.width)), "count": jnp.zeros(capacity)},
+            **heads,
             "seen": jnp.zeros(capacity, bool),
         }
 
-    def load(self, memory):
-        if self._file is None:
-            return memory
-        trunk = self._stored(self._file.params)
-        self._file = self._file._replace(params={})  # half a gigabyte that no one needs again
-        return {**memory, "trunk": trunk}
+    def load(self, memory, weights):
+        source = self.run.model.weights
+        if (weights is None) != (source == "random"):
+            raise ValueError(f"model.weights={source!r}: resolve the settings before the memory")
+        return memory if weights is None else {**memory, "trunk": self._stored(weights)}
 
     def begin(self, memory, task: Task, key):
         del key
@@ -148,50 +142,33 @@ class ViTClassifier(base.Classifier):
         return {**memory, "head": trainable.get("head", memory["head"]), "seen": seen}
 
     def calibrate(self, memory, task: Task, features, labels):
-        """Adds a task's training images to the sums and counts of their classes."""
+        """Adds a task's training images to the statistics of every head."""
         del task
-        total = np.asarray(memory["means"]["sum"]).copy()
-        count = np.asarray(memory["means"]["count"]).copy()
-        np.add.at(total, labels, features)
-        np.add.at(count, labels, 1.0)
-        return {**memory, "means": {"sum": jnp.asarray(total), "count": jnp.asarray(count)}}
+        fitted = {h.key: h.fit(memory[h.key], features, labels) for h in self.heads.values()}
+        return {**memory, **fitted}
 
     def added(self, memory, task: Task):
-        rows = np.asarray(task.labels)
-        added = {
-            "head": {
-                "kernel": memory["head"]["kernel"][:, rows],
-                "bias": memory["head"]["bias"][rows],
-            },
-            "means": {name: value[rows] for name, value in memory["means"].items()},
-        }
+        labels = np.asarray(task.labels)
+        added = {h.key: h.take(memory[h.key], labels) for h in self.heads.values()}
         return {**added, "trunk": memory["trunk"]} if task.index == 1 else added
 
     def restore(self, memory, task: Task, added):
-        rows = np.asarray(task.labels)
-        head, means = memory["head"], memory["means"]
+        labels = np.asarray(task.labels)
         return {
             **memory,
             "trunk": added.get("trunk", memory["trunk"]),
-            "head": {
-                "kernel": head["kernel"].at[:, rows].set(added["head"]["kernel"]),
-                "bias": head["bias"].at[rows].set(added["head"]["bias"]),
-            },
-            "means": {name: means[name].at[rows].set(added["means"][name]) for name in means},
-            "seen": memory["seen"].at[rows].set(True),
+            **{h.key: h.put(memory[h.key], labels, added[h.key]) for h in self.heads.values()},
+            "seen": memory["seen"].at[labels].set(True),
         }
 
     def features(self, memory, images):
         return self.encode(self._normalised(images), **self.inference(memory))
 
     def scores(self, memory, features):
-        # In full precision also where products are not by default: near ties decide an answer.
-        linear = jnp.matmul(features, memory["head"]["kernel"], precision="highest")
-        linear = linear + memory["head"]["bias"][None]
-        means = memory["means"]["sum"] / jnp.maximum(memory["means"]["count"], 1.0)[:, None]
-        similarity = jnp.matmul(_unit(features), _unit(means).T, precision="highest")
-        found = {"linear": linear, "class_mean": similarity}
-        return {name: mask_unseen(value, memory["seen"]) for name, value in found.items()}
+        return {
+            name: mask_unseen(head.scores(memory[head.key], features), memory["seen"])
+            for name, head in self.heads.items()
+        }
 
     def encode(self, images, trunk, adapters=None, prompt=None) -> jax.Array:
         """Features [B, d] of normalised images [B, H, W, 3]."""
@@ -247,8 +224,8 @@ class ViTClassifier(base.Classifier):
         return jax.tree.map(lambda v: jnp.asarray(v, self.run.model.trunk_dtype), trunk)
 
 
-def _unit(vectors):
-    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
+def _with_model(run, **changes):
+    return dataclasses.replace(run, model=dataclasses.replace(run.model, **changes))
 
 
 def _size(tree) -> int:

@@ -1,7 +1,7 @@
 """Every key of a run: its default, its type and the one comment that explains it.
 
-A config file in `configs/` starts from these defaults and changes a few. `flcl.config` turns the
-edited tree back into these frozen classes, so code past the entry points never sees a `ConfigDict`.
+A config file in `configs/` starts from these defaults and changes a few. `bridge` turns the edited
+tree back into these frozen classes, so code past the entry points never sees a `ConfigDict`.
 "(ours)" marks a choice the papers leave open; F1-F13 and M1-M12 are explained in
 `configs/README.md`.
 """

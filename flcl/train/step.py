@@ -1,16 +1,52 @@
-"""One pure train step, compiled once per phase."""
+"""One optimiser step: its state, its mathematics, and the programs that a phase compiles.
+
+A phase is the first task, or all later ones: everything that differs between the tasks of a phase
+is a traced array, so each phase compiles its step once.
+"""
 
 from collections.abc import Callable
+from typing import Any
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from flcl.devices import mesh as meshes
-from flcl.train.state import TrainState
+from flcl.compiling import run_once
+from flcl.devices import sharding
+from flcl.methods.base import Classifier, Method
 
 Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key, progress) -> scalar
+
+
+@flax.struct.dataclass
+class TrainState:
+    """What changes while one task trains.
+
+    Attributes:
+      step: optimiser steps done in this task, int32.
+      steps: optimiser steps that the task takes, int32.
+      trainable: the only tree that is differentiated.
+      ema: exponential moving average of `trainable`; what is kept when the task ends.
+      opt_state: of the optimiser; starts afresh with every task.
+    """
+
+    step: jax.Array
+    steps: jax.Array
+    trainable: Any
+    ema: Any
+    opt_state: Any
+
+
+def create(trainable, optimizer: optax.GradientTransformation, steps) -> TrainState:
+    """State at the first of `steps` steps of a task."""
+    # Buffers of its own: the state is donated to every step, the memory it came from is not.
+    trainable, ema = (jax.tree.map(jnp.copy, trainable) for _ in range(2))
+    zero = jnp.zeros((), jnp.int32)
+    return TrainState(
+        zero, jnp.asarray(steps, jnp.int32), trainable, ema, optimizer.init(trainable)
+    )
 
 
 def train_step(
@@ -39,18 +75,16 @@ def train_step(
     return step
 
 
-def compile_step(
-    step, state: TrainState, frozen, mesh: Mesh, spread: frozenset[str], per_call: int = 1
-):
+def compile_step(step, state: TrainState, frozen, method: Method, mesh: Mesh, per_call: int = 1):
     """`jax.jit` of a step with explicit shardings and a donated state.
 
-    `state` and `frozen` may be abstract. The entries of a batch named by `spread` are sharded over
-    all devices; parameters and optimiser state follow `mesh.RULES`. per_call: steps of one call;
-    with more than one, batches and metrics have a leading axis of this length.
+    `state` and `frozen` may be abstract. The entries of a batch named by `method.spread` are
+    divided over all devices, the state as `method.divides` says. per_call: steps of one call; with
+    more than one, batches and metrics have a leading axis of this length.
     """
-    same = meshes.replicated(mesh)
-    state_sharding = meshes.tree_sharding(state, mesh)
-    batch = {name: meshes.entry_sharding(name, spread, mesh) for name in ("images", "labels")}
+    same = sharding.replicated(mesh)
+    state_sharding = sharding.of_tree(state, mesh, method.divides)
+    batch = {name: sharding.of_entry(name, method.spread, mesh) for name in ("images", "labels")}
 
     def one(state, frozen, batch, key):
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # losses look at it
@@ -63,10 +97,67 @@ def compile_step(
         one if per_call == 1 else several,
         in_shardings=(
             state_sharding,
-            meshes.tree_sharding(frozen, mesh),
-            batch if per_call == 1 else {k: meshes.stacked(v) for k, v in batch.items()},
+            sharding.of_tree(frozen, mesh, method.divides),
+            batch if per_call == 1 else {k: sharding.stacked(v) for k, v in batch.items()},
             same,
         ),
         out_shardings=(state_sharding, same),
         donate_argnums=0,
     )
+
+
+class Phase:
+    """The compiled programs of one phase; every task of the phase calls the same ones.
+
+    Attributes:
+      method: the method that trains.
+      index: 1 or 2.
+      mesh: the devices.
+      per_call: optimiser steps of one call.
+      step: one optimiser step, compiled.
+      create: `(trainable, steps)` -> state before the first step.
+      losses: for a classifier, `(trainable, frozen, images, labels)` -> loss of each image.
+    """
+
+    def __init__(self, method: Method, index: int, trainable, frozen, mesh: Mesh):
+        self.method, self.index, self.mesh = method, index, mesh
+        self.per_call = method.run.runtime.steps_per_call
+        optimizer = method.optimizer(index)
+
+        def loss(trainable, frozen, batch, key, progress):
+            return method.loss(index, trainable, frozen, batch, key, progress)
+
+        def start(tree, total):
+            return create(tree, optimizer, total)
+
+        self.abstract = jax.eval_shape(start, trainable, 1)
+        self.create = jax.jit(
+            start,
+            out_shardings=sharding.of_tree(self.abstract, mesh, method.divides),
+            compiler_options=run_once(),
+        )
+        step = train_step(loss, optimizer, method.ema_decay(index))
+        self.step = compile_step(step, self.abstract, frozen, method, mesh)
+        self._steps = compile_step(step, self.abstract, frozen, method, mesh, self.per_call)
+        if isinstance(method, Classifier):
+            self.losses = jax.jit(
+                lambda *arguments: method.task_losses(index, *arguments),
+                out_shardings=sharding.replicated(mesh),
+            )
+
+    def advance(self, state, frozen, batches: list[dict], key) -> tuple[TrainState, list[dict]]:
+        """State after one step for each of `batches`, and metrics in their order.
+
+        `per_call` batches make one call; of fewer each makes its own. A metric is a number or, of
+        one call, an array [per_call].
+        """
+        if len(batches) == self.per_call > 1:
+            placed = sharding.place_batches(batches, self.mesh, self.method.spread)
+            state, metrics = self._steps(state, frozen, placed, key)
+            return state, [metrics]
+        metrics_of_steps = []
+        for batch in batches:
+            placed = sharding.place_batch(batch, self.mesh, self.method.spread)
+            state, metrics = self.step(state, frozen, placed, key)
+            metrics_of_steps.append(metrics)
+        return state, metrics_of_steps

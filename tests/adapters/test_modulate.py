@@ -14,6 +14,7 @@ from flcl.adapters.modulate import (
     upsampled_conv,
 )
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.ops.convolution import repeated
 
 
@@ -101,7 +102,7 @@ def test_the_loop_does_not_gather_the_batch_across_devices():
     def loss(x, kernel, matrix):
         return jnp.sum(modulated_conv(x, kernel, Modulation(matrix), strategy="loop") ** 2)
 
-    spread, same = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    spread, same = sharding.over_devices(mesh), sharding.replicated(mesh)
     assert isinstance(spread, NamedSharding)
     compiled = (
         jax.jit(jax.grad(loss, argnums=(1, 2)), in_shardings=(spread, same, same))

@@ -15,6 +15,7 @@ from flcl.cost.chips import CHIPS
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.report.precompiled import print_precompiled
 
 needs_libtpu = [
@@ -34,9 +35,7 @@ def aot(function):
 
 
 def check_tiny(run, topology="v5e:2x2", **options) -> dict:
-    return check.check(
-        run, make_stream(run.stream, placeholder(6)), methods.build, topology, **options
-    )
+    return check.check(run, make_stream(run.stream, placeholder(6)), topology, **options)
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +142,7 @@ def _layout(merge_groups_first: bool):
 
             return jax.grad(loss)(kernel)
 
-        same, spread = meshes.replicated(mesh), meshes.batch_sharding(mesh)
+        same, spread = sharding.replicated(mesh), sharding.over_devices(mesh)
         kernel = jax.ShapeDtypeStruct((3, 3, 64, 64), jnp.float32)
         images = jax.ShapeDtypeStruct((method.run.train.batch_size, 4, 16, 16, 64), jnp.float32)
         program = jax.jit(gradient, in_shardings=(same, spread), out_shardings=same)

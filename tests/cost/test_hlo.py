@@ -6,6 +6,7 @@ import pytest
 
 from flcl.cost import hlo
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 
 # Written by hand, in every notation of groups and of asynchronous exchanges.
 TEXT = """
@@ -54,8 +55,8 @@ def test_a_sum_over_a_sharded_axis_is_one_all_reduce():
     mesh = meshes.make_mesh()
     program = jax.jit(
         lambda x: x.sum(0),
-        in_shardings=meshes.batch_sharding(mesh),
-        out_shardings=meshes.replicated(mesh),
+        in_shardings=sharding.over_devices(mesh),
+        out_shardings=sharding.replicated(mesh),
     )
     text = program.lower(jax.ShapeDtypeStruct((16, 10), jnp.float32)).compile().as_text()
     assert hlo.collectives(text, mesh.size) == [("all-reduce", 40, 8)]

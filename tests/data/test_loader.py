@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from flcl.data import images, loader
+from flcl.data.selection import Selection
 
 
-def pools(sizes: dict[int, int], start: int = 5) -> dict[int, loader.Pool]:
+def pools(sizes: dict[int, int], start: int = 5) -> dict[int, Selection]:
     """Pixel [0, 0] tells the label, pixel [0, 1] the place of the image in its pool."""
     found = {}
     for label, size in sizes.items():
         pixels = np.zeros((start + size, 2, 3, 1), np.uint8)
         pixels[start:, 0, 0, 0] = label
         pixels[start:, 0, 1, 0] = np.arange(size)
-        found[label] = loader.Pool(pixels, np.arange(start, start + size))
+        found[label] = Selection(pixels, np.arange(start, start + size))
     return found
 
 
@@ -150,7 +151,7 @@ def test_a_shard_reads_only_its_own_images(data):
         return (np.full((8, 8, 3), position, np.uint8) for position in positions)
 
     lazy = images.LazyImages(30, recorded, data())
-    lazies = {0: loader.Pool(lazy, np.arange(10)), 1: loader.Pool(lazy, np.arange(10, 30))}
+    lazies = {0: Selection(lazy, np.arange(10)), 1: Selection(lazy, np.arange(10, 30))}
     dataset = loader.class_groups(lazies, groups=2, per_group=8, seed=0, task=1, shard=(1, 4))
     batch = dataset[3]
     assert sorted(read) == sorted(batch["images"][:, :, 0, 0, 0].ravel().tolist())
@@ -162,7 +163,7 @@ def test_decoders_and_arrays_give_the_same(data):
     lazy = images.LazyImages(20, lambda positions: (array[p] for p in positions), data())
     made = [
         loader.class_groups(
-            {n: loader.Pool(kind, np.arange(n * 10, n * 10 + 10)) for n in range(2)},
+            {n: Selection(kind, np.arange(n * 10, n * 10 + 10)) for n in range(2)},
             groups=2, per_group=4, seed=0, task=1,
         )
         for kind in (array, lazy)
@@ -211,7 +212,7 @@ def test_iterate_passes_errors_on(data, threads):
 
     lazy = images.LazyImages(4, broken, data())
     dataset = loader.class_groups(
-        {0: loader.Pool(lazy, np.arange(4))}, groups=1, per_group=2, seed=0, task=1
+        {0: Selection(lazy, np.arange(4))}, groups=1, per_group=2, seed=0, task=1
     )
     with pytest.raises(ValueError, match="cat/3.png: no readable image"):
         next(loader.iterate(dataset, threads=threads, prefetch=threads))
@@ -236,6 +237,6 @@ def test_errors(sizes, values, message):
 
 
 def test_images_of_different_shapes_are_refused():
-    mixed = {**pools({0: 6}), 3: loader.Pool(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))}
+    mixed = {**pools({0: 6}), 3: Selection(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))}
     with pytest.raises(ValueError, match=r"label 3 are \[2, 2, 1\] and those of label 0 are"):
         loader.class_groups(mixed, groups=2, per_group=2, seed=0, task=1)

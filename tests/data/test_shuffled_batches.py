@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from flcl.data import images, loader
+from flcl.data.selection import Selection
 
 
-def pools(sizes: dict[int, int], start: int = 5, shared: bool = False) -> dict[int, loader.Pool]:
+def pools(sizes: dict[int, int], start: int = 5, shared: bool = False) -> dict[int, Selection]:
     """Pixel [0, 0] tells the label, pixel [0, 1] the place of the image in its pool."""
     found, everything = {}, []
     for label, size in sizes.items():
@@ -14,11 +15,11 @@ def pools(sizes: dict[int, int], start: int = 5, shared: bool = False) -> dict[i
         pixels[start:, 0, 0, 0] = label
         pixels[start:, 0, 1, 0] = np.arange(size)
         rows = np.arange(start, start + size)
-        found[label] = loader.Pool(pixels, rows + sum(map(len, everything)) * shared)
+        found[label] = Selection(pixels, rows + sum(map(len, everything)) * shared)
         everything.append(pixels)
     if shared:
         whole = np.concatenate(everything)
-        found = {label: loader.Pool(whole, pool.indices) for label, pool in found.items()}
+        found = {label: Selection(whole, pool.indices) for label, pool in found.items()}
     return found
 
 
@@ -115,7 +116,7 @@ def test_one_read_for_each_decoder_and_only_its_own_images(data, shared):
 
     one, other = lazy("one"), lazy("other")
     second = one if shared else other
-    made = {0: loader.Pool(one, np.arange(10)), 1: loader.Pool(second, np.arange(10, 30))}
+    made = {0: Selection(one, np.arange(10)), 1: Selection(second, np.arange(10, 30))}
     dataset = loader.shuffled_batches(made, batch_size=24, seed=0, task=1, shard=(1, 2))
     batch = dataset[3]
     assert len(reads) == (1 if shared else 2)
@@ -155,6 +156,6 @@ def test_errors(sizes, values, message):
 
 
 def test_images_of_different_shapes_are_refused():
-    mixed = {**pools({0: 6}), 3: loader.Pool(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))}
+    mixed = {**pools({0: 6}), 3: Selection(np.zeros((4, 2, 2, 1), np.uint8), np.arange(4))}
     with pytest.raises(ValueError, match=r"label 3 are \[2, 2, 1\] and those of label 0 are"):
         loader.shuffled_batches(mixed, batch_size=2, seed=0, task=1)

@@ -16,7 +16,8 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from flcl import settings
-from flcl.data import images, sources, tfds_builders, tfds_source
+from flcl.data import images, sources, tfds_source
+from flcl.data.archives import builders
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -351,14 +352,14 @@ def test_a_failed_preparation_is_not_taken_for_a_finished_one(
 ):
     expected = official.fashion_mnist(tmp_path / "manual")
     made = ours(tmp_path, data, "fashion_mnist")
-    generate = tfds_builders.ArchiveBuilder._generate_examples
+    generate = builders.ArchiveBuilder._generate_examples
 
     def failing(self, part):
         yield from list(generate(self, part))[:3]
         raise RuntimeError("out of luck")
 
     with monkeypatch.context() as patch:
-        patch.setattr(tfds_builders.ArchiveBuilder, "_generate_examples", failing)
+        patch.setattr(builders.ArchiveBuilder, "_generate_examples", failing)
         with pytest.raises(RuntimeError, match="out of luck"):
             sources.load_source(made)
     source = sources.load_source(made)
@@ -370,14 +371,14 @@ def test_another_process_may_be_faster(tmp_path, data, official, monkeypatch):
     made = ours(tmp_path, data, "fashion_mnist")
     sources.load_source(made)
     (tmp_path / "tfds").rename(tmp_path / "theirs")
-    generate = tfds_builders.ArchiveBuilder._generate_examples
+    generate = builders.ArchiveBuilder._generate_examples
 
     def overtaken(self, part):
         yield from generate(self, part)
         theirs = tmp_path / "theirs" / "fashion_mnist" / "1.0.0"
         shutil.copytree(theirs, tmp_path / "tfds/fashion_mnist/1.0.0", dirs_exist_ok=True)
 
-    monkeypatch.setattr(tfds_builders.ArchiveBuilder, "_generate_examples", overtaken)
+    monkeypatch.setattr(builders.ArchiveBuilder, "_generate_examples", overtaken)
     source = sources.load_source(made)
     np.testing.assert_array_equal(source.train.images, expected["train"][0])
 
@@ -385,16 +386,17 @@ def test_another_process_may_be_faster(tmp_path, data, official, monkeypatch):
 PROGRAM = """
 import os, signal, sys
 from flcl import settings
-from flcl.data import sources, tfds_builders
+from flcl.data import sources
+from flcl.data.archives import builders
 
 if {killed}:
-    generate = tfds_builders.ArchiveBuilder._generate_examples
+    generate = builders.ArchiveBuilder._generate_examples
 
     def killed(self, part):
         yield from generate(self, part)
         os.kill(os.getpid(), signal.SIGKILL)
 
-    tfds_builders.ArchiveBuilder._generate_examples = killed
+    builders.ArchiveBuilder._generate_examples = killed
 folders = {{"tfds_dir": "tfds", "manual_dir": "manual"}}
 made = settings.Data(source="tfds:fashion_mnist", image_size=28, **folders)
 source = sources.load_source(made)

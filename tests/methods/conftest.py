@@ -53,7 +53,7 @@ def learn(moved):
 
     def one(method, memory, task):
         trainable, frozen = method.begin(memory, task, jax.random.key(task.index))
-        if getattr(method, "fixed", 1) is None:
+        if method.preliminary(task) is not None:
             memory, frozen = method.with_complexity(memory, frozen, task, 0.5 + 0.1 * task.index)
         trained = moved(trainable, task.index)
         # Rows of other classes have no gradient: they stay.

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from flcl import config, methods
+from flcl import methods
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
+from flcl.settings import bridge
 
 KEY = jax.random.key(0)
 END = jnp.ones(())  # the share of a task that is done when it ends
@@ -25,11 +26,11 @@ def features_in_training(method, trainable, frozen, images, phase, progress=END)
 
 
 def test_counts_of_vit_b16():
-    run = config.defaults("fmlora")
+    run = bridge.defaults("fmlora")
     run.update_from_flattened_dict(
         {"data.image_size": 224, "data.channels": 3, "stream.tasks": "10"}
     )
-    run = config.freeze(run)
+    run = bridge.freeze(run)
     method = methods.build(run, make_stream(run.stream, placeholder(100)))
     sizes = method.describe()
     assert sizes["trunk_parameters"] == 85_798_656

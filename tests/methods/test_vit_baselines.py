@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flcl.methods import base
-from flcl.train.opened_classifier import ClassifierOnDisk
+from flcl.runs.opened.classifier import ClassifierOnDisk
 
 KEY = jax.random.key(0)
 METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")

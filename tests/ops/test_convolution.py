@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.ops.convolution import kernel_gradient, piece_images, plain_conv
 
 
@@ -117,7 +118,7 @@ def test_pieces_divide_the_batch(batch, pixels, devices, images):
 def compiled_gradient(batch, size):
     mesh = meshes.make_mesh()
     x, kernel, grad = case(batch, size)
-    spread, same = meshes.batch_sharding(mesh), meshes.replicated(mesh)
+    spread, same = sharding.over_devices(mesh), sharding.replicated(mesh)
 
     def gradient(x, kernel, grad):
         return jax.vjp(lambda k: plain_conv(x, k), kernel)[1](grad)[0]

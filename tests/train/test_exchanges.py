@@ -4,10 +4,10 @@ import jax
 import pytest
 import tiny
 
-from flcl import methods
 from flcl.cost import hlo, lowering
 from flcl.devices import mesh as meshes
-from flcl.train.setup import prepare
+from flcl.devices import sharding
+from flcl.runs.setup import prepare
 
 # The program is only looked at.
 _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
@@ -43,14 +43,13 @@ def nbytes(leaf, dtype=None):
 def test_only_shared_parameters_and_one_gradient_in_float32(
     data, method, phase, dtype, strategy, fsdp
 ):
-    setup = prepare(run_of(data, method, dtype, strategy), methods.build)
-    setup.method.resolved()
+    setup = prepare(run_of(data, method, dtype, strategy))[0]
     mesh = meshes.make_mesh(fsdp)
     lowered = lowering.lower_step(setup.method, phase, mesh)
     text = lowered.compile(compiler_options=_QUICK).as_text()
     found = {each["kind"]: each for each in hlo.summary(hlo.collectives(text, jax.device_count()))}
     trainable, frozen = jax.eval_shape(
-        lambda memory, key: setup.method.begin(memory, setup.stream.tasks[phase - 1], key),
+        lambda memory, key: setup.method.begin(memory, setup.data.stream.tasks[phase - 1], key),
         lowering.abstract_memory(setup.method),
         jax.eval_shape(lambda: jax.random.key(0)),
     )
@@ -62,7 +61,7 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
         nbytes(leaf)
         for tree in (trainable, frozen)
         for leaf, sharding in zip(
-            jax.tree.leaves(tree), jax.tree.leaves(meshes.tree_sharding(tree, mesh)), strict=True
+            jax.tree.leaves(tree), jax.tree.leaves(sharding.of_tree(tree, mesh)), strict=True
         )
         if "fsdp" in sharding.spec
     ]

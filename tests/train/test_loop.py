@@ -1,13 +1,15 @@
 """The inner loop with a step that only counts."""
 
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flcl.stopping import StoppedError
-from flcl.train.loop import train_task
-from flcl.train.state import TrainState
+from flcl.train.loop import TaskTraining
+from flcl.train.step import TrainState
 
 BATCH = {"images": np.zeros((8, 1, 2, 2, 1), np.uint8), "labels": np.zeros(1, np.int32)}
 
@@ -17,21 +19,17 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at
     seen = {} if seen is None else seen
     seen |= {"record": [], "save": [], "advance": [], "calls": []}
 
-    def run_steps(state, frozen, batches, key):
+    def advance(state, frozen, batches, key):
         seen["calls"].append(len(batches))
         losses = jnp.arange(len(batches)) + state.step
         if bad is not None:
             losses = jnp.where(losses == bad, jnp.nan, losses)
         return state.replace(step=state.step + len(batches)), [{"loss": losses * 1.0}]
 
+    phase = types.SimpleNamespace(advance=advance, per_call=per_call)
     state = TrainState(jnp.asarray(first), jnp.asarray(steps), {}, {}, {})
-    end = train_task(
-        run_steps,
-        state,
-        {},
-        [BATCH] * (steps - first),
+    training = TaskTraining(
         key=jax.random.key(0),
-        per_call=per_call,
         log_every=log_every,
         save_every=save_every,
         steps=steps,
@@ -42,6 +40,7 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at
         name="task 2",
         remedy="lower phase2.learning_rate",
     )
+    end = training.run(phase, state, {}, [BATCH] * (steps - first))
     assert int(end.step) == steps
     return seen
 
@@ -65,10 +64,11 @@ def test_a_loss_that_is_not_finite_stops_with_step_and_key():
 
 
 def test_no_state_with_a_bad_loss_is_saved():
-    saved = []
-    with pytest.raises(FloatingPointError, match="at step 4"):
-        saved.append(run(10, bad=3, log_every=100))
-    assert saved == []
+    for bad, saved in ((3, []), (4, [(4, 4)])):  # the last loss before a save, the first after it
+        seen = {}
+        with pytest.raises(FloatingPointError, match=f"at step {bad + 1}"):
+            run(10, bad=bad, log_every=100, seen=seen)
+        assert seen["save"] == saved
 
 
 def test_several_steps_of_a_call_end_at_multiples_wherever_they_begin():

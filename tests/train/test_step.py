@@ -12,12 +12,11 @@ import tiny
 from flcl import methods
 from flcl.data import loader
 from flcl.devices import mesh as meshes
+from flcl.devices import sharding
 from flcl.ops import accumulate
 from flcl.rng import stream_key
-from flcl.train import state as states
+from flcl.runs.setup import prepare
 from flcl.train import step as steps
-from flcl.train.phase import Phase
-from flcl.train.setup import prepare
 
 STEPS = 4
 
@@ -25,24 +24,24 @@ STEPS = 4
 @pytest.fixture(scope="module")
 def setup(data):
     """A tiny run whose second task trains factors only."""
-    return prepare(tiny.settings_of(data, model__multipliers=(1,)), methods.build)
+    return prepare(tiny.settings_of(data, model__multipliers=(1,)))[0]
 
 
 def build(setup, mesh, phase):
     """Compiled step, its state, frozen tree and batches of task `phase` on a mesh."""
-    method, task = setup.method, setup.stream.tasks[phase - 1]
+    method, task = setup.method, setup.data.stream.tasks[phase - 1]
     memory = jax.jit(method.init)(stream_key(0, "init"))
     rows = method._fresh(stream_key(0, "rows"), np.arange(2, dtype=np.int32))
     memory["bank"] = jax.tree.map(lambda v, r: v.at[:2].set(r), memory["bank"], rows)
     trainable, frozen = method.begin(memory, task, stream_key(0, "begin"))
     optimizer = method.optimizer(phase)
-    state = states.create(trainable, optimizer, STEPS)
-    state = jax.device_put(state, meshes.tree_sharding(state, mesh))
-    frozen = jax.device_put(frozen, meshes.tree_sharding(frozen, mesh))
+    state = steps.create(trainable, optimizer, STEPS)
+    state = jax.device_put(state, sharding.of_tree(state, mesh))
+    frozen = jax.device_put(frozen, sharding.of_tree(frozen, mesh))
     step = steps.train_step(lambda *a: method.loss(phase, *a), optimizer, 0.9)
-    batches = loader.class_groups(setup.pools(task), groups=2, per_group=8, seed=0, task=phase)
-    placed = [meshes.place_batch(batches[k], mesh) for k in range(STEPS)]
-    compiled = steps.compile_step(step, state, frozen, mesh, method.spread)
+    batches = loader.class_groups(setup.data.train(task), groups=2, per_group=8, seed=0, task=phase)
+    placed = [sharding.place_batch(batches[k], mesh) for k in range(STEPS)]
+    compiled = steps.compile_step(step, state, frozen, method, mesh)
     return compiled.lower(state, frozen, placed[0], stream_key(0, "t")).compile(), (
         state,
         frozen,
@@ -93,12 +92,12 @@ def test_sharded_parameters_train_as_replicated_ones_do(setup):
 def test_several_steps_of_a_call_are_the_same_steps(setup, phase):
     mesh = meshes.make_mesh()
     built = build(setup, mesh, phase)
-    task = setup.stream.tasks[phase - 1]
+    task = setup.data.stream.tasks[phase - 1]
     runtime = dataclasses.replace(setup.run.runtime, steps_per_call=STEPS)
-    method = methods.build(dataclasses.replace(setup.run, runtime=runtime), setup.stream)
+    method = methods.build(dataclasses.replace(setup.run, runtime=runtime), setup.data.stream)
     _, (state, frozen, _) = built
-    programs = Phase(method, phase, state.trainable, frozen, mesh)
-    batches = loader.class_groups(setup.pools(task), groups=2, per_group=8, seed=0, task=phase)
+    programs = steps.Phase(method, phase, state.trainable, frozen, mesh)
+    batches = loader.class_groups(setup.data.train(task), groups=2, per_group=8, seed=0, task=phase)
     state = programs.create(state.trainable, STEPS)
     state, metrics = programs.advance(
         state, frozen, [batches[k] for k in range(STEPS)], stream_key(0, "t")
@@ -129,7 +128,7 @@ def test_parts_of_a_batch_train_as_the_whole_one_does(data, phase, monkeypatch):
             data, model__multipliers=(1,), adapter__strategy=strategy, phase1__dropout=0.3
         )
         one = meshes.make_mesh(devices=jax.devices()[:1])
-        found[strategy] = train(build(prepare(run, methods.build), one, phase))
+        found[strategy] = train(build(prepare(run)[0], one, phase))
     np.testing.assert_allclose(found["map"][0], found["loop"][0], rtol=1e-5)
     for a, b in zip(*(jax.tree.leaves(tree) for _, tree in found.values()), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
@@ -141,7 +140,7 @@ def test_the_average_warms_up_to_its_decay():
         return jnp.sum(trainable["bias"])
 
     step = steps.train_step(loss, optax.sgd(1.0), 0.25)
-    state = states.create({"bias": jnp.zeros(())}, optax.sgd(1.0), 4)
+    state = steps.create({"bias": jnp.zeros(())}, optax.sgd(1.0), 4)
     ema, value = 0.0, 0.0
     for k in range(4):
         state, metrics = step(state, {}, {}, jax.random.key(0))
@@ -150,8 +149,3 @@ def test_the_average_warms_up_to_its_decay():
         ema = decay * ema + (1 - decay) * value
         np.testing.assert_allclose(state.ema["bias"], ema, rtol=1e-6)
     assert float(metrics["grad_norm"]) == 1.0 and int(state.step) == 4
-
-
-def test_a_parameter_without_a_rule_is_named():
-    with pytest.raises(ValueError, match="no sharding rule covers parameter 'trunk/strange'"):
-        meshes.tree_sharding({"trunk": {"strange": jnp.zeros(3)}}, meshes.make_mesh())

@@ -10,7 +10,8 @@ import numpy as np
 from sklearn import datasets, model_selection
 
 from flcl import settings
-from flcl.data import archives, images
+from flcl.data import images
+from flcl.data.archives import numeric
 
 _HERE = pathlib.Path(__file__).parent
 _FASHION_PER_CLASS = {"train": 500, "test": 100}
@@ -33,7 +34,7 @@ def make_digits() -> dict[str, np.ndarray]:
 def make_fashion16(folder: pathlib.Path) -> dict[str, np.ndarray]:
     """The first images of each class of both sets of Fashion-MNIST, resized to 16x16."""
     data = settings.Data(image_size=16, channels=1)
-    archive = archives.read_fashion_mnist(folder)
+    archive = numeric.read_fashion_mnist(folder)
     arrays = {"class_names": np.array(archive.class_names)}
     for part, (pixels, labels) in archive.parts.items():
         count = _FASHION_PER_CLASS[part]

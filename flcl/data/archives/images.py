@@ -1,0 +1,191 @@
+"""Official archives of image files: ImageNet-R, CUB-200-2011, DomainNet; read member by member.
+
+Nothing is unpacked to disk, and image files are passed on byte by byte as they are.
+"""
+
+import functools
+import os
+import pathlib
+import re
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+from flcl.data import base
+from flcl.data.archives.numeric import named
+
+IMAGENET_R_FILES = ("imagenet-r.tar",)
+CUB200_FILES = ("CUB_200_2011.tgz",)
+DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
+DOMAINNET_FILES = tuple(
+    name.format(domain) for domain in DOMAINS for name in ("{}.zip", "{}_train.txt", "{}_test.txt")
+)
+_AGAIN = "fetch the official archive again"
+_IMAGENET_R_TEST = 0.2  # share of the images (ours)
+
+
+class Example(NamedTuple):
+    """One image file and its numbers: positions in the archive's class and domain names."""
+
+    image: bytes
+    label: int
+    domain: int = 0
+
+
+class EncodedArchive(NamedTuple):
+    """Content of an archive: part "train" or "test" -> what reads its examples from the start."""
+
+    parts: dict[str, Callable[[], Iterator[Example]]]
+    class_names: tuple[str, ...]
+    domain_names: tuple[str, ...] = ()
+
+
+def read_imagenet_r(folder: pathlib.Path) -> EncodedArchive:
+    """`imagenet-r.tar` in `folder`: classes in the order of their WordNet ids.
+
+    There is no official training set. The lists of 24,000 and 6,000 images that are in use come
+    without a licence to pass them on, so a fifth is tested on that the hash of an image's path
+    chooses: figures differ slightly from those of the lists. Classes are called as in README.txt,
+    or by their ids where it does not name them all. Raises `ValueError` when the file is damaged.
+    """
+    path = folder / IMAGENET_R_FILES[0]
+    members, readme = _members(path, {"imagenet-r/README.txt"})
+    found = [name for name in members if re.fullmatch(r"imagenet-r/n\d+/[^/.][^/]*", name)]
+    if not found:
+        raise ValueError(f"{path}: holds no imagenet-r/<class>/<image>; {_AGAIN}")
+    with path.open("rb") as file:
+        # A tar file that is cut between two members reads well, but lacks the zeros at the end.
+        file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
+        if file.read().strip(tarfile.NUL):
+            raise ValueError(f"{path}: damaged or not the official file (ends early); {_AGAIN}")
+    ids = sorted({name.split("/")[1] for name in found})
+    parts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
+    for name in found:
+        _, wordnet_id, file = name.split("/")
+        tested = base.hashed_place(f"{wordnet_id}/{file}") < _IMAGENET_R_TEST
+        parts["test" if tested else "train"][name] = ids.index(wordnet_id)
+    text = readme.get("imagenet-r/README.txt", "")
+    words = dict(re.findall(r"^\s*(n\d+)\s+(\S.*?)\s*$", text, re.MULTILINE))
+    names = tuple(words.get(wordnet_id, "") for wordnet_id in ids)
+    if "" in names or len(set(names)) < len(names):
+        names = tuple(ids)
+    return EncodedArchive(_tar_parts(path, parts), names)
+
+
+def read_cub200(folder: pathlib.Path) -> EncodedArchive:
+    """`CUB_200_2011.tgz` in `folder`, with its own split; raises `ValueError` when damaged."""
+    path, top = folder / CUB200_FILES[0], "CUB_200_2011"
+    lists = ("images", "image_class_labels", "train_test_split", "classes")
+    members, texts = _members(path, {f"{top}/{name}.txt" for name in lists})
+    for name in lists:
+        if f"{top}/{name}.txt" not in texts:
+            raise ValueError(f"{path}: holds no {top}/{name}.txt; {_AGAIN}")
+    parts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
+    with named(path):
+        files, labels, trained, classes = (
+            dict(line.split(None, 1) for line in texts[f"{top}/{name}.txt"].splitlines())
+            for name in lists
+        )
+        names = tuple(classes[str(number)].strip() for number in range(1, len(classes) + 1))
+        for number, file in files.items():
+            label = int(labels[number]) - 1
+            if not 0 <= label < len(names):
+                raise ValueError(f"image {number} has class {label + 1} of {len(names)}")
+            part = "train" if trained[number].strip() == "1" else "test"
+            parts[part][f"{top}/images/{file.strip()}"] = label
+    for part in parts.values():
+        _check_there(path, part, members)
+    return EncodedArchive(_tar_parts(path, parts), names)
+
+
+def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
+    """The six zip files of DomainNet and their lists of training and test images in `folder`.
+
+    Lists and zip files may be the original or the cleaned ones. Classes are called as the folders.
+    Raises `ValueError` for a damaged file and for a listed image that its zip file lacks.
+    """
+    lists: dict[tuple[str, str], dict[str, int]] = {}
+    names: dict[int, str] = {}
+    for domain in DOMAINS:
+        path = folder / f"{domain}.zip"
+        with named(path), zipfile.ZipFile(path) as archive:
+            members = set(archive.namelist())
+        for part in ("train", "test"):
+            text = folder / f"{domain}_{part}.txt"
+            lists[domain, part] = _domainnet_list(text)
+            _check_there(path, lists[domain, part], members)
+            for member, label in lists[domain, part].items():
+                name = member.split("/")[-2]
+                if names.setdefault(label, name) != name:
+                    raise ValueError(
+                        f"{text}: class {label} is {name!r} there and {names[label]!r} before; "
+                        "fetch the official lists again"
+                    )
+    if sorted(names) != list(range(len(names))):
+        lacking = min(set(range(len(names))) - set(names))
+        raise ValueError(f"{folder}: the lists name no image of class {lacking}; fetch them again")
+    parts = {
+        part: functools.partial(_domainnet_examples, folder, lists, part)
+        for part in ("train", "test")
+    }
+    return EncodedArchive(parts, tuple(names[n] for n in range(len(names))), DOMAINS)
+
+
+def _domainnet_list(path: pathlib.Path) -> dict[str, int]:
+    """Path in the zip file -> class number, from lines such as `real/zebra/real_345_1.jpg 344`."""
+    with named(path):
+        found = {}
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+            member, _, label = line.strip().rpartition(" ")
+            if not label.isdecimal() or member.count("/") < 2:
+                raise ValueError(f"line {number} is not '<domain>/<class>/<image> <number>'")
+            found[member] = int(label)
+    return found
+
+
+def _domainnet_examples(folder: pathlib.Path, lists: Mapping, part: str) -> Iterator[Example]:
+    for number, domain in enumerate(DOMAINS):
+        path = folder / f"{domain}.zip"
+        with named(path), zipfile.ZipFile(path) as archive:
+            for member, label in lists[domain, part].items():
+                yield Example(archive.read(member), label, number)
+
+
+def _members(path: pathlib.Path, wanted: set[str]) -> tuple[set[str], dict[str, str]]:
+    """Names of all files of a tar archive, and the text of those in `wanted` that it holds."""
+    names, texts = set(), {}
+    with named(path), tarfile.open(path) as archive:
+        for member in archive:
+            name = _plain(member)
+            if member.isfile():
+                names.add(name)
+            if name in wanted:
+                texts[name] = archive.extractfile(member).read().decode("utf-8")
+    return names, texts
+
+
+def _plain(member: tarfile.TarInfo) -> str:
+    return member.name.removeprefix("./")
+
+
+def _check_there(path: pathlib.Path, listed: Mapping[str, int], members: set[str]) -> None:
+    lacking = [name for name in listed if name not in members]
+    if lacking:
+        raise ValueError(
+            f"{path}: holds no {lacking[0]}, which the lists name ({len(lacking)} such images); "
+            f"{_AGAIN}"
+        )
+
+
+def _tar_parts(path: pathlib.Path, parts: dict[str, dict[str, int]]) -> dict:
+    return {part: functools.partial(_tar_examples, path, labels) for part, labels in parts.items()}
+
+
+def _tar_examples(path: pathlib.Path, labels: Mapping[str, int]) -> Iterator[Example]:
+    """Examples in the order of the archive, read from front to back."""
+    with named(path), tarfile.open(path) as archive:
+        for member in archive:
+            label = labels.get(_plain(member))
+            if label is not None:
+                yield Example(archive.extractfile(member).read(), label)

@@ -1,0 +1,57 @@
+"""A source cut into the tasks of a stream: which images each task trains on and is tested on."""
+
+import dataclasses
+
+import numpy as np
+
+from flcl.data.base import Source, Split
+from flcl.data.selection import Selection, joined
+from flcl.data.stream import Task, TaskStream
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TaskData:
+    """Images and names of every task.
+
+    Attributes:
+      source: where the images come from.
+      stream: which classes or domains arrive when.
+    """
+
+    source: Source
+    stream: TaskStream
+
+    def train(self, task: Task) -> dict[int, Selection]:
+        """The real training images of a task, by label."""
+        return self._by_label(self.source.train, task)
+
+    def test(self, group: Task) -> Selection:
+        """The test images of a group."""
+        return joined(self._by_label(self.source.test, group))
+
+    def test_counts(self) -> list[int]:
+        """Test images of each group."""
+        return [len(self.test(group)) for group in self.stream.groups]
+
+    def class_names(self) -> list[str]:
+        """Names by label, i.e. in class order."""
+        return [self.source.class_names[i] for i in self.stream.class_order]
+
+    def group_names(self) -> list[str]:
+        """Names of the groups: their classes, or their domain."""
+        return list(self.stream.names(self.source.class_names, self.source.domain_names))
+
+    def to_dict(self) -> dict:
+        """Classes, tasks and image counts, ready for JSON: the content of `stream.json`."""
+        return {
+            "stream": self.stream.to_dict(),
+            "fingerprint": self.stream.fingerprint,
+            "class_names": list(self.source.class_names),
+            "domain_names": list(self.source.domain_names),
+            "train_images": np.bincount(self.source.train.labels).tolist(),
+            "test_images": np.bincount(self.source.test.labels).tolist(),
+        }
+
+    def _by_label(self, split: Split, task: Task) -> dict[int, Selection]:
+        found = self.stream.indices(split, task.labels, task.domains)
+        return {label: Selection(split.images, indices) for label, indices in found.items()}

@@ -1,0 +1,73 @@
+"""Features and class scores of many images, by programs that are compiled once for each size."""
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from flcl.compiling import run_once
+from flcl.data import loader
+from flcl.data.selection import Selection
+from flcl.devices import hosts, sharding
+from flcl.methods.base import Classifier
+
+Progress = Callable[[str, int], Callable[..., None]]
+"""(description, total) -> what is told the number of finished items."""
+
+
+def silent(*_) -> Callable[..., None]:
+    """A `Progress` that nobody looks at."""
+    return lambda *_: None
+
+
+class Inference:
+    """Applies a classifier to images in batches of a few fixed sizes."""
+
+    def __init__(self, method: Classifier, mesh):
+        self._mesh, self._run = mesh, method.run
+        same = sharding.replicated(mesh)
+        self._features = jax.jit(method.features, out_shardings=same)
+        self._scores = jax.jit(method.scores, out_shardings=same, compiler_options=run_once())
+
+    def features(self, memory, images: Selection, advance=None) -> np.ndarray:
+        """[N, d] float32 of some images; `advance` is told the number of finished ones."""
+        size, waiting, done = self._size(len(images)), None, []
+        dataset = loader.in_order(images, size, hosts.rows(size))
+        runtime = self._run.runtime
+
+        def collect(batch) -> None:
+            done.append(np.asarray(batch))
+            if advance is not None:
+                advance(min(len(done) * size, len(images)))
+
+        for batch in loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch):
+            placed = sharding.place_batch({"images": batch["images"]}, self._mesh)
+            # One batch late, so that the next is on its way and no more than two are in memory.
+            waiting, finished = self._features(memory, placed["images"]), waiting
+            if finished is not None:
+                collect(finished)
+        collect(waiting)
+        return np.concatenate(done)[: len(images)]
+
+    def scores(self, memory, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of every head by name, [N, capacity]; -inf for a class that is not learned."""
+        size, parts = self._size(len(features)), []
+        for start in range(0, len(features), size):
+            part = features[start : start + size]
+            filled = np.zeros((size, features.shape[1]), np.float32)
+            filled[: len(part)] = part
+            scores = jax.device_get(self._scores(memory, filled))
+            parts.append({name: value[: len(part)] for name, value in scores.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def lower(self, memory) -> jax.stages.Lowered:
+        """The program of `features`, from shapes: one full batch."""
+        data, size = self._run.data, self._size(self._run.train.eval_batch_size)
+        shape = (size, data.image_size, data.image_size, data.channels)
+        spread = sharding.over_devices(self._mesh)
+        return self._features.lower(memory, jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread))
+
+    def _size(self, images: int) -> int:
+        """`train.eval_batch_size`, or for fewer images a power of two; the devices divide it."""
+        size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())
+        return -(-size // self._mesh.size) * self._mesh.size

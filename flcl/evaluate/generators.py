@@ -1,0 +1,196 @@
+"""Generators: after every task generate, train the judge on the samples, test it on real images."""
+
+import dataclasses
+from typing import Protocol
+
+import numpy as np
+
+from flcl.data.selection import Selection, everything, joined
+from flcl.data.stream import Task
+from flcl.data.tasks import TaskData
+from flcl.devices import hosts, sharding
+from flcl.evaluate.features import Progress
+from flcl.evaluate.judge import Judge, fidelity, steps_for
+from flcl.evaluate.sampling import ClassSampler
+from flcl.methods.base import Generator
+from flcl.rng import stream_key
+
+
+class JudgeStore(Protocol):
+    """Where the judge that was trained on real images is kept."""
+
+    def save_judge(self, variables) -> None:
+        """Stores its variables."""
+
+    def restore_judge(self, target):
+        """Its variables, shaped and placed as `target`; None when there are none."""
+
+
+class GeneratorEvaluation:
+    """Judges a run's generator. Compiles its judge once.
+
+    sampler: draws the images; store: keeps the judge trained on real images, None = it is trained
+      anew by every process.
+
+    Attributes:
+      drawn: the newest samples by label.
+    """
+
+    def __init__(
+        self,
+        method: Generator,
+        data: TaskData,
+        sampler: ClassSampler,
+        mesh,
+        progress: Progress,
+        store: JudgeStore | None = None,
+    ):
+        run = method.run
+        self.method, self.data, self.judge_settings = method, data, run.judge
+        self.drawn: dict[int, np.ndarray] = {}
+        self._progress, self._store, self._mesh = progress, store, mesh
+        self._sampler = sampler
+        self.judge = Judge(
+            run.judge,
+            data.stream.capacity,
+            (run.data.image_size, run.data.image_size, run.data.channels),
+            run.seed,
+            lambda batch: sharding.place_batch(batch, mesh),
+            hosts.rows(run.judge.batch_size),
+        )
+        self._real: dict[int, Selection] = {}
+        for group in data.stream.groups:
+            self._real |= data.train(group)
+        self._real_judge: dict | None = None
+        self._ceiling: list[float] | None = None
+        self._calls: int | None = None
+
+    def load(self, stored: dict) -> None:
+        """Takes over what an earlier process found."""
+        self._ceiling = stored["ceiling"]
+        self._calls = stored["sampling"]["function_evaluations"]
+
+    def plain_count(self, label: int) -> int:
+        """Images of a class in the plain-size set."""
+        return self.judge_settings.images_per_class or len(self._real[label])
+
+    def generated_count(self, label: int) -> int:
+        """Images generated of a class: the plain size times `judge.oversample`."""
+        return max(1, round(self.plain_count(label) * self.judge_settings.oversample))
+
+    def samples(self, memory, labels) -> dict[int, np.ndarray]:
+        """Generated images by label; those of classes that cannot have changed are drawn once."""
+        if not self.method.old_classes_fixed:
+            self.drawn = {}
+        missing = [label for label in labels if label not in self.drawn]
+        advance = self._progress("generating classes", len(missing))
+        key = stream_key(self.method.run.seed, "samples")
+        for done, label in enumerate(missing, start=1):
+            count = self.generated_count(label)
+            self.drawn[label], calls = self._sampler.one_class(memory, key, label, count)
+            self._calls = max(self._calls or 0, calls)
+            advance(done)
+        return {label: self.drawn[label] for label in labels}
+
+    def real_judge(self) -> dict:
+        """The judge trained on real images: the ceiling, and the measure of fidelity."""
+        if self._real_judge is None:
+            target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
+            stored = self._store.restore_judge(target) if self._store else None
+            self._real_judge = stored or self._train(joined(self._real), list(self._real), "real")
+            if self._store and stored is None:
+                self._store.save_judge(self._real_judge)
+            self._ceiling = self._accuracies(self._real_judge, list(self.data.stream.groups))
+        return self._real_judge
+
+    def evaluate(self, memory, task: Task) -> dict:
+        """The row of the accuracy matrix after `task`, and the samples' fidelity.
+
+        `accuracy`: per group learned so far, mean over judges; `repeats`: the same for each judge;
+        `fidelity_per_task` and `fidelity_per_class`: accuracy of the real-trained judge on the
+        samples, per group and by label; `function_evaluations`: network calls per image.
+        """
+        groups = [g for g in self.data.stream.groups if set(g.labels) <= self._learned(task)]
+        labels = [label for group in groups for label in group.labels]
+        real_judge = self.real_judge()
+        drawn = self.samples(memory, labels)
+        samples = everything(
+            np.concatenate([drawn[label] for label in labels]),
+            np.repeat(labels, [len(drawn[label]) for label in labels]),
+        )
+        seen_by_judge = self._training_set(samples, task)
+        repeats = []
+        for repeat in range(self.judge_settings.repeats):
+            judge = self._train(seen_by_judge, labels, f"judge/task{task.index}/repeat{repeat}")
+            repeats.append(self._accuracies(judge, groups))
+        all_classes = self._seen(list(self._real))
+        recognised = fidelity(
+            self.judge, real_judge, samples, [g.labels for g in groups], all_classes
+        )
+        return {
+            "accuracy": np.mean(repeats, axis=0).tolist(),
+            "repeats": repeats,
+            "fidelity_per_task": recognised["per_task"],
+            "fidelity_per_class": {str(k): v for k, v in recognised["per_class"].items()},
+            "function_evaluations": self._calls,
+        }
+
+    def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
+        """What `results.json` says of a generator beside the accuracy matrix."""
+        run, names = self.method.run, self.data.class_names()
+        last = rows[-1] if rows else {"fidelity_per_task": [], "fidelity_per_class": {}}
+        return {
+            "kind": "generator",
+            "ceiling": self._ceiling,
+            "fidelity": {
+                "matrix": [row["fidelity_per_task"] for row in rows],
+                "per_task": last["fidelity_per_task"],
+                "per_class": {names[int(k)]: v for k, v in last["fidelity_per_class"].items()},
+            },
+            "sampling": {
+                **dataclasses.asdict(run.sample),
+                "function_evaluations": self._calls,
+                "images_per_class": [self.generated_count(label) for label in self._real],
+                "oversample": run.judge.oversample,
+                "judge_sees_of_newest_task": run.judge.current_task,
+            },
+            "importance": next((d["importance"] for d in diagnosis if "importance" in d), None),
+        }
+
+    def _accuracies(self, variables, groups: list[Task]) -> list[float]:
+        """Accuracy on the real test images of each group, over all classes of `groups`."""
+        seen = self._seen([label for group in groups for label in group.labels])
+        accuracies = []
+        for group in groups:
+            images = self.data.test(group)
+            predicted = self.judge.predict(variables, images, seen)
+            accuracies.append(float((predicted == images.labels).mean()))
+        return accuracies
+
+    def _learned(self, task: Task) -> set[int]:
+        tasks = self.data.stream.tasks[: task.index]
+        return {label for t in tasks for label in t.labels}
+
+    def _seen(self, labels) -> np.ndarray:
+        seen = np.zeros(self.data.stream.capacity, bool)
+        seen[list(labels)] = True
+        return seen
+
+    def _training_set(self, samples: Selection, task: Task) -> Selection:
+        """All samples, or, with `judge.current_task = real`, real images of the newest task."""
+        if self.judge_settings.current_task == "synthetic":
+            return samples
+        old = ~np.isin(samples.labels, task.labels)
+        real = joined(self.data.train(task))
+        return everything(
+            np.concatenate([samples.images[old], real[np.arange(len(real))]]),
+            np.concatenate([samples.labels[old], real.labels]),
+        )
+
+    def _train(self, images: Selection, labels: list[int], name: str) -> dict:
+        """A judge of so many classes, trained for as many steps whatever it is trained on."""
+        plain = sum(self.plain_count(label) for label in labels)
+        steps = steps_for(self.judge_settings, plain)
+        return self.judge.train(
+            images, steps=steps, seed_name=name, progress=self._progress("judge", steps)
+        )

@@ -1,0 +1,255 @@
+"""The judge: accuracy on real test images of a classifier trained on generated images only.
+
+This is the classification accuracy score (Ravuri & Vinyals 2019). The recipe, which the papers
+leave open, is ours: ResNet-18, SGD with momentum 0.9, learning rate cosine to 0, weight decay on
+kernels, random crop and flip, trained anew after every task. One judge object serves a run and
+compiles its step once: the number of classes is a fixed capacity, the classes that exist and the
+number of steps are traced.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from flcl import settings
+from flcl.compiling import run_once
+from flcl.data.selection import Selection
+from flcl.evaluate import recipe
+from flcl.heads.base import mask_unseen
+from flcl.models.resnet import ResNet18
+from flcl.ops.pixels import to_float
+from flcl.rng import stream_key
+
+REPORT_EVERY = 10
+"""Steps between two looks at the loss; also how far the host may run ahead of the device."""
+
+
+class JudgeState(NamedTuple):
+    """What one training step reads and writes."""
+
+    params: Any
+    batch_stats: Any
+    momentum: Any
+    step: jax.Array  # int32 []
+
+
+class Judge:
+    """Trains and applies classifiers of one run.
+
+    num_classes: capacity of the head; labels are 0..num_classes-1, seen or not.
+    image_shape: (H, W, C) of every image.
+    seed:        with the name given to `train` and the step it decides all randomness.
+    shard:       places a batch on devices: "images", this process's rows of it, and "labels", all
+                 [judge.batch_size]; None = the default device. Parameters are replicated over the
+                 mesh it uses.
+    rows:        which rows of a batch this process reads.
+    """
+
+    def __init__(
+        self,
+        judge: settings.Judge,
+        num_classes: int,
+        image_shape: tuple[int, int, int],
+        seed: int,
+        shard: Callable[[Any], Any] | None = None,
+        rows: slice = slice(None),
+    ):
+        self.settings = judge
+        self.num_classes = num_classes
+        self.image_shape = tuple(image_shape)
+        self.seed = seed
+        self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
+        self._rows = rows
+        self._model = ResNet18(num_classes, judge.width)
+        self._optimizer = recipe.optimizer(judge.weight_decay)
+        self._everywhere = _replicated(self._shard(self._blank_batch()))
+        out = self._everywhere
+        self._init = jax.jit(self._init_state, out_shardings=out, compiler_options=run_once())
+        self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=out)
+        self._predict = jax.jit(self._predict_batch, out_shardings=out)
+
+    def abstract_variables(self) -> dict:
+        """Shapes and dtypes of what `train` returns, to restore it from a checkpoint."""
+        state = jax.eval_shape(self._init_state, jax.random.key(0))
+        return {"params": state.params, "batch_stats": state.batch_stats}
+
+    def train(
+        self,
+        images: Selection,
+        *,
+        steps: int,
+        seed_name: str,
+        progress: Callable[[int, float], None] | None = None,
+    ) -> dict:
+        """Variables {"params", "batch_stats"} of a classifier trained from scratch.
+
+        images:    uint8 [N, H, W, C] with their labels; fewer than a batch are repeated, and
+                   classes without an image stay masked while training.
+        steps:     optimiser steps, see `steps_for`.
+        seed_name: names the random stream, e.g. "judge/task3/repeat0".
+        progress:  called with (finished steps, loss) every few steps; None = nobody looks.
+
+        Raises `ValueError` on labels or shapes that do not fit, `FloatingPointError` on a loss that
+        is not finite. Same arguments give bit-equal variables on CPU.
+        """
+        labels = images.labels
+        self._check_labels(labels)
+        if steps < 1:
+            raise ValueError(f"steps={steps}: the judge needs at least 1 optimiser step")
+        seen = np.bincount(labels, minlength=self.num_classes) > 0
+        key = stream_key(self.seed, seed_name)
+        key, seen, total = jax.device_put((key, seen, np.int32(steps)), self._everywhere)
+        state = self._init(key)
+        for done, batch in enumerate(self._batches(images, steps, seed_name), start=1):
+            state, loss = self._step(state, self._shard(batch), seen, key, total)
+            if done % REPORT_EVERY == 0 or done == steps:
+                self._report(done, float(loss), progress)
+        return {"params": state.params, "batch_stats": state.batch_stats}
+
+    def predict(self, variables: dict, images: Selection, seen: np.ndarray) -> np.ndarray:
+        """Labels [N] int32 with the largest logit among the `seen` [num_classes] classes.
+
+        An image's label depends neither on the other images nor on how many there are.
+        """
+        seen = np.asarray(seen, bool)
+        if seen.shape != (self.num_classes,) or not seen.any():
+            raise ValueError(
+                f"seen has shape {seen.shape} and {seen.sum()} classes: expected "
+                f"[{self.num_classes}] with at least one True"
+            )
+        if len(images) == 0:
+            return np.zeros((0,), np.int32)
+        seen = jax.device_put(seen, self._everywhere)
+        size, count = self.settings.batch_size, len(images)
+        labels = []
+        for start in range(0, count, size):
+            # The last batch is filled with copies of the last image and cut below.
+            indices = np.minimum(np.arange(start, start + size), count - 1)
+            batch = self._shard({"images": self._fetch(images, indices)})
+            labels.append(self._predict(variables, batch["images"], seen))
+        return np.concatenate([np.asarray(part) for part in labels])[:count]
+
+    # ---- pure functions below: traced once each ----
+
+    def _init_state(self, key) -> JudgeState:
+        blank = jnp.zeros((1, *self.image_shape), jnp.float32)
+        variables = self._model.init(jax.random.fold_in(key, 0), blank, train=False)
+        momentum = self._optimizer.init(variables["params"])
+        return JudgeState(variables["params"], variables["batch_stats"], momentum, jnp.int32(0))
+
+    def _train_step(self, state: JudgeState, batch, seen, key, total):
+        judge = self.settings
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        images = recipe.augment(key, batch["images"], crop=judge.crop, flip=judge.flip)
+
+        def loss_fn(params):
+            logits, moved = self._model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                to_float(images),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return recipe.masked_loss(logits, batch["labels"], seen), moved["batch_stats"]
+
+        (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, momentum = self._optimizer.update(grads, state.momentum, state.params)
+        rate = recipe.learning_rate(judge.learning_rate, state.step, total)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
+        return JudgeState(params, stats, momentum, state.step + 1), loss
+
+    def _predict_batch(self, variables, images, seen):
+        logits = self._model.apply(variables, to_float(images), train=False)
+        return jnp.argmax(mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
+
+    # ---- host side ----
+
+    def _batches(self, images: Selection, steps: int, name: str) -> Iterator[dict]:
+        order, size = recipe.batch_order(self.seed, name, len(images)), self.settings.batch_size
+
+        def fetch(step: int) -> dict:
+            indices = order.between(step * size, (step + 1) * size)
+            return {"images": self._fetch(images, indices), "labels": images.labels[indices]}
+
+        options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+        return iter(grain.MapDataset.range(steps).map(fetch).to_iter_dataset(options))
+
+    def _fetch(self, images: Selection, indices: np.ndarray) -> np.ndarray:
+        """This process's rows of the batch `indices`."""
+        batch = np.asarray(images[indices[self._rows]])
+        if batch.shape[1:] != self.image_shape or batch.dtype != np.uint8:
+            raise ValueError(
+                f"judge images are {batch.dtype} {batch.shape[1:]}: expected uint8 "
+                f"{self.image_shape}, as data.image_size and data.channels say"
+            )
+        return batch
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        if len(labels) == 0:
+            raise ValueError("judge got no images: at least one is needed")
+        if labels.min() < 0 or labels.max() >= self.num_classes:
+            raise ValueError(
+                f"judge labels lie in {labels.min()}..{labels.max()}: accepted are "
+                f"0..{self.num_classes - 1}; raise stream.capacity for more classes"
+            )
+
+    def _report(self, done: int, loss: float, progress) -> None:
+        if not np.isfinite(loss):
+            raise FloatingPointError(
+                f"judge loss is {loss} at step {done}: lower judge.learning_rate "
+                f"(now {self.settings.learning_rate})"
+            )
+        if progress is not None:
+            progress(done, loss)
+
+    def _blank_batch(self) -> dict:
+        size = self.settings.batch_size
+        blank = np.zeros((size, *self.image_shape), np.uint8)
+        return {"images": blank[self._rows]}
+
+
+def steps_for(judge: settings.Judge, plain_count: int) -> int:
+    """Optimiser steps of one judge: epochs * plain_count / batch size, at least 1.
+
+    plain_count: images of the set at plain size. Oversampling changes the images, not the steps.
+    """
+    return max(1, round(judge.epochs * plain_count / judge.batch_size))
+
+
+def fidelity(
+    judge: Judge,
+    variables: dict,
+    samples: Selection,
+    tasks: Sequence[Collection[int]],
+    seen: np.ndarray | None = None,
+) -> dict:
+    """How often a judge trained on *real* images recognises generated ones as their class.
+
+    `tasks` lists the labels of each task; `seen` [num_classes] are the classes the judge may
+    answer, None = those of the samples.
+
+    Returns {"per_class": {label: accuracy}, "per_task": [accuracy or None]}; a task's accuracy
+    weights its images equally, and is None without an image.
+    """
+    labels = samples.labels
+    if seen is None:
+        seen = np.bincount(labels, minlength=judge.num_classes) > 0
+    correct = judge.predict(variables, samples, seen) == labels
+    per_class = {int(label): float(correct[labels == label].mean()) for label in np.unique(labels)}
+    per_task = []
+    for task in tasks:
+        inside = np.isin(labels, sorted(task))
+        per_task.append(float(correct[inside].mean()) if inside.any() else None)
+    return {"per_class": per_class, "per_task": per_task}
+
+
+def _replicated(batch: dict) -> jax.sharding.Sharding:
+    """Where parameters live, given where a batch lives."""
+    sharding = batch["images"].sharding
+    if isinstance(sharding, jax.sharding.NamedSharding):
+        return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
+    return sharding

@@ -1,0 +1,69 @@
+"""Drawing images of learned classes on all devices."""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from flcl import settings
+from flcl.devices import sharding
+from flcl.flow import sampler
+from flcl.methods.base import Generator
+
+
+class ClassSampler:
+    """Compiled sampling of a method's classes.
+
+    An image depends only on (key, label, index): images are solved in chunks of a fixed size at
+    fixed places, so neither how many are asked for nor which classes come along changes one.
+    """
+
+    def __init__(self, method: Generator, sample: settings.Sample, mesh: Mesh):
+        spread = sharding.over_devices(mesh)
+        self.sample, data = sample, method.run.data
+        shape = (data.image_size, data.image_size, data.channels)
+        self._chunk = -(-sample.chunk // mesh.size) * mesh.size
+        self._same = sharding.replicated(mesh)
+        function = sampler.make_sampler(
+            method.class_velocity,
+            shape,
+            sample,
+            lambda x: jax.lax.with_sharding_constraint(x, spread),
+        )
+        self._compiled = jax.jit(function, out_shardings=self._same)
+
+    def _solve(self, memory, key: jax.Array, labels, indices) -> tuple[np.ndarray, int]:
+        """Images [K, ..., H, W, C] and function evaluations per image."""
+        images, calls = self._compiled(memory, key, labels, indices)
+        if self.sample.solver == "dopri5" and int(calls) > sampler.most_evaluations():
+            raise ValueError(
+                f"sample.solver='dopri5' did not reach t = 1 in {sampler.DOPRI5_MAX_STEPS} steps: "
+                f"raise sample.rtol={self.sample.rtol} and sample.atol={self.sample.atol}, or use "
+                "a solver with fixed steps"
+            )
+        return np.asarray(images), int(calls)
+
+    def __call__(self, memory, key: jax.Array, labels, count: int) -> tuple[np.ndarray, int]:
+        """uint8 [K, count, H, W, C] of `labels` [K], and the function evaluations per image."""
+        labels = np.asarray(labels, np.int32)
+        images, calls = self._solve(memory, key, labels, self._indices(count))
+        return images[:, :count], calls
+
+    def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
+        """uint8 [count, H, W, C] and evaluations per image, by one program whatever the count."""
+        labels, parts, most = np.asarray([label], np.int32), [], 0
+        for chunk in self._indices(count):
+            images, calls = self._solve(memory, key, labels, chunk[None])
+            parts.append(images[0])
+            most = max(most, calls)
+        return np.concatenate(parts)[:count], most
+
+    def lower(self, memory, key: jax.Array) -> jax.stages.Lowered:
+        """The program of `one_class`, from shapes: one full chunk of one class."""
+        one = jax.ShapeDtypeStruct((1,), np.int32, sharding=self._same)
+        chunk = jax.ShapeDtypeStruct((1, self._chunk), np.int32, sharding=self._same)
+        return self._compiled.lower(memory, key, one, chunk)
+
+    def _indices(self, count: int) -> np.ndarray:
+        """Image numbers in full chunks, [chunks, chunk]."""
+        chunks = -(-count // self._chunk)
+        return np.arange(chunks * self._chunk, dtype=np.int32).reshape(chunks, -1)

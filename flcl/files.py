@@ -1,0 +1,41 @@
+"""Files that are written whole or not at all: no reader, and no next process, sees half of one."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+
+def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> Path:
+    """Writes a file under a temporary name beside it and renames it; returns its path.
+
+    content: bytes, text (stored as UTF-8), or a function that writes into a binary file.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("wb") as file:
+        if callable(content):
+            content(file)
+        else:
+            file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())  # the name must not be on disk before the content is
+    temporary.replace(path)
+    return path
+
+
+def write_json(path: str | Path, value) -> Path:
+    """Writes `value` as indented JSON with sorted keys; NaN and infinity are refused."""
+    return write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_json(path: str | Path):
+    """Parsed JSON of `path`, None without such a file; raises `ValueError` naming a bad one."""
+    try:
+        return json.loads(Path(path).read_text())
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise ValueError(f"{path} is not readable as JSON ({error}): delete it") from None

@@ -1,0 +1,39 @@
+"""The nearest class mean: cosine similarity of features with the mean of each class's features."""
+
+import jax.numpy as jnp
+import numpy as np
+
+
+class ClassMean:
+    """Part: sum [capacity, d] and count [capacity] of the images of each class; both add up."""
+
+    key = "means"
+
+    def init(self, key, width, capacity):
+        """No image of any class."""
+        del key
+        return {"sum": jnp.zeros((capacity, width)), "count": jnp.zeros(capacity)}
+
+    def scores(self, part, features):
+        """Cosines in full precision; 0 for a class without images."""
+        means = part["sum"] / jnp.maximum(part["count"], 1.0)[:, None]
+        return jnp.matmul(_unit(features), _unit(means).T, precision="highest")
+
+    def fit(self, part, features, labels):
+        """Adds images to the sums and counts of their classes."""
+        total, count = (np.asarray(part[name]).copy() for name in ("sum", "count"))
+        np.add.at(total, labels, features)
+        np.add.at(count, labels, 1.0)
+        return {"sum": jnp.asarray(total), "count": jnp.asarray(count)}
+
+    def take(self, part, labels):
+        """Rows of both."""
+        return {name: value[labels] for name, value in part.items()}
+
+    def put(self, part, labels, taken):
+        """Inverse of `take`."""
+        return {name: part[name].at[labels].set(taken[name]) for name in part}
+
+
+def _unit(vectors):
+    return vectors / jnp.maximum(jnp.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)

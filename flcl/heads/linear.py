@@ -1,0 +1,37 @@
+"""A linear layer with a row for every class that there will be, trained by gradient (M8)."""
+
+import jax
+import jax.numpy as jnp
+
+
+class Linear:
+    """Scores `features @ kernel + bias`. Part: kernel [d, capacity], bias [capacity]."""
+
+    key = "head"
+
+    def init(self, key, width, capacity):
+        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; no bias."""
+        bound = width**-0.5
+        kernel = jax.random.uniform(key, (width, capacity), minval=-bound, maxval=bound)
+        return {"kernel": kernel, "bias": jnp.zeros(capacity)}
+
+    def scores(self, part, features):
+        """In full precision also where products are not by default: near ties decide an answer."""
+        scores = jnp.matmul(features, part["kernel"], precision="highest")
+        return scores + part["bias"][None]
+
+    def fit(self, part, features, labels):
+        """Nothing: it has been trained."""
+        del features, labels
+        return part
+
+    def take(self, part, labels):
+        """Columns of the kernel and entries of the bias."""
+        return {"kernel": part["kernel"][:, labels], "bias": part["bias"][labels]}
+
+    def put(self, part, labels, taken):
+        """Inverse of `take`."""
+        return {
+            "kernel": part["kernel"].at[:, labels].set(taken["kernel"]),
+            "bias": part["bias"].at[labels].set(taken["bias"]),
+        }

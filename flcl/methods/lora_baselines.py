@@ -1,0 +1,174 @@
+"""Plain low-rank adapters on the same backbone, data, steps and heads as FM-LoRA."""
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from flcl import settings
+from flcl.adapters import factorized
+from flcl.data.stream import Task, TaskStream
+from flcl.methods import optimisation
+from flcl.methods.vit_classifier import ViTClassifier
+from flcl.models import vit
+from flcl.settings import checks
+
+
+class LoRAClassifier(ViTClassifier):
+    """What methods with a plain LoRA, dW = A B', on some maps share."""
+
+    run: settings.LoRARun
+
+    def __init__(self, run: settings.LoRARun, stream: TaskStream):
+        super().__init__(run, stream)
+        blocks = checks.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
+        self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
+
+    def parts(self, phase):
+        return super().parts(phase) | {"lora": optimisation.Part(self.run.train.learning_rate)}
+
+    def model(self, phase, trainable, frozen, key, progress):
+        del phase, key, progress
+        adapters = self.plain(trainable["lora"])
+        return {"trunk": frozen["trunk"], "adapters": adapters}, jnp.zeros(())
+
+    def fresh(self, key) -> dict:
+        """A new LoRA, whose update is zero."""
+        return factorized.init_bases(key, self.shapes, self.run.lora.rank)
+
+    def plain(self, lora) -> dict:
+        """What the transformer reads of one LoRA: A I B'."""
+        identity = jnp.eye(self.run.lora.rank)
+        cores = factorized.map_sites(lambda _: identity, self.shapes)
+        return factorized.collection(lora, cores, self.run.lora.scale)
+
+    def factor_parameters(self) -> int:
+        """Numbers in one LoRA."""
+        shapes = [shape for sites in self.shapes.values() for shape in sites.values()]
+        return self.run.lora.rank * sum(map(sum, shapes))
+
+
+class LoRASequential(LoRAClassifier):
+    """One LoRA that every task trains on. Memory: `lora`."""
+
+    name = "lora_sequential"
+
+    def init(self, key):
+        key_base, key_lora = jax.random.split(key)
+        return super().init(key_base) | {"lora": self.fresh(key_lora)}
+
+    def begin(self, memory, task: Task, key):
+        trainable, frozen = super().begin(memory, task, key)
+        return trainable | {"lora": memory["lora"]}, frozen
+
+    def end(self, memory, task: Task, trainable):
+        return super().end(memory, task, trainable) | {"lora": trainable["lora"]}
+
+    def inference(self, memory):
+        return {"trunk": memory["trunk"], "adapters": self.plain(memory["lora"])}
+
+    def added(self, memory, task: Task):
+        return super().added(memory, task) | {"lora": memory["lora"]}
+
+    def restore(self, memory, task: Task, added):
+        return super().restore(memory, task, added) | {"lora": added["lora"]}
+
+    def shared_parameters(self):
+        return self.factor_parameters()
+
+
+class SDLoRA(LoRAClassifier):
+    """One LoRA per task, direction and magnitude decoupled (Wu et al., ICLR 2025).
+
+    dW = sum_k alpha_k A_k B_k' / (|A_k| |B_k|) + A_t B_t': earlier directions are frozen, their
+    magnitudes train on. A finished task starts with the magnitude that it ended with (ours).
+
+    Memory: `directions` (A, B of unit norm, [T, in, r] and [T, out, r] per map) and `magnitudes`
+    [T] per map, zero for tasks to come; it grows with the number of tasks.
+    """
+
+    name = "sd_lora"
+
+    def parts(self, phase):
+        own = optimisation.Part(self.run.train.learning_rate)
+        return super().parts(phase) | ({"magnitudes": own} if phase == 2 else {})
+
+    def init(self, key):
+        key_base, _ = jax.random.split(key)
+        tasks = len(self.stream.tasks)
+        fresh = jax.eval_shape(self.fresh, key)
+        return super().init(key_base) | {
+            "directions": jax.tree.map(lambda v: jnp.zeros((tasks, *v.shape)), fresh),
+            "magnitudes": factorized.map_sites(lambda _: jnp.zeros(tasks), self.shapes),
+        }
+
+    def begin(self, memory, task: Task, key):
+        trainable, frozen = super().begin(memory, task, key)
+        trainable["lora"] = self.fresh(key)
+        if task.index > 1:
+            trainable["magnitudes"] = memory["magnitudes"]
+            frozen["directions"] = memory["directions"]
+        return trainable, frozen
+
+    def model(self, phase, trainable, frozen, key, progress):
+        model, extra = super().model(phase, trainable, frozen, key, progress)
+        if phase == 2:
+            past = self._weighted(frozen["directions"], trainable["magnitudes"])
+            model["adapters"] = factorized.map_sites(_beside, past, model["adapters"])
+        return model, extra
+
+    def end(self, memory, task: Task, trainable):
+        memory = super().end(memory, task, trainable)
+        slot = task.index - 1
+        lora = trainable["lora"]
+        unit = jax.tree.map(lambda v: v / jnp.maximum(jnp.linalg.norm(v), 1e-12), lora)
+        size = factorized.map_sites(
+            lambda f: jnp.linalg.norm(f["a"]) * jnp.linalg.norm(f["b"]), lora
+        )
+        before = trainable.get("magnitudes", memory["magnitudes"])
+        return memory | {
+            "directions": jax.tree.map(lambda d, v: d.at[slot].set(v), memory["directions"], unit),
+            "magnitudes": jax.tree.map(lambda m, v: m.at[slot].set(v), before, size),
+        }
+
+    def inference(self, memory):
+        adapters = self._weighted(memory["directions"], memory["magnitudes"])
+        return {"trunk": memory["trunk"], "adapters": adapters}
+
+    def added(self, memory, task: Task):
+        slot = task.index - 1
+        own = {
+            "lora": jax.tree.map(lambda v: v[slot], memory["directions"]),
+            "magnitudes": memory["magnitudes"],
+        }
+        return super().added(memory, task) | own
+
+    def restore(self, memory, task: Task, added):
+        slot = task.index - 1
+        directions = jax.tree.map(
+            lambda d, v: d.at[slot].set(v), memory["directions"], added["lora"]
+        )
+        own = {"directions": directions, "magnitudes": added["magnitudes"]}
+        return super().restore(memory, task, added) | own
+
+    def parameters_per_task(self):
+        return self.factor_parameters() + sum(map(len, self.shapes.values()))
+
+    def _weighted(self, directions, magnitudes):
+        """All directions side by side, [in, T r], with their magnitudes on the core's diagonal."""
+        r = self.run.lora.rank
+
+        def one(stack, magnitude):
+            a, b = (rearrange(stack[name], "t n r -> n (t r)") for name in ("a", "b"))
+            core = jnp.diag(jnp.repeat(self.run.lora.scale * magnitude, r))
+            return {"a": a, "core": core, "b": b}
+
+        return factorized.map_sites(one, directions, magnitudes)
+
+
+def _beside(first: dict, second: dict) -> dict:
+    """One adapter that adds what two add."""
+    return {
+        "a": jnp.concatenate([first["a"], second["a"]], axis=1),
+        "core": jax.scipy.linalg.block_diag(first["core"], second["core"]),
+        "b": jnp.concatenate([first["b"], second["b"]], axis=1),
+    }

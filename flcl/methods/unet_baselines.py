@@ -1,0 +1,111 @@
+"""What FunLoRA is compared with: one class-conditional U-Net trained on, with or without replay.
+
+The joint upper bound is no method of its own: it is FunLoRA with `stream.joint`.
+"""
+
+import math
+
+import jax
+import numpy as np
+
+from flcl import settings
+from flcl.data.selection import everything
+from flcl.data.stream import Task, TaskStream
+from flcl.flow.path import draw_points, flow_loss
+from flcl.methods import base
+from flcl.models.convolutions import abstract_parameters, init_parameters
+from flcl.models.unet import UNet
+from flcl.ops import accumulate
+from flcl.ops.pixels import random_flip, to_float
+
+
+class Finetune(base.Generator):
+    """Lower bound: the class is an embedding, and every task trains every parameter.
+
+    Memory: `{"model": U-Net parameters}`.
+    """
+
+    name = "finetune"
+
+    def __init__(self, run: settings.GeneratorRun, stream: TaskStream):
+        super().__init__(run, stream)
+        self.size = run.data.image_size
+
+    def init(self, key):
+        return {"model": init_parameters(self._model(0.0), self.size, key)}
+
+    def begin(self, memory, task: Task, key):
+        del task, key
+        return memory, {}
+
+    def loss(self, phase, trainable, frozen, batch, key, progress):
+        del frozen, progress
+        key_flip, key_flow, key_dropout = jax.random.split(key, 3)
+        per_group, groups = batch["images"].shape[:2]
+        images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
+        if self.run.data.flip:
+            images = random_flip(key_flip, images)
+        points = draw_points(key_flow, images, groups, self.run.flow)
+        labels = jax.numpy.tile(batch["labels"], per_group)
+        numbers = jax.numpy.arange(len(images))
+        model = self._model(self.phase_settings(phase).dropout)
+
+        def mean(parameters, key, data):
+            points, labels, numbers = data
+
+            def velocity(x, t):
+                keys = {"dropout": key}
+                return model.apply({"params": parameters}, x, t, labels, train=numbers, rngs=keys)
+
+            return flow_loss(velocity, points)
+
+        data = (points, labels, numbers)
+        return accumulate.mean_over_devices(mean, trainable["model"], key_dropout, data)
+
+    def end(self, memory, task: Task, trainable):
+        del memory, task
+        return trainable
+
+    def added(self, memory, task: Task):
+        del task
+        return memory
+
+    def restore(self, memory, task: Task, added):
+        del memory, task
+        return added
+
+    def class_velocity(self, memory, label):
+        model = self._model(0.0)
+
+        def velocity(x, t):
+            labels = jax.numpy.full(x.shape[:1], label)
+            return model.apply({"params": memory["model"]}, x, t, labels)
+
+        return velocity
+
+    def describe(self) -> dict:
+        leaves = jax.tree.leaves(abstract_parameters(self._model(0.0), self.size))
+        total = sum(math.prod(leaf.shape) for leaf in leaves)
+        per_class = 4 * self.run.model.width  # one row of the class embedding
+        return {
+            "trunk_parameters": total - per_class * self.stream.capacity,
+            "parameters_per_class": per_class,
+            "adapted_convolutions": [],
+            "bytes_per_task": [4 * total for _ in self.stream.tasks],
+        }
+
+    def _model(self, dropout: float) -> UNet:
+        run = self.run
+        return UNet(run.model, run.data.channels, dropout, classes=self.stream.capacity)
+
+
+class GenerativeReplay(Finetune):
+    """Each later task also trains on images that the model itself drew of every old class."""
+
+    name = "generative_replay"
+    run: settings.ReplayRun
+
+    def training_images(self, task: Task, real, memory, generate: base.Generate):
+        count = self.run.replay.images_per_class or int(np.mean([len(v) for v in real.values()]))
+        old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        return {**real, **{k: everything(generate(memory, k, count)) for k in old}}

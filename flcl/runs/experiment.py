@@ -1,0 +1,296 @@
+"""The outer loop: task after task, saved so that a kill at any moment costs only repeated work."""
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from flcl import files, settings, stopping
+from flcl.data import loader
+from flcl.data.selection import joined
+from flcl.data.stream import Task
+from flcl.devices import hosts, sharding
+from flcl.evaluate.classifiers import ClassifierEvaluation
+from flcl.evaluate.features import Inference
+from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.evaluate.sampling import ClassSampler
+from flcl.methods.base import Classifier, Generator, Memory
+from flcl.rng import stream_key
+from flcl.runs import workdir as workdirs
+from flcl.runs.checkpoint import Checkpoints, DamagedError
+from flcl.runs.memory import empty_memory, first_memory, restore_task
+from flcl.runs.results import Evaluation, Results
+from flcl.runs.setup import Setup, prepare, use_compile_cache
+from flcl.settings import bridge
+from flcl.train.complexity import complexity
+from flcl.train.loop import TaskTraining
+from flcl.train.step import Phase
+
+
+class Reporter(Protocol):
+    """Who is told how the run goes; `report.reporter.Reporter` for people."""
+
+    def say(self, text: str) -> None:
+        """One line."""
+
+    def progress(self, description: str, total: int) -> Callable[..., None]:
+        """A bar; the result takes the number of finished items and, optionally, a loss."""
+
+    def begin_task(self, task: Task, phase: int, first_step: int) -> None:
+        """Training of `task` goes on at `first_step`."""
+
+    def record(self, step: int, metrics: dict) -> None:
+        """Mean metrics since the last record of the task."""
+
+    def evaluated(self, task: Task, results: dict, samples: dict[int, np.ndarray]) -> None:
+        """Results after `task` and the generated images by label."""
+
+    def finished(self, results: dict) -> None:
+        """The run is complete."""
+
+
+def run(
+    run: settings.Run,
+    workdir: str | Path,
+    make_reporter: Callable[[Path, settings.Run], Reporter],
+) -> dict:
+    """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
+
+    The same call on the same workdir continues where it was killed and ends with the same results.
+    A complete run is only read. Several processes make one run: each calls this with the same
+    arguments on a folder that all of them see; the first writes.
+
+    Raises `ValueError` in one line for bad settings or data, a workdir of another config, one that
+    is not writable or in use, or a damaged checkpoint; `FloatingPointError` for a loss that is not
+    finite; `StoppedError` after SIGTERM, with everything saved.
+    """
+    use_compile_cache(run.runtime)
+    workdir = Path(workdir)
+    with stopping.on_sigterm(jax.process_count() == 1) as sigterm, contextlib.ExitStack() as held:
+        with hosts.together():
+            setup, weights = prepare(run)
+            if hosts.is_main():
+                held.enter_context(workdirs.locked(workdir))
+                _claim(workdir, setup.run, setup.data.to_dict())
+        hosts.connect(setup.mesh)
+        checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
+        held.enter_context(jax.set_mesh(setup.mesh))
+        stored = checkpoints.tasks()
+        # What is stored includes the trunk: the weights are read for their hash alone.
+        memory = empty_memory(setup) if stored else first_memory(setup, weights)
+        del weights
+        reporter = make_reporter(workdir, setup.run)
+        return Experiment(setup, workdir, checkpoints, reporter, sigterm).run(memory, stored)
+
+
+def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
+    """Writes what the run is into its folder, or refuses a folder of another run."""
+    workdirs.check_config(workdir, run)
+    workdirs.check_stream(workdir, stream)
+    files.write_json(workdir / "config.json", bridge.as_dict(run))
+    files.write_json(workdir / "stream.json", stream)
+
+
+class Experiment:
+    """One run; every one of its processes has one."""
+
+    def __init__(
+        self,
+        setup: Setup,
+        workdir: Path,
+        checkpoints: Checkpoints,
+        reporter: Reporter,
+        sigterm: stopping.SigTerm,
+    ):
+        self.setup, self.method, self.data = setup, setup.method, setup.data
+        self.workdir, self.checkpoints = workdir, checkpoints
+        self.reporter, self._sigterm = reporter, sigterm
+        # What looks at images and draws them: shared by training and evaluation, compiled once.
+        if isinstance(self.method, Generator):
+            self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
+        else:
+            self._inference = Inference(self.method, setup.mesh)
+        self.evaluation = self._evaluation()
+        self.results = Results(setup, self.evaluation)
+        self._phases: dict[int, Phase] = {}
+
+    def run(self, memory: Memory, stored: list[int]) -> dict:
+        """Trains what is not `stored` yet, evaluates what is not evaluated, reports."""
+        earlier = files.read_json(self.workdir / "results.json") if hosts.is_main() else None
+        self.results.load(hosts.from_main(earlier), len(stored))
+        for task in self.data.stream.tasks:
+            if task.index in stored:
+                memory = restore_task(self.setup, self.checkpoints, memory, task)
+            else:
+                memory = self._train(memory, task)
+            if task.index > len(self.results.rows):
+                self._evaluate(memory, task)
+        self.checkpoints.drop_running()
+        results = self.results.as_dict()
+        self.reporter.finished(results)
+        return results
+
+    def _train(self, memory: Memory, task: Task) -> Memory:
+        """Trains one task from its start or from its last save, and stores what it added."""
+        method, started = self.method, time.monotonic()
+        key = stream_key(self.setup.run.seed, "begin", task.index)
+        trainable, frozen = method.begin(memory, task, key)
+        if self.setup.steps(task):
+            memory, trainable = self._optimise(memory, task, trainable, frozen)
+        memory = method.end(memory, task, trainable)
+        if isinstance(method, Classifier):
+            memory = self._calibrate(memory, task)
+        self.checkpoints.save_task(task.index, method.added(memory, task))
+        self.checkpoints.drop_running()
+        self._note(task, "training_seconds", time.monotonic() - started)
+        self._sigterm.check()  # it may have come after the last step asked for it
+        return memory
+
+    def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
+        """`(memory, trainable)` after the steps of a task."""
+        method, total = self.method, self.setup.steps(task)
+        phase = self._phase(method.phase(task), trainable, frozen)
+        frozen = sharding.place(frozen, self.setup.mesh, method.divides)
+        state, measured = self._start(phase, trainable, task, total)
+        if measured is None and isinstance(method, Classifier):
+            measured = self._complexity(phase, task, trainable, frozen)
+        if measured is not None:
+            memory, frozen = method.with_complexity(memory, frozen, task, measured)
+        first = int(state.step)
+        self.reporter.begin_task(task, phase.index, first)
+        training = self._training(phase, task, total, measured)
+        with self._sigterm.held():
+            batches = self._batches(memory, task, first, total)
+            state = training.run(phase, state, frozen, batches)
+        return memory, state.ema
+
+    def _training(self, phase: Phase, task: Task, total: int, measured) -> TaskTraining:
+        """How a task is trained: what the settings say, and where its saves go."""
+        run, name = self.setup.run, f"task {task.index}"
+        # Saves are numbered by the steps of all tasks.
+        position = sum(self.setup.steps(t) for t in self.data.stream.tasks[: task.index - 1])
+
+        def save(done: int, state) -> None:
+            meta = {"task": task.index, "step": done, "complexity": measured}
+            self.checkpoints.save_running(position + done, state, meta)
+
+        return TaskTraining(
+            name=name,
+            steps=total,
+            key=stream_key(run.seed, "train", task.index),
+            remedy=self.method.remedy(phase.index),
+            log_every=run.runtime.log_every,
+            save_every=run.runtime.save_every,
+            save=save,
+            stop=lambda done: hosts.stop_now(self._sigterm.received),
+            record=self.reporter.record,
+            advance=self.reporter.progress(name, total),
+        )
+
+    def _batches(self, memory: Memory, task: Task, first: int, total: int):
+        """Host batches of the steps `first` to `total - 1` of a task."""
+        run = self.setup.run
+
+        def generate(memory, label: int, count: int) -> np.ndarray:
+            key = stream_key(run.seed, f"replay{task.index}")
+            return self._sampler.one_class(memory, key, label, count)[0]
+
+        images = self.method.training_images(task, self.data.train(task), memory, generate)
+        batches = self.method.batches(task, images, hosts.shard())
+        threads, prefetch = run.runtime.threads, run.runtime.prefetch
+        return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
+
+    def _complexity(self, phase: Phase, task: Task, trainable, frozen) -> float | None:
+        """What the short run before `task` measures, None when the method makes none."""
+        short = self.method.preliminary(task)
+        if short is None:
+            return None
+        images = self.data.train(task)
+        return complexity(phase, task, trainable, frozen, images, short, self._progress)
+
+    def _calibrate(self, memory: Memory, task: Task) -> Memory:
+        """Memory with the statistics of a task's training images in every head."""
+        images = joined(self.data.train(task))
+        advance = self._progress(f"class means of task {task.index}", len(images))
+        features = self._inference.features(memory, images, advance)
+        return self.method.calibrate(memory, task, features, images.labels)
+
+    def _phase(self, index: int, trainable, frozen) -> Phase:
+        """The compiled programs of a phase; every task of the phase calls the same ones."""
+        if index not in self._phases:
+            self._phases[index] = Phase(self.method, index, trainable, frozen, self.setup.mesh)
+        return self._phases[index]
+
+    def _start(self, phase: Phase, trainable, task: Task, total: int):
+        """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
+        target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
+        while (newest := self.checkpoints.running()) is not None:
+            position, meta = newest
+            if meta["task"] != task.index:
+                break
+            try:
+                restored = self.checkpoints.restore_running(position, target)
+            except DamagedError as error:
+                self.reporter.say(f"{error}; trying the one before")
+                self.checkpoints.drop_running(position)
+                continue
+            self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
+            # Restored buffers may not be donatable; a copy always is.
+            copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
+            return copy(restored), meta["complexity"]
+        return phase.create(trainable, total), None
+
+    def _evaluation(self) -> Evaluation:
+        if isinstance(self.method, Generator):
+            return GeneratorEvaluation(
+                self.method,
+                self.data,
+                self._sampler,
+                self.setup.mesh,
+                self._progress,
+                self.checkpoints,
+            )
+        folder = self.workdir / "features" if hosts.is_main() else None
+        return ClassifierEvaluation(self.method, self.data, self._inference, self._progress, folder)
+
+    def _evaluate(self, memory: Memory, task: Task) -> None:
+        started = time.monotonic()
+        row = self.evaluation.evaluate(memory, task)
+        self.results.add(row, self.method.diagnose(memory, task))
+        results = self.results.as_dict()
+        self.reporter.evaluated(task, results, self.evaluation.drawn)
+        self._note(task, "evaluation_seconds", time.monotonic() - started)
+        self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
+        # Last: from here on the task counts as evaluated.
+        if hosts.is_main():
+            files.write_json(self.workdir / "results.json", results)
+
+    def _progress(self, label: str, total: int):
+        """A progress bar of what may stop anywhere; it is done again when the run continues."""
+        advance = self.reporter.progress(label, total)
+
+        def advance_or_stop(done: int, *values: float) -> None:
+            advance(done, *values)
+            # One process alone has stopped before; several stop in the same place.
+            if hosts.stop_now(self._sigterm.received):
+                raise stopping.StoppedError(f"stopped while {label}")
+
+        return advance_or_stop
+
+    def _note(self, task: Task, what: str, value: float) -> None:
+        """Adds to `timing.json`; a task that was interrupted counts only its last process."""
+        if not hosts.is_main():
+            return
+        path = self.workdir / "timing.json"
+        timing = files.read_json(path) or {
+            "device": str(np.unique([d.device_kind for d in jax.devices()])[0]),
+            "devices": jax.device_count(),
+            "tasks": {},
+        }
+        timing["tasks"].setdefault(str(task.index), {})[what] = round(value, 3)
+        files.write_json(path, timing)

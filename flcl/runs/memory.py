@@ -1,0 +1,36 @@
+"""The memory of a run, from its first value to what stored tasks have put into it."""
+
+import jax
+
+from flcl.compiling import run_once
+from flcl.data.stream import Task
+from flcl.devices import sharding
+from flcl.methods.base import Memory
+from flcl.rng import stream_key
+from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.setup import Setup
+
+
+def empty_memory(setup: Setup) -> Memory:
+    """Memory before the first task on the devices of the run, its trunk still random."""
+    key = stream_key(setup.run.seed, "init")
+    method = setup.method
+    placed = sharding.of_tree(jax.eval_shape(method.init, key), setup.mesh, method.divides)
+    return jax.jit(method.init, out_shardings=placed, compiler_options=run_once())(key)
+
+
+def first_memory(setup: Setup, weights) -> Memory:
+    """Memory before the first task, with the `weights` that `Method.resolve` has read."""
+    memory = empty_memory(setup)
+    placed = jax.tree.map(lambda leaf: leaf.sharding, memory)
+    return jax.device_put(setup.method.load(memory, weights), placed)
+
+
+def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
+    """The memory with the stored part of `task` put back; raises `DamagedError`."""
+    method = setup.method
+    target = jax.eval_shape(lambda m: method.added(m, task), memory)
+    added = checkpoints.restore_task(
+        task.index, sharding.abstract(target, setup.mesh, method.divides)
+    )
+    return method.restore(memory, task, added)

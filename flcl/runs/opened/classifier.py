@@ -1,0 +1,135 @@
+"""A classifier on disk: names for a user's images, and its accuracy on a user's data."""
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from flcl import settings
+from flcl.data import images as images_lib
+from flcl.data.selection import Selection, everything
+from flcl.data.sources import load_labelled, load_source
+from flcl.evaluate.classifiers import ClassifierEvaluation
+from flcl.evaluate.features import Inference, silent
+from flcl.metrics import classification
+from flcl.runs.opened import run as opened
+from flcl.runs.setup import Setup
+
+
+class Predictions(NamedTuple):
+    """What a classifier says about images.
+
+    Attributes:
+      classes: class id of the data set with the highest score, [N].
+      names: of those classes, [N].
+      scores: [N, K] of all classes by class id; -inf for a class that is not learned.
+    """
+
+    classes: np.ndarray
+    names: tuple[str, ...]
+    scores: np.ndarray
+
+
+class ClassifierOnDisk(opened.Run):
+    """A finished or interrupted run of a classifier; see `opened.Run` for its attributes."""
+
+    settings: settings.ClassifierRun
+
+    def __init__(self, workdir: str | Path):
+        super().__init__(workdir)
+        self._inference = Inference(self._setup.method, self._mesh)
+
+    def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
+        """The class of each image, among all that are learned.
+
+        Args:
+          images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures or
+            arrays; resized as the training images were.
+          head: linear or class_mean; None = the method's own.
+          after: use the model as it was after this task; None = the newest. It chooses one of the
+            stored models and says nothing about the images.
+
+        Raises:
+          ValueError: for images of another kind, a task that is not learned, another head.
+        """
+        pixels = images_lib.from_user(images, self.settings.data)
+        if not len(pixels):
+            raise ValueError("images: none were given; at least one is needed")
+        scores = self._scores(everything(pixels), head, after)
+        found = scores.argmax(axis=1)
+        return Predictions(found, tuple(self.class_names[i] for i in found), scores)
+
+    def evaluate(self) -> dict:
+        """Tests every learned task anew on the data of the run.
+
+        Returns a dictionary like `results.json`, without what was found while training (ranks,
+        drift). The workdir is not touched.
+        """
+
+        def make(setup: Setup) -> ClassifierEvaluation:
+            return ClassifierEvaluation(setup.method, setup.data, self._inference, silent)
+
+        return self._evaluate_all(self.settings, make)
+
+    def evaluate_on(
+        self, data: str | None = None, *, head: str | None = None, after: int | None = None
+    ) -> dict:
+        """Accuracy on labelled images.
+
+        Args:
+          data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = all
+            test images of the run's own data.
+          head: linear or class_mean; None = the method's own.
+          after: use the model as it was after this task; None = the newest.
+
+        Returns:
+          `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
+          are true classes, columns answers, both by class id), `class_names`, `head`,
+          `after_task`, and `images_learned` and `top1_learned` of the classes learned so far
+          (None without such images): an image of another class is always answered wrongly.
+
+        Raises:
+          ValueError: for unreadable data, a class that the run does not know.
+        """
+        read = dataclasses.replace(self.settings.data, test_per_class=0)
+        source = data or read.source
+        # Of the run's own data the test images only: the others were trained on.
+        split = load_labelled(data, read, self.class_names) if data else load_source(read).test
+        scores = self._scores(everything(split.images), head, after)
+        confusion = classification.confusion(
+            scores.argmax(axis=1), split.labels, len(self.class_names)
+        )
+        accuracies = classification.per_class_accuracy(confusion)
+        known = np.isfinite(scores).any(axis=0)[split.labels]
+        return {
+            "data": source,
+            "head": head or self._setup.method.head,
+            "after_task": self._task(after, "after").index,
+            "images": len(split.labels),
+            "top1": classification.top_k_accuracy(scores, split.labels, 1),
+            "top5": classification.top_k_accuracy(scores, split.labels, 5),
+            "images_learned": int(known.sum()),
+            "top1_learned": classification.top_k_accuracy(scores[known], split.labels[known], 1)
+            if known.any()
+            else None,
+            "per_class": {
+                name: None if np.isnan(value) else float(value)
+                for name, value in zip(self.class_names, accuracies, strict=True)
+            },
+            "confusion": confusion.tolist(),
+            "class_names": list(self.class_names),
+        }
+
+    def _scores(self, images: Selection, head: str | None, after: int | None) -> np.ndarray:
+        """[N, K] by class id."""
+        head = head or self._setup.method.head
+        heads = self._setup.method.heads
+        if head not in heads:
+            raise ValueError(f"head={head!r}: accepted are {', '.join(heads)}")
+        memory = self._memory(self._task(after, "after").index)
+        with jax.set_mesh(self._mesh):
+            features = self._inference.features(memory, images)
+            scores = self._inference.scores(memory, features)[head]
+        return scores[:, self._labels(np.arange(len(self.class_names)))]

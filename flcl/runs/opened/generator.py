@@ -1,0 +1,125 @@
+"""A generator on disk: samples of what it learned, and its evaluation with another judge."""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from flcl import settings
+from flcl.data.stream import Task
+from flcl.evaluate.features import silent
+from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.evaluate.sampling import ClassSampler
+from flcl.hints import did_you_mean
+from flcl.rng import stream_key
+from flcl.runs.opened import run as opened
+from flcl.runs.setup import Setup
+
+
+class Samples(NamedTuple):
+    """Generated images.
+
+    Attributes:
+      images: uint8 [K, n, H, W, C].
+      classes: class ids of the data set, [K].
+      names: of the classes, [K].
+      function_evaluations: network calls per image.
+    """
+
+    images: np.ndarray
+    classes: tuple[int, ...]
+    names: tuple[str, ...]
+    function_evaluations: int
+
+
+class GeneratorOnDisk(opened.Run):
+    """A finished or interrupted run of a generator; see `opened.Run` for its attributes."""
+
+    settings: settings.GeneratorRun
+
+    def __init__(self, workdir: str | Path):
+        super().__init__(workdir)
+        setup = self._setup
+        self._sampler = functools.cache(
+            lambda sample: ClassSampler(setup.method, sample, setup.mesh)
+        )
+
+    def sample(
+        self,
+        classes: Sequence[int | str] | None = None,
+        per_class: int = 16,
+        *,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        seed: int = 0,
+        task: int | None = None,
+    ) -> Samples:
+        """Images of `classes` in one compiled call.
+
+        An image depends only on (seed, class, index).
+
+        Args:
+          classes: class ids of the data set, or class names; None = all that are learned.
+          per_class: images of each.
+          num_steps: steps of a fixed-step solver; None = as the run was evaluated.
+          solver: euler, midpoint, heun or dopri5; None = as the run was evaluated.
+          seed: another seed gives other images.
+          task: use the model as it was after this task; None = the newest.
+
+        Raises:
+          ValueError: for a class or a task that is not learned, or another solver.
+        """
+        last = self._task(task)
+        if classes is None:
+            known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
+            classes = sorted(self.stream.class_order[label] for label in known)
+        ids = [self._class_id(entry) for entry in classes]
+        labels = self._learned_labels(ids, last)
+        if per_class < 1:
+            raise ValueError(f"per_class={per_class}: at least 1 is needed")
+        asked = {"num_steps": num_steps, "solver": solver}
+        sample = opened.changed(self.settings, sample=asked).sample
+        with jax.set_mesh(self._mesh):
+            key = stream_key(seed, "user samples")
+            images, calls = self._sampler(sample)(self._memory(last.index), key, labels, per_class)
+        names = tuple(self.class_names[i] for i in ids)
+        return Samples(images, tuple(ids), names, calls)
+
+    def evaluate(self, sample: dict | None = None, judge: dict | None = None) -> dict:
+        """Judges every learned task anew, with some keys of `sample` and `judge` changed.
+
+        Needs the data of the run. Returns a dictionary like `results.json`; the workdir is not
+        touched. Raises `ValueError` for a key or value that these sections do not know.
+        """
+        run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
+
+        def make(setup: Setup) -> GeneratorEvaluation:
+            sampler = self._sampler(run.sample)
+            return GeneratorEvaluation(setup.method, setup.data, sampler, setup.mesh, silent)
+
+        return self._evaluate_all(run, make)
+
+    def _class_id(self, entry: int | str) -> int:
+        if entry in self.class_names:
+            return self.class_names.index(entry)
+        if str(entry).isdigit() and int(entry) < len(self.class_names):
+            return int(entry)
+        hint = did_you_mean(str(entry), list(self.class_names))
+        raise ValueError(
+            f"class {entry!r} is none of this run: accepted are 0-{len(self.class_names) - 1} or a "
+            f"name.{hint}"
+        )
+
+    def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
+        known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
+        labels = self._labels(ids)
+        for class_id, label in zip(ids, labels, strict=True):
+            if label not in known:
+                raise ValueError(
+                    f"class {class_id} ({self.class_names[class_id]}) is not learned after task "
+                    f"{last.index}"
+                )
+        return labels

@@ -1,0 +1,101 @@
+"""A run on disk, opened for use: it needs nothing but its workdir (and the data, to evaluate)."""
+
+import functools
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from flcl import files, methods, settings
+from flcl.data.stream import Task, TaskStream
+from flcl.data.tasks import TaskData
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
+from flcl.methods.base import Memory
+from flcl.runs import workdir as workdirs
+from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.results import Evaluation, Results
+from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
+from flcl.settings import bridge
+
+
+class Run:
+    """A finished or interrupted run.
+
+    Attributes:
+      workdir: its folder.
+      settings: its settings.
+      stream: its classes and tasks.
+      class_names: by class id of the data set.
+      learned: numbers of the tasks it has learned.
+    """
+
+    def __init__(self, workdir: str | Path):
+        self.workdir = Path(workdir)
+        self.settings, stream = read(self.workdir)
+        use_compile_cache(self.settings.runtime)
+        self.class_names = tuple(stream["class_names"])
+        self.stream = TaskStream.from_dict(stream["stream"])
+        self._checkpoints = Checkpoints(self.workdir / "checkpoints", read_only=True)
+        self.learned = tuple(self._checkpoints.tasks())
+        if not self.learned:
+            raise ValueError(f"workdir {workdir} has not finished its first task yet")
+        # A run may be opened on fewer devices than it was trained on.
+        self._mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
+        hosts.connect(self._mesh)
+        # Inference needs no data: only evaluation loads the source.
+        method = methods.build(self.settings, self.stream)
+        data = TaskData(None, self.stream)
+        self._setup = Setup(self.settings, data, method, self._mesh)
+        # The newest and one to compare with: a memory may hold a whole network.
+        self._memory = functools.lru_cache(maxsize=2)(self._restore)
+
+    def _restore(self, last: int) -> Memory:
+        memory = empty_memory(self._setup)
+        for task in self.stream.tasks[:last]:
+            memory = restore_task(self._setup, self._checkpoints, memory, task)
+        return memory
+
+    def _task(self, task: int | None, name: str = "task") -> Task:
+        index = self.learned[-1] if task is None else task
+        if index not in self.learned:
+            raise ValueError(f"{name}={task}: this run has learned tasks 1-{self.learned[-1]}")
+        return self.stream.tasks[index - 1]
+
+    def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
+        """A dictionary like `results.json` of every learned task, with settings `run`."""
+        if isinstance(run, settings.GeneratorRun):
+            check_judge(run, self._mesh)
+        setup, _ = prepare(run, self._mesh, stored=True)
+        workdirs.check_stream(self.workdir, setup.data.to_dict())
+        with jax.set_mesh(setup.mesh):
+            evaluation = make(setup)
+            results, memory = Results(setup, evaluation), empty_memory(self._setup)
+            for index in self.learned:
+                task = self.stream.tasks[index - 1]
+                memory = restore_task(self._setup, self._checkpoints, memory, task)
+                results.add(evaluation.evaluate(memory, task), {})
+        return results.as_dict()
+
+    def _labels(self, ids) -> list[int]:
+        return [int(label) for label in self.stream.labels_of(np.asarray(ids))]
+
+
+def read(workdir: Path) -> tuple[settings.Run, dict]:
+    """Settings and `stream.json` of a run; raises `ValueError` for a folder that holds none."""
+    stored = files.read_json(workdir / "config.json")
+    stream = files.read_json(workdir / "stream.json")
+    if stored is None or stream is None:
+        raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")
+    return bridge.from_dict(stored), stream
+
+
+def changed(run: settings.Run, **sections: dict) -> settings.Run:
+    """Settings with the keys that are not None replaced in some sections, checked anew."""
+    values = bridge.as_dict(run)
+    for name, changes in sections.items():
+        values[name].update({k: v for k, v in changes.items() if v is not None})
+    return bridge.from_dict(values)

@@ -1,0 +1,88 @@
+"""Everything a run needs before its first step, checked before anything is written."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from flcl import methods, settings
+from flcl.data.sources import load_source
+from flcl.data.stream import Task, make_stream
+from flcl.data.tasks import TaskData
+from flcl.devices import hosts
+from flcl.devices import mesh as meshes
+from flcl.methods.base import Method, Resolved
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+    """A checked run.
+
+    Attributes:
+      run: its settings, resolved.
+      data: the images of every task.
+      method: the method that learns.
+      mesh: the devices.
+      origin: where pre-trained weights come from, for `results.json`.
+    """
+
+    run: settings.Run
+    data: TaskData
+    method: Method
+    mesh: Mesh
+    origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def steps(self, task: Task) -> int:
+        """Optimiser steps of a task."""
+        return self.method.steps(task, sum(map(len, self.data.train(task).values())))
+
+
+def prepare(
+    run: settings.Run, mesh: Mesh | None = None, *, stored: bool = False
+) -> tuple[Setup, Any]:
+    """Loads the data, reads pre-trained weights, builds the method; without a `mesh` also that.
+
+    Returns the setup and the weights, which only the first memory needs and may be large. stored:
+    the settings of a run on disk, which were resolved when it began; no weights are read.
+
+    Raises `ValueError` in one line for everything that would fail later: unreadable data, an
+    invalid class order, a batch that does not split, layers or classes that do not exist.
+    """
+    if mesh is None:
+        mesh = meshes.make_mesh(run.runtime.fsdp)
+        check_batches(run, mesh)
+    with hosts.main_first("data"):  # official archives are prepared once
+        source = load_source(run.data, threads=run.runtime.threads)
+    data = TaskData(source, make_stream(run.stream, source))
+    resolved = Resolved(run) if stored else methods.resolve(run)
+    method = methods.build(resolved.run, data.stream)
+    return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
+
+
+def check_batches(run: settings.Run, mesh: Mesh) -> None:
+    """Raises `ValueError` for a global batch that does not split over the devices."""
+    if isinstance(run, settings.ClassifierRun):
+        meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
+        return
+    for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
+        meshes.check_batch(name, phase.batch_size, phase.groups, mesh)
+    check_judge(run, mesh)
+
+
+def check_judge(run: settings.GeneratorRun, mesh: Mesh) -> None:
+    """Raises `ValueError` for a batch of the judge that does not split over the devices."""
+    meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
+
+
+def use_compile_cache(runtime: settings.Runtime) -> None:
+    """Keeps compiled programs on disk, so that a second run starts at once."""
+    if runtime.compile_cache == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
+    folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    # A run starts dozens of small programs: together they take as long as a large one.
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,89 @@
+"""The folder a run leaves behind: its config, its lock and its JSON files, always written whole."""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+
+from flcl import files, settings
+from flcl.settings import bridge
+
+# Where data lies, how it is kept in memory and how work is cut: none of it changes a result.
+_MOST_KEYS = 6  # that an error lists
+_FREE = {
+    "data": ("tfds_dir", "manual_dir", "memory_gib"),
+    "adapter": ("strategy",),
+    "sample": ("chunk",),
+}
+
+
+@contextlib.contextmanager
+def locked(workdir: Path):
+    """Holds the workdir for this process; the lock ends with the process, however it ends.
+
+    Raises `ValueError` when the folder cannot be written or another process holds it.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("a+")
+    except OSError as error:
+        raise ValueError(f"workdir {workdir} is not writable ({error.strerror})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            owner = file.read().strip() or "unknown"
+            raise ValueError(
+                f"workdir {workdir} is in use by process {owner}: wait for it or choose another"
+            ) from None
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
+
+
+def check_config(workdir: Path, run: settings.Run) -> None:
+    """Refuses a workdir that holds anything of another config.
+
+    Keys that change no result may differ: all of `runtime`, and `_FREE`.
+    """
+    stored = files.read_json(workdir / "config.json")
+    if stored is None or not has_saves(workdir):
+        return
+    lines = bridge.differing_keys(_fixed(stored), _fixed(bridge.as_dict(run)))
+    # Of another method nearly every key differs.
+    lines = [line for line in lines if line.startswith("method:")] or lines
+    if len(lines) > _MOST_KEYS:
+        lines = [*lines[:_MOST_KEYS], f"and {len(lines) - _MOST_KEYS} more"]
+    if lines:
+        raise ValueError(
+            f"workdir {workdir} holds a run of another config ({'; '.join(lines)}): "
+            "choose another workdir, or use the config of that run"
+        )
+
+
+def check_stream(workdir: Path, stream: dict) -> None:
+    """Refuses a workdir whose data no longer gives the same classes, image counts and tasks."""
+    stored = files.read_json(workdir / "stream.json")
+    if stored is not None and stored != stream and has_saves(workdir):
+        differing = [name for name in stream if stored.get(name) != stream[name]]
+        raise ValueError(
+            f"workdir {workdir} was trained on other data or tasks ({', '.join(differing)} of "
+            "stream.json differ): bring the data back, or choose another workdir"
+        )
+
+
+def has_saves(workdir: Path) -> bool:
+    """Whether anything trained is stored: before that, a run may start over with other settings."""
+    folders = ("tasks", "running", "judge")
+    return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)
+
+
+def _fixed(values: dict) -> dict:
+    """The keys that decide a result."""
+    kept = {name: value for name, value in values.items() if name not in ("runtime", "name")}
+    for section, names in _FREE.items():
+        if section in kept:
+            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
+    return kept

@@ -1,0 +1,180 @@
+"""`ConfigDict` in, frozen settings out: the only place where a config is checked for its keys."""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+
+import ml_collections
+from ml_collections import config_dict
+
+from flcl import hints, settings
+from flcl.settings import checks
+
+
+def defaults(method: str) -> ml_collections.ConfigDict:
+    """Every key of `method` with its default, ready to be edited by a config file."""
+    return _to_config_dict(run_class(method)(method=method))
+
+
+def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
+    """`config` for another method: shared keys keep their values, its own keys have defaults."""
+    switched = defaults(method)
+    before = run_class(config.method)
+    for kind in (settings.GeneratorRun, settings.ClassifierRun):
+        if issubclass(before, kind) and not issubclass(run_class(method), kind):
+            same = [name for name, cls in settings.RUNS.items() if issubclass(cls, kind)]
+            raise ValueError(
+                f"method={method!r}: cannot be taken over from {config.method!r}, choose one of "
+                f"{', '.join(same)}"
+            )
+    own = {name for name, _ in keys(run_class(method))} - {"method"}
+    kept = {name: value for name, value in _leaves(config) if name in own}
+    switched.update_from_flattened_dict(kept)
+    return switched
+
+
+def freeze(config: ml_collections.ConfigDict) -> settings.Run:
+    """Settings of a run from its edited config.
+
+    Raises `ValueError` for an unknown method, for a key no part of that method reads (with the
+    nearest known key), for a missing key, for a value of another type or outside the accepted ones,
+    and for values that do not fit together (`flcl.settings.checks`).
+    """
+    method = config.get("method")
+    cls = run_class(method)
+    known = [name for name, _ in keys(cls)]
+    for name, _ in _leaves(config):
+        if name not in known:
+            raise unread(name, known, method)
+    return checks.check(_build(cls, config, ""))
+
+
+def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
+    """All `(dotted name, field)` pairs below a settings class, in order."""
+    for field in dataclasses.fields(cls):
+        if dataclasses.is_dataclass(field.type):
+            yield from keys(field.type, f"{prefix}{field.name}.")
+        else:
+            yield f"{prefix}{field.name}", field
+
+
+def run_class(method: str) -> type[settings.Run]:
+    """The settings class of a method; raises `ValueError` for an unknown one."""
+    if method not in settings.RUNS:
+        raise ValueError(f"method={method!r}: accepted are {', '.join(settings.RUNS)}")
+    return settings.RUNS[method]
+
+
+def value(run: settings.Run, name: str):
+    """The value of a dotted key."""
+    for part in name.split("."):
+        run = getattr(run, part)
+    return run
+
+
+def as_dict(run: settings.Run) -> dict:
+    """Nested plain values of a run, ready for JSON (tuples become lists)."""
+    return {
+        name: as_dict(value)
+        if dataclasses.is_dataclass(value)
+        else (list(value) if isinstance(value, tuple) else value)
+        for name, value in ((f.name, getattr(run, f.name)) for f in dataclasses.fields(run))
+    }
+
+
+def from_dict(values: dict) -> settings.Run:
+    """Inverse of `as_dict`."""
+    return freeze(ml_collections.ConfigDict(values, convert_dict=True))
+
+
+def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
+    """`name: old -> new` for every key that differs between two `as_dict` trees."""
+    lines = []
+    for name in sorted({*old, *new}):
+        before, after = old.get(name, "(absent)"), new.get(name, "(absent)")
+        if isinstance(before, dict) and isinstance(after, dict):
+            lines += differing_keys(before, after, f"{prefix}{name}.")
+        elif before != after:
+            lines.append(f"{prefix}{name}: {before!r} -> {after!r}")
+    return lines
+
+
+def unread(name: str, known: list[str], method: str) -> ValueError:
+    """The error for a key that no part of `method` reads."""
+    inside = [key for key in known if key.startswith(f"{name}.")]
+    if inside:
+        return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
+    others = [other for other, cls in settings.RUNS.items() if name in dict(keys(cls))]
+    hint = f" It belongs to method {others[0]!r}." if others else hints.did_you_mean(name, known)
+    return ValueError(f"config key {name!r} is read by no part of method {method!r}.{hint}")
+
+
+def accepted(expected) -> str:
+    """What a key of this annotated type accepts, in words."""
+    origin = typing.get_origin(expected)
+    if origin is typing.Literal:
+        return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
+    if origin is tuple:
+        return f"a tuple of {typing.get_args(expected)[0].__name__} is needed, such as 1,2"
+    return f"{expected.__name__} is needed"
+
+
+def _to_config_dict(value) -> ml_collections.ConfigDict:
+    config = ml_collections.ConfigDict()
+    for field in dataclasses.fields(value):
+        entry = getattr(value, field.name)
+        if dataclasses.is_dataclass(entry):
+            entry = _to_config_dict(entry)
+        config[field.name] = entry
+    return config
+
+
+def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for name, value in config.items():
+        if isinstance(value, config_dict.ConfigDict) and len(value):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _build(cls: type, config: ml_collections.ConfigDict, prefix: str):
+    values = {}
+    for field in dataclasses.fields(cls):
+        name = f"{prefix}{field.name}"
+        if field.name not in config:
+            raise ValueError(f"config key {name!r} is missing")
+        entry = config[field.name]
+        if dataclasses.is_dataclass(field.type):
+            values[field.name] = _build(field.type, entry, f"{name}.")
+        else:
+            values[field.name] = _checked(name, entry, field.type)
+    return cls(**values)
+
+
+def _checked(name: str, entry, expected):
+    """`entry` as the annotated type; raises `ValueError` naming the key and what it accepts."""
+    refused = ValueError(f"{name}={entry!r}: {accepted(expected)}")
+    origin = typing.get_origin(expected)
+    if origin is typing.Literal:
+        # `True == 1`: the type has to agree as well.
+        if not any(
+            entry == each and type(entry) is type(each) for each in typing.get_args(expected)
+        ):
+            raise refused
+        return entry
+    if origin is tuple:
+        item = typing.get_args(expected)[0]
+        if not isinstance(entry, list | tuple) or any(type(each) is not item for each in entry):
+            raise refused
+        # Words need no quotes on the command line: `q,v` arrives as one of them.
+        words = (
+            [part.strip() for each in entry for part in each.split(",")] if item is str else entry
+        )
+        return tuple(words)
+    assert not isinstance(expected, types.UnionType), f"{name}: optional keys are not supported"
+    if expected is float and type(entry) is int:
+        return float(entry)
+    if type(entry) is not expected:
+        raise refused
+    return entry

@@ -1,0 +1,85 @@
+"""The short run before a task that measures its complexity (DRS, M4)."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from flcl.data import loader
+from flcl.data.selection import Selection, joined
+from flcl.data.stream import Task
+from flcl.devices import hosts, sharding
+from flcl.methods.base import Preliminary
+from flcl.rng import stream_key
+from flcl.train.step import Phase
+
+
+def split(images: dict[int, Selection], holdout: float, seed: int, task: int):
+    """`(train, held)`: of each label the share `holdout` is kept apart, at least one image.
+
+    A label with a single image trains and is held. Decided by (seed, task, label) alone.
+    """
+    train, held = {}, {}
+    for label, selection in images.items():
+        if not len(selection):  # a domain may lack a class
+            continue
+        order = np.random.default_rng([seed, task, label]).permutation(len(selection))
+        count = max(1, round(holdout * len(order)))
+        rows = np.asarray(selection.indices)
+        held[label] = Selection(selection.images, rows[order[:count]])
+        rest = order[count:] if len(order) > count else order
+        train[label] = Selection(selection.images, rows[rest])
+    return train, held
+
+
+def steps(short: Preliminary, images: int, batch_size: int) -> int:
+    """Optimiser steps of the short run over `images` images."""
+    return max(1, round(short.epochs * images / batch_size))
+
+
+def complexity(
+    phase: Phase,
+    task: Task,
+    trainable,
+    frozen,
+    images: dict[int, Selection],
+    short: Preliminary,
+    progress: Callable[[str, int], Callable[..., None]],
+) -> float:
+    """H_t: mean held-out cross-entropy after the short run, divided by ln of the class count.
+
+    The model is trained with the step of the phase on the rest of the task's images, measured, and
+    thrown away.
+    """
+    method, run = phase.method, phase.method.run
+    train, held = split(images, short.holdout, run.seed, task.index)
+    total = steps(short, sum(map(len, train.values())), run.train.batch_size)
+    state = phase.create(trainable, total)
+    frozen = method.probing(frozen)
+    dataset, runtime = method.batches(task, train, hosts.shard()), run.runtime
+    batches = loader.iterate(dataset, 0, total, threads=runtime.threads, prefetch=runtime.prefetch)
+    key = stream_key(run.seed, "preliminary", task.index)
+    advance = progress(f"complexity of task {task.index}", total)
+    for done, batch in enumerate(batches, start=1):
+        state, _ = phase.advance(state, frozen, [batch], key)
+        advance(done)
+    value = _held_out(phase, state.trainable, frozen, joined(held))
+    if not np.isfinite(value):
+        raise FloatingPointError(
+            f"the short run before task {task.index} ends with a loss that is not finite: "
+            f"{method.remedy(phase.index)}, in a new workdir"
+        )
+    return value / float(np.log(max(2, len(task.labels))))
+
+
+def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:
+    """Mean loss over all held-out images; batches are filled up and the filling not counted."""
+    run, mesh = phase.method.run, phase.mesh
+    size = -(-run.train.eval_batch_size // mesh.size) * mesh.size
+    dataset, runtime = loader.in_order(held, size, hosts.rows(size)), run.runtime
+    batches = loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch)
+    total = 0.0
+    for number, batch in enumerate(batches):
+        placed = sharding.place_batch(batch, mesh, frozenset(batch))
+        losses = phase.losses(trainable, frozen, placed["images"], placed["labels"])
+        total += float(np.asarray(losses)[: len(held) - number * size].sum())
+    return total / len(held)

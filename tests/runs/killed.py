@@ -1,0 +1,120 @@
+"""Runs a tiny task sequence and kills or stops its own process at a named moment.
+
+Started by test_kill, and by test_processes as one of several processes.
+"""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import jax
+import tiny
+
+import flcl
+from flcl import cli
+from flcl.devices import hosts
+from flcl.evaluate.classifiers import ClassifierEvaluation
+from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.runs.checkpoint import Checkpoints
+from flcl.stopping import StoppedError
+from flcl.train import complexity
+from flcl.train.loop import TaskTraining
+
+
+def die(*_args, **_kwargs):
+    """As `kill -9` from outside: no handler, no flush, no goodbye."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def ask(*_args, **_kwargs):
+    """As a cluster that takes the machine away."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    if jax.process_count() > 1:
+        time.sleep(1.5)  # JAX looks for the signal once a second; the others wait in an exchange
+
+
+def before(target, name, moment, act=die):
+    """Acts when `moment` of the call's arguments is true, before the call."""
+    real = getattr(target, name)
+
+    def wrapped(*args, **kwargs):
+        if moment(*args, **kwargs):
+            act()
+        return real(*args, **kwargs)
+
+    setattr(target, name, wrapped)
+
+
+def after(target, name, moment):
+    """Kills when `moment` of the call's arguments is true, as soon as the call returned."""
+    real = getattr(target, name)
+
+    def wrapped(*args, **kwargs):
+        out = real(*args, **kwargs)
+        if moment(*args, **kwargs):
+            die()
+        return out
+
+    setattr(target, name, wrapped)
+
+
+def seen(task, step):
+    """The moment before the losses up to a step of a task are looked at."""
+    return lambda self, _, done: (self.name, done) == (task, step)
+
+
+def install(point: str) -> None:
+    """Arms one of the moments."""
+    if point == "in task 1, after its saves":
+        before(TaskTraining, "_means", seen("task 1", 6))
+    elif point == "during a save in task 1":
+        # The save goes on in the background: the process dies while files are being written.
+        after(Checkpoints, "save_running", lambda self, position, *_: position == 4)
+    elif point == "after task 1 is stored":
+        after(Checkpoints, "save_task", lambda self, task, _: task == 1)
+    elif point == "in the short run before task 2":
+        before(complexity, "_held_out", lambda *_: (Path(folder) / "features").exists())
+    elif point == "while testing task 2":
+        before(ClassifierEvaluation, "_drift", lambda self, group, *_: group.index == 2)
+    elif point == "while judging task 1":
+        before(GeneratorEvaluation, "_training_set", lambda self, _, task: task.index == 1)
+    elif point == "during the save of task 2":
+        before(Checkpoints, "_finish", lambda self, item, step: (item, step) == ("tasks", 2))
+    elif point == "while writing results of task 2":
+        real = Path.replace
+
+        def replace(self, target):
+            if Path(target).name == "results.json":
+                die()
+            return real(self, target)
+
+        Path.replace = replace
+    elif point == "asked to stop in task 2":
+        before(
+            TaskTraining, "_means", lambda self, _, done: (self.name, done) == ("task 2", 2), ask
+        )
+    elif point == "asked to stop after the last step of task 1":
+        before(
+            TaskTraining, "_means", lambda self, _, done: (self.name, done) == ("task 1", 6), ask
+        )
+    elif point == "asked to stop while judging task 2":
+        before(GeneratorEvaluation, "_training_set", lambda self, _, task: task.index == 2, ask)
+    elif point == "asked to stop while judging task 1":
+        before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
+    elif point != "never":
+        raise SystemExit(f"no such moment: {point}")
+
+
+if __name__ == "__main__":
+    data, folder, point, method, *others = sys.argv[1:]
+    if others:
+        coordinator, processes, process = others
+        hosts.start(coordinator, int(processes), int(process))
+    install(point)
+    run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
+    try:
+        flcl.run(run, folder)
+    except StoppedError:
+        sys.exit(cli.STOPPED)

@@ -1,0 +1,144 @@
+"""A real process, killed again and again, ends with the bytes of one that was left alone."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from flcl import cli
+from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.setup import prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+MOMENTS = {
+    "funlora": (
+        "during a save in task 1",
+        "in task 1, after its saves",
+        "after task 1 is stored",
+        "while judging task 1",
+        "during the save of task 2",
+        "while writing results of task 2",
+    ),
+    "fmlora": (
+        "during a save in task 1",
+        "in task 1, after its saves",
+        "in the short run before task 2",
+        "while testing task 2",
+        "while writing results of task 2",
+    ),
+}
+METHODS = tuple(MOMENTS)
+
+
+def start(data, workdir, point, method="funlora"):
+    """One process that trains until it is complete or killed."""
+    return subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "runs" / "killed.py"), data, workdir, point, method],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+
+
+def final_memory(data, workdir, method):
+    """All parameters of a finished run."""
+    setup = prepare(tiny.run_of(data, method))[0]
+    memory = empty_memory(setup)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        for task in setup.data.stream.tasks:
+            memory = restore_task(setup, checkpoints, memory, task)
+    return jax.tree.map(np.asarray, memory)
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def method(request):
+    """What is trained."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def killed(data, tmp_path_factory, method):
+    """Workdir of a run that was killed at every moment in turn and then left to finish."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    for moment in MOMENTS[method]:
+        done = start(data, workdir, moment, method)
+        assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
+    done = start(data, workdir, "never", method)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def alone(data, tmp_path_factory, method):
+    """Workdir of the same run, never interrupted."""
+    workdir = tmp_path_factory.mktemp("alone") / "run"
+    done = start(data, workdir, "never", method)
+    assert done.returncode == 0, done.stderr
+    return workdir
+
+
+def test_results_have_the_same_bytes(killed, alone):
+    assert (killed / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+
+
+def test_final_parameters_have_the_same_bits(killed, alone, data, method):
+    got, want = (final_memory(data, workdir, method) for workdir in (killed, alone))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+def test_no_step_is_logged_twice(killed, alone):
+    def without_time(workdir):
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        return [line.split('"time"')[0] for line in lines]
+
+    assert without_time(killed) == without_time(alone)
+
+
+@pytest.mark.parametrize("method", ["funlora"], indirect=True)
+def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method):
+    workdir = tmp_path / "run"
+    done = start(data, workdir, "asked to stop after the last step of task 1")
+    assert done.returncode == cli.STOPPED, done.stderr
+    # The task is stored, and nothing of it is judged yet.
+    assert (workdir / "checkpoints" / "tasks" / "1").exists()
+    assert not (workdir / "results.json").exists()
+    done = start(data, workdir, "asked to stop in task 2")
+    assert done.returncode == cli.STOPPED, done.stderr
+    running = workdir / "checkpoints" / "running"
+    # Where it stopped: six steps of task 1 and three of task 2, between two regular saves.
+    assert "9" in {save.name for save in running.iterdir()}
+    done = start(data, workdir, "asked to stop while judging task 2")
+    assert done.returncode == cli.STOPPED, done.stderr
+    assert "continuing task 2 at step 3" in done.stdout
+    done = start(data, workdir, "never")
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+
+
+@pytest.mark.parametrize("method", ["funlora"], indirect=True)
+def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method):
+    """Back to the middle of task 1 with a torn newest save: the one before it is used."""
+    copy = tmp_path / "run"
+    done = start(data, copy, "in task 1, after its saves")
+    assert done.returncode == -signal.SIGKILL
+    newest = copy / "checkpoints" / "running" / "4"
+    if not newest.exists():  # it was still being written
+        newest = copy / "checkpoints" / "running" / "2"
+    arrays = (newest / "state" / "d").iterdir()
+    largest = max(arrays, key=lambda f: f.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:100])
+    done = start(data, copy, "never")
+    assert done.returncode == 0, done.stderr
+    assert "cannot be read" in done.stdout or "changed on disk" in done.stdout
+    assert (copy / "results.json").read_bytes() == (alone / "results.json").read_bytes()
+    shutil.rmtree(copy)

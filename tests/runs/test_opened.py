@@ -1,0 +1,108 @@
+"""Sampling and evaluation of a run on disk."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import flcl
+from flcl.devices import mesh as meshes
+from flcl.flow import sampler
+from flcl.runs.opened import run as opened_module
+
+
+@pytest.fixture(scope="module")
+def run(finished):
+    """The finished tiny run."""
+    return flcl.open_run(finished)
+
+
+def test_an_image_depends_on_seed_class_and_index_alone(run):
+    many = run.sample([4, 0, 3], 11)
+    few = run.sample([3], 3)
+    np.testing.assert_array_equal(many.images[2][:3], few.images[0])
+    other = run.sample([3], 3, seed=1)
+    assert not np.array_equal(few.images, other.images)
+    assert not np.array_equal(many.images[0], many.images[1])
+
+
+def test_the_number_of_devices_changes_no_image(run, finished, monkeypatch):
+    eight = run.sample([2, 5], 6).images
+    single = meshes.make_mesh(devices=jax.devices()[:1])
+    monkeypatch.setattr(opened_module.meshes, "make_mesh", lambda *_: single)
+    one = flcl.open_run(finished).sample([2, 5], 6).images
+    # Other batch shapes per device may round differently: at most one level of 255.
+    assert np.abs(one.astype(int) - eight.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize(("solver", "calls"), [("euler", 3), ("midpoint", 6), ("heun", 6)])
+def test_solver_and_steps_decide_the_evaluations(run, solver, calls):
+    samples = run.sample([0], 2, solver=solver, num_steps=3)
+    assert samples.function_evaluations == calls
+    assert samples.images.shape == (1, 2, 8, 8, 1) and samples.images.dtype == np.uint8
+
+
+def test_a_solver_that_does_not_arrive_is_told_in_one_line(finished, monkeypatch):
+    monkeypatch.setattr(sampler, "DOPRI5_MAX_STEPS", 2)
+    run = flcl.open_run(finished)
+    with pytest.raises(
+        ValueError, match=r"sample.solver='dopri5' did not reach t = 1 .*sample.rtol"
+    ):
+        run.sample([0], 2, solver="dopri5")
+
+
+def test_dopri5_reports_its_evaluations(run):
+    assert run.sample([0], 2, solver="dopri5").function_evaluations >= 7
+
+
+def test_classes_are_given_by_id_or_name(run):
+    by_name, by_id = run.sample(["cat", "fox"], 2), run.sample([2, 5], 2)
+    np.testing.assert_array_equal(by_name.images, by_id.images)
+    assert by_id.names == ("cat", "fox") and by_name.classes == (2, 5)
+    assert run.sample(per_class=1, task=2).names == ("ant", "bee", "cat", "dog")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"classes": [6]}, r"class 6 is none of this run: accepted are 0-5"),
+        ({"classes": ["caat"]}, "Did you mean 'cat'"),
+        ({"classes": [4], "task": 2}, r"class 4 \(eel\) is not learned after task 2"),
+        ({"classes": [0], "task": 4}, r"task=4: this run has learned tasks 1-3"),
+        ({"classes": [0], "solver": "rk9"}, r"sample.solver='rk9'"),
+        ({"classes": [0], "num_steps": 0}, r"sample.num_steps=0"),
+        ({"classes": [0], "per_class": 0}, r"per_class=0"),
+    ],
+)
+def test_what_is_not_there_is_named(run, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run.sample(**arguments)
+
+
+def test_a_folder_without_a_run_is_named(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        flcl.open_run(tmp_path)
+
+
+def test_evaluating_again_gives_the_same_matrix_and_leaves_the_workdir_alone(run, finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()}
+    again = run.evaluate()
+    stored = json.loads((finished / "results.json").read_text())
+    assert again["matrix"] == stored["matrix"]
+    assert again["fidelity"] == stored["fidelity"] and again["ceiling"] == stored["ceiling"]
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
+
+
+def test_evaluating_with_other_settings(run):
+    results = run.evaluate({"num_steps": 1}, {"oversample": 2.0, "repeats": 2})
+    assert results["sampling"]["function_evaluations"] == 1
+    assert results["sampling"]["images_per_class"] == [16] * 6
+    assert len(results["rows"][0]["repeats"]) == 2
+    with pytest.raises(ValueError, match=r"judge.ovrsample.*Did you mean 'judge.oversample'"):
+        run.evaluate(judge={"ovrsample": 2.0})
+
+
+def test_a_judge_batch_that_devices_do_not_share_is_told_before_any_work(run):
+    with pytest.raises(ValueError, match=r"judge.batch_size=30: must be a multiple of the \d"):
+        run.evaluate(judge={"batch_size": 30})
