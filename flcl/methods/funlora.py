@@ -11,13 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from einops import rearrange
 
 from flcl import settings
 from flcl.adapters import functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
 from flcl.data.stream import Task, TaskStream
-from flcl.flow.path import Points, draw_points, flow_loss
+from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.metrics.ranks import effective_rank
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
@@ -78,53 +79,40 @@ class FunLoRA(base.Generator):
         return {"factors": self._start(memory, task, key, labels)}, frozen
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
+        """Flow-matching loss of a batch, its gradient summed by device and, on a CPU, by class."""
         del progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
-        groups = batch["labels"].shape[0]
-        images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
+        images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
         if self.run.data.flip:
             images = random_flip(key_flip, images)
+        groups = len(batch["labels"])
         points = draw_points(key_flow, images, groups, self.run.flow)
-        numbers = jnp.arange(len(images))
         # Position of each group's class among the rows of this task.
-        local = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
-        rows = functional.take(trainable["factors"], local)
-        own = {"rows": rows} | ({"trunk": trainable["trunk"]} if phase == 1 else {})
-        fixed = {"dropout": key_dropout} | ({"trunk": frozen["trunk"]} if phase == 2 else {})
+        position = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
+        rows = functional.take(trainable["factors"], position)
+        fixed = {"trunk": frozen.get("trunk"), "dropout": key_dropout}
+        model, family = self._model(self.phase_settings(phase).dropout), self.run.adapter.family
 
-        def mean(own, fixed, data):
-            return self._mean(phase, own, fixed, *data)
+        def loss(trunk, rows, fixed, data):
+            """Of images whose classes have the factors `rows`, `numbers` [B] in the batch."""
+            points, numbers = data
+            trunk = trunk if phase == 1 else fixed["trunk"]
+            modulation = functional.modulation_collection(rows, family)
+            variables = {"params": trunk, "modulation": modulation}
+            rngs = {"dropout": fixed["dropout"]}
+            return flow_loss(
+                lambda x, t: model.apply(variables, x, t, train=numbers, rngs=rngs), points
+            )
 
-        return accumulate.mean_over_devices(mean, own, fixed, (points, numbers))
-
-    def _mean(self, phase: int, own, fixed, points: Points, numbers) -> jax.Array:
-        """Loss of the images of one device, in parts where that is faster."""
-        shared = () if phase == 2 else own["trunk"]
-
-        def loss(shared, rows, data):
-            trunk = fixed["trunk"] if phase == 2 else shared
-            return self._loss(phase, trunk, rows, *data, fixed["dropout"])
-
-        if not self.takes_turns:
-            return loss(shared, own["rows"], (points, numbers))
-        groups = jax.tree.leaves(own["rows"])[0].shape[0] if own["rows"] else 1
-        parts = accumulate.parts_of(len(numbers) // groups, self.size**2)
-        rows = jax.tree.map(lambda v: accumulate.repeat_rows(v, parts), own["rows"])
-        data = jax.tree.map(lambda v: accumulate.divide(v, groups, parts), (points, numbers))
-        return accumulate.mean_over_parts(loss, shared, rows, data)
-
-    def _loss(self, phase: int, trunk, rows, points: Points, numbers, key) -> jax.Array:
-        """Loss of images whose classes have the factors `rows`; `numbers` [B] in the batch."""
-        variables = {
-            "params": trunk,
-            "modulation": functional.modulation_collection(rows, self.run.adapter.family),
-        }
-        model = self._model(self.phase_settings(phase).dropout)
-
-        def velocity(x, t):
-            return model.apply(variables, x, t, train=numbers, rngs={"dropout": key})
-
-        return flow_loss(velocity, points)
+        return accumulate.mean_loss(
+            loss,
+            shared=trainable.get("trunk", ()),
+            rows=rows,
+            fixed=fixed,
+            data=(points, jnp.arange(len(images))),
+            groups=groups if rows else 1,
+            pixels=self.size**2 if self.takes_turns else None,
+        )
 
     def end(self, memory, task: Task, trainable):
         kept = jax.tree.map(lambda v: v[: len(task.labels)], trainable["factors"])

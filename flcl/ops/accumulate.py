@@ -1,4 +1,4 @@
-"""The mean of a loss over parts of a batch, its gradient summed up part by part.
+"""The mean of a loss over devices and parts of a batch, its gradient summed up part by part.
 
 The gradient is computed together with the value, so a second derivative is not to be had.
 
@@ -12,10 +12,44 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from einops import rearrange, repeat
 from jax import lax
 from jax.sharding import PartitionSpec
 
 _POSITIONS = 16_384  # images x pixels in one part: measured, from 10 to 20 images of 32 pixels
+
+
+def mean_loss(
+    loss: Callable, *, shared, rows, fixed, data, groups: int, pixels: int | None
+) -> jax.Array:
+    """Mean of `loss(shared, rows, fixed, data)` over the devices and parts of a batch, a scalar.
+
+    Reverse mode, once. Every device sums the gradient of its own images; one exchange adds them up.
+
+    Args:
+      loss: a mean over its data -> scalar in float32.
+      shared: arrays that all images use, with a gradient; () = none.
+      rows: arrays [G, ...] of the classes of a batch, with a gradient.
+      fixed: arrays without a gradient.
+      data: arrays [n * G, ...], n-major, that the devices of the mesh in use share.
+      groups: G.
+      pixels: of an image, to take one class after the other, large ones in parts; None = a device
+        takes all of its images at once.
+    """
+
+    def on_device(parameters, fixed, data):
+        shared, rows = parameters
+        if pixels is None:
+            return loss(shared, rows, fixed, data)
+        parts = parts_of(jax.tree.leaves(data)[0].shape[0] // groups, pixels)
+        return mean_over_parts(
+            lambda shared, rows, data: loss(shared, rows, fixed, data),
+            shared,
+            jax.tree.map(lambda v: repeat_rows(v, parts), rows),
+            jax.tree.map(lambda v: divide(v, groups, parts), data),
+        )
+
+    return mean_over_devices(on_device, (shared, rows), fixed, data)
 
 
 def parts_of(images: int, pixels: int) -> int:
@@ -29,14 +63,12 @@ def divide(values: jax.Array, groups: int, parts: int) -> jax.Array:
 
     Devices share the n images of a class; they go on sharing those of a part.
     """
-    own = values.reshape(-1, parts * groups, *values.shape[1:])
-    return own.swapaxes(0, 1)
+    return rearrange(values, "(n i) ... -> i n ...", i=parts * groups)
 
 
 def repeat_rows(values: jax.Array, parts: int) -> jax.Array:
     """What belongs to each class, [G, ...], for `divide`: [parts * G, 1, ...]."""
-    own = jnp.broadcast_to(values[None], (parts, *values.shape))
-    return own.reshape(-1, 1, *values.shape[1:])
+    return repeat(values, "g ... -> (p g) 1 ...", p=parts)
 
 
 def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
