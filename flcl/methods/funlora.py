@@ -115,7 +115,7 @@ class FunLoRA(base.Generator):
         )
 
     def end(self, memory, task: Task, trainable):
-        kept = jax.tree.map(lambda v: v[: len(task.labels)], trainable["factors"])
+        kept = functional.take(trainable["factors"], np.arange(len(task.labels)))  # no spare rows
         trunk = trainable["trunk"] if task.index == 1 else memory["trunk"]
         return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 

@@ -44,6 +44,16 @@ def layout(tree) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.shape} {leaf.dtype}" for path, leaf in leaves}
 
 
+def _read(leaf):
+    """An array that every device has, as one on the host; others as they are.
+
+    The digest reads it anyway, and Orbax would cut it into a piece for every device, each by a
+    program that has to be compiled first.
+    """
+    whole = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
+    return np.asarray(leaf) if whole else leaf
+
+
 class _Manager(ocp.CheckpointManager):
     """Orbax's, which would ask JAX for the point to stop at with counts of its own: see `hosts`."""
 
@@ -146,6 +156,7 @@ class Checkpoints:
         return self._managers[item]
 
     def _save(self, item: str, step: int, tree, meta: dict) -> None:
+        tree = jax.tree.map(_read, tree)
         meta = {**meta, "digest": digest(tree), "layout": layout(tree)}
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
