@@ -1,11 +1,12 @@
 # shellcheck shell=bash
 # Sourced by the other scripts: `ensure_environment [extra]` makes sure that .venv holds flcl.
 #
-# FLCL_PYTHON names the Python to build it with. An environment that fits is used as it is: a stamp
-# file inside it says from which pyproject.toml, constraints.txt, folder and Python it was made.
+# FLCL_PYTHON names the Python to build it with; otherwise it is the newest that runs. FLCL_VENV
+# names another folder than .venv. An environment that fits is used as it is: a stamp file inside
+# it says from which pyproject.toml, constraints.txt, folder and Python it was made.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
-VENV="$ROOT/.venv"
+VENV="${FLCL_VENV:-$ROOT/.venv}"
 VENV_PYTHON="$VENV/bin/python"
 
 fail() { # message lines; the first one is the error
@@ -19,9 +20,17 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/d
 
 version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 
-# Prints the first Python that is new enough.
+# `3.13.0` as 31300, so that versions can be compared; 0 for none.
+number_of() {
+  local major minor patch
+  IFS=. read -r major minor patch <<<"$(version_of "$1" || true)"
+  patch="${patch%%[!0-9]*}" # of a release candidate, too
+  echo "$((${major:-0} * 10000 + ${minor:-0} * 100 + ${patch:-0}))"
+}
+
+# Prints the newest Python that is new enough and really runs: a shim may exist and do nothing.
 find_python() {
-  local candidate
+  local candidate number best=0 newest=""
   if [[ -n "${FLCL_PYTHON:-}" ]]; then
     command -v "$FLCL_PYTHON" >/dev/null ||
       fail "FLCL_PYTHON=$FLCL_PYTHON: there is no such program" "give the path of a Python 3.11 or newer"
@@ -30,12 +39,18 @@ find_python() {
     command -v "$FLCL_PYTHON"
     return
   fi
-  for candidate in python3 python3.14 python3.13 python3.12 python3.11; do
-    if is_new_enough "$candidate"; then
-      command -v "$candidate"
-      return
+  local managed="${PYENV_ROOT:-${HOME:-}/.pyenv}/versions" # not on the PATH, but there
+  for candidate in python3 python3.{14,13,12,11} "$managed"/3.1[1-4].*/bin/python3; do
+    is_new_enough "$candidate" || continue
+    number="$(number_of "$candidate")"
+    if ((number > best)); then
+      best=$number newest="$(command -v "$candidate")"
     fi
   done
+  if [[ -n "$newest" ]]; then
+    echo "$newest"
+    return
+  fi
   fail "flcl needs Python 3.11 or newer; python3 here is $(version_of python3 || echo 'missing')" \
     "install a newer one, or name it: FLCL_PYTHON=/path/to/python3.12 bash launch/quickstart.sh"
 }
@@ -60,7 +75,7 @@ create_venv() { # python
   [[ ! -e "$VENV" || -e "$VENV/.flcl" ]] ||
     fail "$VENV does not fit (its Python: $(version_of "$VENV_PYTHON" || echo none)) and was made by hand" \
       "remove it, or unset FLCL_PYTHON if that names another Python"
-  echo "creating .venv with Python $(version_of "$1")"
+  echo "creating ${VENV#"$ROOT"/} with Python $(version_of "$1")"
   if ! { rm -rf "$VENV" && mkdir "$VENV" && : >"$VENV/.flcl" && "$1" -m venv "$VENV"; }; then
     fail "could not create $VENV: is the disk full or read-only?"
   fi
@@ -68,7 +83,7 @@ create_venv() { # python
 
 install_flcl() { # what to install: . or .[extra]
   local log="$VENV/install.log"
-  echo "installing packages into .venv: about 1 GB and a minute or two, once only"
+  echo "installing packages into ${VENV#"$ROOT"/}: about 1 GB and a minute or two, once only"
   # With that variable pip leaves out the bytecode, and every start takes seconds longer.
   (cd "$ROOT" && env -u PYTHONDONTWRITEBYTECODE "$VENV_PYTHON" -m pip install \
     --disable-pip-version-check --no-input --retries 2 --constraint constraints.txt \

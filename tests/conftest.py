@@ -1,4 +1,4 @@
-"""What every test runs on: eight fake CPU devices, strict shapes, a cache of compiled programs."""
+"""What every test runs on: four fake CPU devices, strict shapes, a cache of compiled programs."""
 
 import hashlib
 import json
@@ -11,11 +11,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-DEVICES = 8
+DEVICES = 4
+
+
+_KEPT_BYTES = 2 * 2**30
 
 
 def _cache_folder() -> Path:
-    """Where programs compiled by tests are kept: apart for each processor, Python and JAX."""
+    """Where compiled programs are kept from one run of the tests to the next, in every checkout.
+
+    They are apart for each processor, Python and JAX. A run begins with what is newest in it, at
+    most 2 GiB. FLCL_TEST_CACHE names another folder.
+    """
     from importlib.metadata import version
 
     cpuinfo = Path("/proc/cpuinfo")
@@ -24,7 +31,18 @@ def _cache_folder() -> Path:
     chip = sorted({line for line in lines if line.startswith(("flags", "model name", "Features"))})
     identity = "\n".join([*chip, sys.version, version("jaxlib")])
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-    return ROOT / ".pytest_cache" / f"jax-{digest}"
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("FLCL_TEST_CACHE") or Path(home) / "flcl-tests") / f"jax-{digest}"
+
+
+def _prune(folder: Path) -> None:
+    """Removes the programs that have not been read for longest."""
+    entries = [(path.stat(), path) for path in folder.glob("*")] if folder.is_dir() else []
+    room = _KEPT_BYTES
+    for status, path in sorted(entries, key=lambda entry: -entry[0].st_atime):
+        room -= status.st_size
+        if room < 0:
+            path.unlink(missing_ok=True)
 
 
 # Before the first import of JAX, and inherited by every program that a test starts.
@@ -42,6 +60,9 @@ import jax  # noqa: E402
 if os.environ["JAX_PLATFORMS"] == "cpu":
     jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _prune(Path(os.environ["JAX_COMPILATION_CACHE_DIR"]))
 
 # Each is minutes of one process after another: begun last, they would end long after all others.
 LONGEST = (
@@ -100,24 +121,47 @@ def launch_once():
 
 
 @pytest.fixture
-def smoke_run(launch):
-    """Runs the smoke variant of a config and returns the settings that it left behind."""
+def smoke_runs(launch):
+    """Runs smoke variants, those that differ by name alone once, the first by its command line.
 
-    def run(name: str, arg: str, workdir: Path):
+    `smoke_runs([(file, words, settings), ...], folder)` returns the settings that were left behind.
+    """
+
+    def run(wanted: list, folder: Path) -> list:
+        import dataclasses
+
+        import flcl
         from flcl.settings import bridge
 
-        spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
-        # Most of it is compiling programs that then run for a second: no optimiser is worth it.
-        flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-        launch("train", f"--config={spec}", f"--workdir={workdir}", env={"XLA_FLAGS": flags})
-        results = json.loads((workdir / "results.json").read_text())
-        assert results["complete"] is True
-        rows = results["matrix"]
-        assert len(rows) == (1 if "joint" in arg else 2)
-        accuracies = [value for value in rows[-1] if value is not None]
-        assert len(accuracies) == 2
-        assert all(0.0 <= value <= 1.0 for value in accuracies)
-        return bridge.from_dict(json.loads((workdir / "config.json").read_text()))
+        distinct = {}
+        for name, arg, settings in wanted:
+            distinct.setdefault(dataclasses.replace(settings, name="smoke"), (name, arg, settings))
+        stored = []
+        for number, (name, arg, settings) in enumerate(distinct.values()):
+            workdir = folder / str(number)
+            if number == 0:
+                spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
+                launch("train", f"--config={spec}", f"--workdir={workdir}")
+            else:
+                flcl.run(settings, workdir)
+            results = json.loads((workdir / "results.json").read_text())
+            assert results["complete"] is True
+            rows = results["matrix"]
+            assert len(rows) == (1 if settings.stream.joint else 2)
+            accuracies = [value for value in rows[-1] if value is not None]
+            assert len(accuracies) == 2
+            assert all(0.0 <= value <= 1.0 for value in accuracies)
+            run = bridge.from_dict(json.loads((workdir / "config.json").read_text()))
+            model = dataclasses.replace(settings.model)
+            if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
+                looked_up = {"normalize": run.model.normalize, "sha256": run.model.sha256}
+                model = dataclasses.replace(model, **looked_up)
+            else:
+                assert list((workdir / "samples").glob("*.png"))
+            assert run == dataclasses.replace(settings, model=model)
+            stored.append(run)
+        assert 1 < len(stored) < len(wanted)
+        return stored
 
     return run
 

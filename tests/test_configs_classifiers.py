@@ -1,6 +1,5 @@
 """The classifiers' configs: every argument works, protocols and recipes are those they name."""
 
-import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -187,11 +186,9 @@ SMOKE = [(name, "") for name in NAMES]
 SMOKE += [("digits", f"baseline={each}") for each in ("joint", "lora_sequential")]
 
 
-@pytest.mark.parametrize(("name", "arg"), SMOKE)
-def test_smoke_run(name, arg, tmp_path, smoke_run):
-    stored = smoke_run(f"fmlora_{name}.py", arg, tmp_path / "run")
-    wanted = load(name, ",".join(filter(None, ("smoke", arg))))
-    # What was looked up in the weights file is filled in.
-    assert stored.model.normalize != "weights" and len(stored.model.sha256) == 64
-    found = {"normalize": stored.model.normalize, "sha256": stored.model.sha256}
-    assert stored == dataclasses.replace(wanted, model=dataclasses.replace(wanted.model, **found))
+def test_smoke_runs(tmp_path, smoke_runs):
+    """Each config, and two baselines; equal runs only once."""
+    runs = [(f"fmlora_{n}.py", arg, load(n, joined("smoke", arg))) for n, arg in SMOKE]
+    for run in smoke_runs(runs, tmp_path):
+        # What was looked up in the weights file is filled in.
+        assert run.model.normalize != "weights" and len(run.model.sha256) == 64

@@ -52,7 +52,7 @@ def run(checkout, tmp_path):
         log = tmp_path / "log"
         log.write_text("")
         environment = {k: v for k, v in os.environ.items() if k != "FLCL_PYTHON"}
-        environment |= {"FAKE_LOG": str(log), **env}
+        environment |= {"FAKE_LOG": str(log), "PYENV_ROOT": str(tmp_path / "pyenv"), **env}
         if python is not None:
             environment["FLCL_PYTHON"] = str(python)
         command = [shutil.which("bash"), checkout / "launch" / script, *words]
@@ -183,6 +183,32 @@ def test_without_a_new_python_on_the_path(found, run, fake, tmp_path):
     assert done.returncode == 2
     assert f"flcl needs Python 3.11 or newer; python3 here is {found}" in done.stderr
     assert "FLCL_PYTHON=/path/to/python3.12 bash launch/quickstart.sh" in done.stderr
+
+
+def test_the_newest_python_that_runs_is_taken(run, fake, tmp_path):
+    """A shim may be on the PATH and do nothing; a manager may keep its Pythons elsewhere."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("bash", "env", "dirname", "cat", "grep", "tail", "mkdir", "rm", "cp"):
+        (tools / name).symlink_to(shutil.which(name))
+
+    def install(path: Path, version: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(fake.read_text().replace("3.12.1", version))
+        path.chmod(0o755)
+
+    install(tools / "python3", "3.11.7")
+    (tools / "python3.14").write_text("#!/usr/bin/env bash\nexit 127\n")
+    (tools / "python3.14").chmod(0o755)
+    install(tools / "python3.12", "3.12.9")
+    env = {"PATH": str(tools), "PYENV_ROOT": str(tmp_path / "managed"), "FLCL_VENV": ""}
+    done, _ = run("quickstart.sh", **env)
+    assert done.returncode == 0 and "creating .venv with Python 3.12.9" in done.stdout, done.stderr
+    install(tmp_path / "managed" / "versions" / "3.13.10" / "bin" / "python3", "3.13.10")
+    other = str(tmp_path / "other")
+    done, _ = run("quickstart.sh", **env | {"FLCL_VENV": other})
+    assert f"creating {other} with Python 3.13.10" in done.stdout, done.stderr
+    assert (tmp_path / "other" / "bin" / "python").exists()
 
 
 def test_an_interrupted_installation_goes_on(run, fake):

@@ -1,6 +1,7 @@
-"""Runs a tiny task sequence and kills or stops its own process at a named moment.
+"""Named moments of a tiny run at which its process dies, or is asked to stop.
 
-Started by test_kill, and by test_processes as one of several processes.
+Run as a program it trains and dies at one of them: for test_kill, and for test_processes as one of
+several processes.
 """
 
 import os
@@ -10,6 +11,7 @@ import time
 from pathlib import Path
 
 import jax
+import pytest
 import tiny
 
 import flcl
@@ -23,9 +25,18 @@ from flcl.train import complexity
 from flcl.train.loop import TaskTraining
 
 
+class Killed(BaseException):
+    """The process would be dead now; like Ctrl-C no `except Exception` catches it."""
+
+
 def die(*_args, **_kwargs):
     """As `kill -9` from outside: no handler, no flush, no goodbye."""
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def end(*_args, **_kwargs):
+    """As `die`, in a process that has to live on."""
+    raise Killed
 
 
 def ask(*_args, **_kwargs):
@@ -35,40 +46,41 @@ def ask(*_args, **_kwargs):
         time.sleep(1.5)  # JAX looks for the signal once a second; the others wait in an exchange
 
 
-def before(target, name, moment, act=die):
-    """Acts when `moment` of the call's arguments is true, before the call."""
-    real = getattr(target, name)
+def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> None:
+    """Arms one of the moments of a run in `folder`; `kill` is what happens there."""
 
-    def wrapped(*args, **kwargs):
-        if moment(*args, **kwargs):
-            act()
-        return real(*args, **kwargs)
+    def before(target, name, moment, act=kill):
+        """Acts when `moment` of the call's arguments is true, before the call."""
+        real = getattr(target, name)
 
-    setattr(target, name, wrapped)
+        def wrapped(*args, **kwargs):
+            if moment(*args, **kwargs):
+                act()
+            return real(*args, **kwargs)
 
+        patch.setattr(target, name, wrapped)
 
-def after(target, name, moment):
-    """Kills when `moment` of the call's arguments is true, as soon as the call returned."""
-    real = getattr(target, name)
+    def after(target, name, moment):
+        """Kills when `moment` of the call's arguments is true, as soon as the call returned."""
+        real = getattr(target, name)
 
-    def wrapped(*args, **kwargs):
-        out = real(*args, **kwargs)
-        if moment(*args, **kwargs):
-            die()
-        return out
+        def wrapped(*args, **kwargs):
+            out = real(*args, **kwargs)
+            if moment(*args, **kwargs):
+                kill()
+            return out
 
-    setattr(target, name, wrapped)
+        patch.setattr(target, name, wrapped)
 
+    def losses(task, step):
+        """The moment before the losses up to a step of a task are looked at."""
+        return lambda self, _, done: (self.name, done) == (task, step)
 
-def seen(task, step):
-    """The moment before the losses up to a step of a task are looked at."""
-    return lambda self, _, done: (self.name, done) == (task, step)
+    def judging(task):
+        return lambda self, _, judged: judged.index == task
 
-
-def install(point: str) -> None:
-    """Arms one of the moments."""
     if point == "in task 1, after its saves":
-        before(TaskTraining, "_means", seen("task 1", 6))
+        before(TaskTraining, "_means", losses("task 1", 6))
     elif point == "during a save in task 1":
         # The save goes on in the background: the process dies while files are being written.
         after(Checkpoints, "save_running", lambda self, position, *_: position == 4)
@@ -79,28 +91,17 @@ def install(point: str) -> None:
     elif point == "while testing task 2":
         before(ClassifierEvaluation, "_drift", lambda self, group, *_: group.index == 2)
     elif point == "while judging task 1":
-        before(GeneratorEvaluation, "_training_set", lambda self, _, task: task.index == 1)
+        before(GeneratorEvaluation, "_training_set", judging(1))
     elif point == "during the save of task 2":
         before(Checkpoints, "_finish", lambda self, item, step: (item, step) == ("tasks", 2))
     elif point == "while writing results of task 2":
-        real = Path.replace
-
-        def replace(self, target):
-            if Path(target).name == "results.json":
-                die()
-            return real(self, target)
-
-        Path.replace = replace
+        before(Path, "replace", lambda _, target: Path(target).name == "results.json")
     elif point == "asked to stop in task 2":
-        before(
-            TaskTraining, "_means", lambda self, _, done: (self.name, done) == ("task 2", 2), ask
-        )
+        before(TaskTraining, "_means", losses("task 2", 2), ask)
     elif point == "asked to stop after the last step of task 1":
-        before(
-            TaskTraining, "_means", lambda self, _, done: (self.name, done) == ("task 1", 6), ask
-        )
+        before(TaskTraining, "_means", losses("task 1", 6), ask)
     elif point == "asked to stop while judging task 2":
-        before(GeneratorEvaluation, "_training_set", lambda self, _, task: task.index == 2, ask)
+        before(GeneratorEvaluation, "_training_set", judging(2), ask)
     elif point == "asked to stop while judging task 1":
         before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
     elif point != "never":
@@ -112,7 +113,7 @@ if __name__ == "__main__":
     if others:
         coordinator, processes, process = others
         hosts.start(coordinator, int(processes), int(process))
-    install(point)
+    install(point, Path(folder), pytest.MonkeyPatch())
     run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:
         flcl.run(run, folder)

@@ -1,4 +1,9 @@
-"""A real process, killed again and again, ends with the bytes of one that was left alone."""
+"""A run that is stopped again and again ends with the bytes of one that was left alone.
+
+Most stops are an exception at a named moment, which no code of the library may catch: what is on
+disk then is what a process that dies there leaves behind, once background writes have ended. Two of
+each method are a real `kill -9` of a real process, where writes are torn.
+"""
 
 import os
 import shutil
@@ -8,16 +13,19 @@ import sys
 from pathlib import Path
 
 import jax
+import killed as moments
 import numpy as np
 import pytest
 import tiny
 
-from flcl import cli
+import flcl
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.setup import prepare
+from flcl.stopping import StoppedError
 
 ROOT = Path(__file__).resolve().parents[2]
+# In the order of a run; those of REAL kill a process.
 MOMENTS = {
     "funlora": (
         "during a save in task 1",
@@ -35,10 +43,10 @@ MOMENTS = {
         "while writing results of task 2",
     ),
 }
-METHODS = tuple(MOMENTS)
+REAL = {"during a save in task 1", "while writing results of task 2"}
 
 
-def start(data, workdir, point, method="funlora"):
+def in_a_process(data, workdir, point, method):
     """One process that trains until it is complete or killed."""
     return subprocess.run(
         [sys.executable, str(ROOT / "tests" / "runs" / "killed.py"), data, workdir, point, method],
@@ -50,9 +58,17 @@ def start(data, workdir, point, method="funlora"):
     )
 
 
+def start(data, workdir, method, point="never"):
+    """Trains in this process; at `point` it ends with `moments.Killed` or asks to stop."""
+    with pytest.MonkeyPatch.context() as patch:
+        moments.install(point, workdir, patch, kill=moments.end)
+        run = tiny.run_of(data, method, runtime__save_every=2, runtime__log_every=1)
+        flcl.run(run, workdir)
+
+
 def final_memory(data, workdir, method):
     """All parameters of a finished run."""
-    setup = prepare(tiny.run_of(data, method))[0]
+    setup, _ = prepare(tiny.run_of(data, method))
     memory = empty_memory(setup)
     with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
         for task in setup.data.stream.tasks:
@@ -60,7 +76,7 @@ def final_memory(data, workdir, method):
     return jax.tree.map(np.asarray, memory)
 
 
-@pytest.fixture(scope="module", params=METHODS)
+@pytest.fixture(scope="module", params=tuple(MOMENTS))
 def method(request):
     """What is trained."""
     return request.param
@@ -71,10 +87,13 @@ def killed(data, tmp_path_factory, method):
     """Workdir of a run that was killed at every moment in turn and then left to finish."""
     workdir = tmp_path_factory.mktemp("killed") / "run"
     for moment in MOMENTS[method]:
-        done = start(data, workdir, moment, method)
-        assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
-    done = start(data, workdir, "never", method)
-    assert done.returncode == 0, done.stderr
+        if moment in REAL:
+            done = in_a_process(data, workdir, moment, method)
+            assert done.returncode == -signal.SIGKILL, f"{moment}: {done.stdout}{done.stderr}"
+        else:
+            with pytest.raises(moments.Killed):
+                start(data, workdir, method, moment)
+    start(data, workdir, method)
     return workdir
 
 
@@ -82,8 +101,7 @@ def killed(data, tmp_path_factory, method):
 def alone(data, tmp_path_factory, method):
     """Workdir of the same run, never interrupted."""
     workdir = tmp_path_factory.mktemp("alone") / "run"
-    done = start(data, workdir, "never", method)
-    assert done.returncode == 0, done.stderr
+    start(data, workdir, method)
     return workdir
 
 
@@ -105,40 +123,38 @@ def test_no_step_is_logged_twice(killed, alone):
 
 
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
-def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method):
+def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method, capsys):
+    """SIGTERM to this process: the run's handler takes it, as in a process of its own."""
     workdir = tmp_path / "run"
-    done = start(data, workdir, "asked to stop after the last step of task 1")
-    assert done.returncode == cli.STOPPED, done.stderr
+    with pytest.raises(StoppedError):
+        start(data, workdir, method, "asked to stop after the last step of task 1")
     # The task is stored, and nothing of it is judged yet.
     assert (workdir / "checkpoints" / "tasks" / "1").exists()
     assert not (workdir / "results.json").exists()
-    done = start(data, workdir, "asked to stop in task 2")
-    assert done.returncode == cli.STOPPED, done.stderr
+    with pytest.raises(StoppedError):
+        start(data, workdir, method, "asked to stop in task 2")
     running = workdir / "checkpoints" / "running"
     # Where it stopped: six steps of task 1 and three of task 2, between two regular saves.
     assert "9" in {save.name for save in running.iterdir()}
-    done = start(data, workdir, "asked to stop while judging task 2")
-    assert done.returncode == cli.STOPPED, done.stderr
-    assert "continuing task 2 at step 3" in done.stdout
-    done = start(data, workdir, "never")
-    assert done.returncode == 0, done.stderr
+    with pytest.raises(StoppedError):
+        start(data, workdir, method, "asked to stop while judging task 2")
+    assert "continuing task 2 at step 3" in capsys.readouterr().out
+    start(data, workdir, method)
     assert (workdir / "results.json").read_bytes() == (alone / "results.json").read_bytes()
 
 
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
-def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method):
+def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method, capsys):
     """Back to the middle of task 1 with a torn newest save: the one before it is used."""
     copy = tmp_path / "run"
-    done = start(data, copy, "in task 1, after its saves")
-    assert done.returncode == -signal.SIGKILL
+    with pytest.raises(moments.Killed):
+        start(data, copy, method, "in task 1, after its saves")
     newest = copy / "checkpoints" / "running" / "4"
-    if not newest.exists():  # it was still being written
-        newest = copy / "checkpoints" / "running" / "2"
     arrays = (newest / "state" / "d").iterdir()
     largest = max(arrays, key=lambda f: f.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
-    done = start(data, copy, "never")
-    assert done.returncode == 0, done.stderr
-    assert "cannot be read" in done.stdout or "changed on disk" in done.stdout
+    start(data, copy, method)
+    printed = capsys.readouterr().out
+    assert "cannot be read" in printed or "changed on disk" in printed
     assert (copy / "results.json").read_bytes() == (alone / "results.json").read_bytes()
     shutil.rmtree(copy)

@@ -1,4 +1,4 @@
-"""Two processes with two devices each make the run that one process with one device makes."""
+"""Two processes with two devices each make the run that one process with four devices makes."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 
 import flcl
 from flcl import cli
@@ -44,13 +45,9 @@ def environment(devices: int) -> dict:
     }
 
 
-def one_process(devices, *arguments) -> str:
-    """What a process of so many devices prints; it has to succeed."""
-    done = subprocess.run(
-        command(*arguments), env=environment(devices), capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+def one_process(data, workdir, method) -> None:
+    """Trains, or goes on, with all devices of this process."""
+    flcl.run(tiny.run_of(data, method, runtime__save_every=2, runtime__log_every=1), workdir)
 
 
 def free_port() -> int:
@@ -120,28 +117,14 @@ def assert_same_run(got: Path, want: Path) -> None:
     np.testing.assert_allclose(*matrices, atol=1 / 16)
 
 
-@pytest.fixture(scope="module", params=["funlora", "fmlora"])
-def method(request):
-    return request.param
-
-
 @pytest.fixture(scope="module")
-def reference(data, tmp_path_factory, method):
-    """One process, one device."""
-    workdir = tmp_path_factory.mktemp("one") / "run"
-    one_process(1, data, workdir, method)
-    return workdir
-
-
-def test_two_processes_make_the_same_run(reference, data, tmp_path, method):
-    both = two_processes(data, tmp_path / "run", method)
-    assert [code for code, _ in both] == [0, 0], both
-    assert_same_run(tmp_path / "run", reference)
-    # The first process alone speaks and writes.
-    assert "report.html" in both[0][1] and "accuracy" not in both[1][1]
-    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == len(
-        (reference / "metrics.jsonl").read_text().splitlines()
-    )
+def references(data, tmp_path_factory):
+    """One process with all of its devices, by method."""
+    workdirs = {}
+    for method in ("funlora", "fmlora"):
+        workdirs[method] = tmp_path_factory.mktemp("one") / method
+        one_process(data, workdirs[method], method)
+    return workdirs
 
 
 @pytest.fixture(scope="module")
@@ -164,22 +147,39 @@ def interrupted(data, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.parametrize("method", ["funlora"], indirect=True)
-@pytest.mark.parametrize("devices", [1, 4, 8])
-def test_what_two_processes_left_continues_elsewhere(
-    interrupted, reference, data, tmp_path, devices
+@pytest.mark.parametrize("method", ["funlora", "fmlora"])
+def test_two_processes_make_the_same_run(references, interrupted, data, tmp_path, method):
+    """FM-LoRA at one go, FunLoRA after it was killed and stopped twice."""
+    workdir = tmp_path / "run"
+    if method == "funlora":
+        shutil.copytree(interrupted, workdir)
+    both = two_processes(data, workdir, method)
+    assert [code for code, _ in both] == [0, 0], both
+    assert_same_run(workdir, references[method])
+    # The first process alone speaks and writes.
+    assert "report.html" in both[0][1] and "accuracy" not in both[1][1]
+    lines = [
+        len((folder / "metrics.jsonl").read_text().splitlines())
+        for folder in (workdir, references[method])
+    ]
+    assert lines[0] == lines[1]
+
+
+@pytest.mark.parametrize("left", ["killed", "stopped"])
+def test_what_two_processes_left_continues_in_one(
+    interrupted, references, data, tmp_path, left, capsys
 ):
-    """Killed, it goes on with one device; stopped, with four and eight."""
-    left = interrupted.with_name("killed") if devices == 1 else interrupted
-    workdir = shutil.copytree(left, tmp_path / "run")
-    printed = one_process(devices, data, workdir, "funlora")
-    assert f"continuing task {1 if devices == 1 else 2} at step" in printed
-    assert_same_run(workdir, reference)
+    """Two processes with two devices each left it; one with four goes on."""
+    workdir = interrupted if left == "stopped" else interrupted.with_name("killed")
+    workdir = shutil.copytree(workdir, tmp_path / "run")
+    one_process(data, workdir, "funlora")
+    printed = capsys.readouterr().out
+    assert f"continuing task {1 if left == 'killed' else 2} at step" in printed
+    assert_same_run(workdir, references["funlora"])
 
 
-@pytest.mark.parametrize("method", ["funlora"], indirect=True)
-def test_two_processes_draw_the_same_images(reference, tmp_path, method):
-    out = tmp_path / "images.npz"
+def test_two_processes_draw_the_same_images(references, tmp_path):
+    out, reference = tmp_path / "images.npz", references["funlora"]
 
     def words(number, address):
         program = [sys.executable, ROOT / "launch" / "sample.py", f"--workdir={reference}"]

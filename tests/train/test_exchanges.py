@@ -16,9 +16,7 @@ _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 def run_of(data, method, dtype, strategy):
     if method in ("funlora", "finetune", "generative_replay"):
         adapter = {"adapter__strategy": strategy} if strategy else {}
-        return tiny.settings_of(
-            data, method, model__multipliers=(1,), phase1__groups=2, phase2__groups=2, **adapter
-        )
+        return tiny.settings_of(data, method, phase1__groups=2, phase2__groups=2, **adapter)
     return tiny.classifier_of(data, method, model__dtype=dtype)
 
 
@@ -26,18 +24,19 @@ def nbytes(leaf, dtype=None):
     return leaf.size * (leaf.dtype if dtype is None else jax.numpy.dtype(dtype)).itemsize
 
 
-@pytest.mark.parametrize("fsdp", [1, 2])
 @pytest.mark.parametrize(
-    ("method", "phase", "dtype", "strategy"),
+    ("method", "phase", "dtype", "strategy", "fsdp"),
     [
-        ("funlora", 1, "float32", "map"),
-        ("funlora", 2, "float32", "map"),
-        ("funlora", 2, "float32", "loop"),
-        ("finetune", 2, "float32", None),
-        ("fmlora", 1, "bfloat16", None),
-        ("fmlora", 2, "bfloat16", None),
-        ("sd_lora", 2, "bfloat16", None),
-        ("vit_finetune", 2, "bfloat16", None),
+        ("funlora", 1, "float32", "map", 2),
+        ("funlora", 2, "float32", "map", 1),
+        ("funlora", 2, "float32", "map", 2),
+        ("funlora", 2, "float32", "loop", 2),
+        ("finetune", 2, "float32", None, 2),
+        ("fmlora", 1, "bfloat16", None, 2),
+        ("fmlora", 2, "bfloat16", None, 1),
+        ("fmlora", 2, "bfloat16", None, 2),
+        ("sd_lora", 2, "bfloat16", None, 2),
+        ("vit_finetune", 2, "bfloat16", None, 2),
     ],
 )
 def test_only_shared_parameters_and_one_gradient_in_float32(
