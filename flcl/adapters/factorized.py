@@ -9,6 +9,7 @@ share and update: no copy per task and no pool; length and start are ours, too (
 
 from collections.abc import Callable
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -60,6 +61,8 @@ def task_core(factors: dict, columns: jax.Array) -> dict:
     """M_t N_t' of each site, [r, r], with the columns weighted by `columns` [r] (1 = kept)."""
 
     def core_of(f):
+        chex.assert_equal_shape([f["m"], f["n"]])
+        chex.assert_shape(columns, (f["m"].shape[1],))
         # In full precision: tiny, and it is what is kept.
         return jnp.matmul(f["m"] * columns[None, :], f["n"].T, precision="highest")
 
@@ -76,6 +79,7 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
         return {name: jnp.linalg.qr(entry[name])[0] for name in ("a", "b")}
 
     def core_of(entry, core):
+        chex.assert_shape(core, (entry["a"].shape[1], entry["b"].shape[1]))
         left, right = (jnp.linalg.qr(entry[name])[1] for name in ("a", "b"))
         left = jnp.matmul(left, core, precision="highest")
         return jnp.matmul(left, right.T, precision="highest")

@@ -7,6 +7,7 @@ fixed number of rows K; adding a class fills a row and never changes a shape. Ro
 
 import functools
 
+import chex
 import flax.traverse_util
 import jax
 import jax.numpy as jnp
@@ -43,6 +44,7 @@ def pack(rows: Bank) -> jax.Array:
     cost several times that in file formats.
     """
     leaves = jax.tree.leaves(rows)
+    chex.assert_equal_shape_prefix(leaves, 1)
     return jnp.concatenate([leaf.reshape(leaf.shape[0], -1) for leaf in leaves], axis=1)
 
 
@@ -101,6 +103,9 @@ def take(bank: Bank, labels: jax.Array) -> Bank:
 @jax.jit
 def put(bank: Bank, labels: jax.Array, rows: Bank) -> Bank:
     """The bank with the rows of `labels` [G] replaced; every other row keeps its bits."""
+    chex.assert_trees_all_equal_structs(bank, rows)
+    for leaf in jax.tree.leaves(rows):
+        chex.assert_axis_dimension(leaf, 0, len(labels))
     return jax.tree.map(lambda v, row: v.at[labels].set(row), bank, rows)
 
 

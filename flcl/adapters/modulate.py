@@ -5,9 +5,11 @@ devices share; merging a leading sharded axis keeps it sharded, while merging it
 the partitioner gather the batch.
 """
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 
 from flcl.ops.convolution import lax_conv, plain_conv, repeated, repeated_conv
@@ -87,6 +89,8 @@ def modulated_conv(
     """
     if strategy not in STRATEGIES:
         raise ValueError(f"strategy={strategy!r}: accepted are {', '.join(STRATEGIES)}")
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_axis_dimension(x, 3, kernel.shape[2])
     groups = modulation.groups
     if x.shape[0] % groups:
         raise ValueError(f"batch of {x.shape[0]} images is not divisible by {groups} class groups")
@@ -95,9 +99,10 @@ def modulated_conv(
     kernels = modulated_kernel(kernel, modulation).astype(x.dtype)
     if groups == 1:
         return plain_conv(x, kernels[0], stride)
-    grouped = x.reshape(-1, groups, *x.shape[1:])
+    chex.assert_shape(modulation.matrix, (groups, *kernel.shape[2:]))
+    grouped = rearrange(x, "(n g) h w c -> n g h w c", g=groups)
     out = _BY_NAME[resolved_strategy(strategy)](grouped, kernels, stride)
-    return out.reshape(-1, *out.shape[2:])
+    return rearrange(out, "n g h w c -> (n g) h w c")
 
 
 def upsampled_conv(

@@ -7,6 +7,7 @@ default centres H on the first task (M4), and the printed one stays as `literal`
 
 from typing import Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +56,7 @@ def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.A
 
 def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Array:
     """Weight of each of the r columns, [r]: column j counts all candidates above j (M5)."""
+    chex.assert_shape(choice, (len(candidates),))
     keeps = np.arange(rank)[None, :] < np.asarray(candidates)[:, None]
     return choice @ keeps.astype(np.float32)
 

@@ -3,6 +3,7 @@
 import functools
 import zlib
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,6 +37,7 @@ def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.
     images uint8 [B, H, W, C] -> the same shape; every image has its own draw. 0 and False switch
     the two off.
     """
+    chex.assert_rank(images, 4)
     crop_key, flip_key = jax.random.split(key)
     batch, height, width, channels = images.shape
     if crop:
@@ -48,6 +50,7 @@ def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.
 
 def masked_loss(logits: jax.Array, labels: jax.Array, seen: jax.Array) -> jax.Array:
     """Mean cross-entropy over the seen classes; logits [B, K], labels [B], seen [K]."""
+    chex.assert_shape(labels, (len(logits),))
     logits = mask_unseen(logits, seen)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 

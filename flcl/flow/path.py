@@ -3,9 +3,11 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
+from einops import rearrange
 
 
 def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
@@ -17,6 +19,8 @@ def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
 
 def interpolate(noise: jax.Array, images: jax.Array, t: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Point x_t = (1 - t) x0 + t z and target velocity z - x0, for [B, H, W, C] and t [B]."""
+    chex.assert_equal_shape([noise, images])
+    chex.assert_shape(t, (len(images),))
     t = t.reshape(-1, *[1] * (images.ndim - 1))
     return (1 - t) * noise + t * images, images - noise
 
@@ -27,16 +31,18 @@ def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Arr
     Only inside a class: pairing across classes would tell the class by the noise (F7). Batches are
     n-major, [n * G, H, W, C].
     """
-    shape = noise.shape
-    rows = noise.reshape(-1, groups, noise[0].size).swapaxes(0, 1)
-    targets = images.reshape(-1, groups, images[0].size).swapaxes(0, 1)
+    chex.assert_equal_shape([noise, images])
+    batch = "(n g) h w c -> g n (h w c)"
+    rows, targets = (rearrange(v, batch, g=groups) for v in (noise, images))
 
     def reorder(sources, goals):
         cost = jnp.sum((goals[:, None] - sources[None]) ** 2, axis=-1)
         goal, source = optax.assignment.hungarian_algorithm(cost)
         return jnp.zeros_like(sources).at[goal].set(sources[source])
 
-    return jax.vmap(reorder)(rows, targets).swapaxes(0, 1).reshape(shape)
+    reordered = jax.vmap(reorder)(rows, targets)
+    _, height, width, _ = noise.shape
+    return rearrange(reordered, "g n (h w c) -> (n g) h w c", h=height, w=width)
 
 
 class Points(NamedTuple):

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -35,6 +36,7 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
       velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
       noise: x0 [B, H, W, C].
     """
+    chex.assert_rank(noise, 4)
     if sample.solver == "dopri5":
         images, steps = jax.vmap(lambda x: _adaptive(velocity, x, sample))(noise)
         return images, _DOPRI5_START + _DOPRI5_CALLS * steps.max()

@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -37,4 +38,6 @@ class Head(Protocol):
 
 def mask_unseen(logits: jax.Array, seen: jax.Array) -> jax.Array:
     """Logits [B, K] with -inf where `seen` [K] is False: such a class is never the answer."""
+    chex.assert_shape(seen, (logits.shape[-1],))
+    chex.assert_type(seen, bool)
     return jnp.where(seen[None, :], logits, -jnp.inf)

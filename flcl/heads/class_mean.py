@@ -1,5 +1,6 @@
 """The nearest class mean: cosine similarity of features with the mean of each class's features."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 
@@ -16,6 +17,7 @@ class ClassMean:
 
     def scores(self, part, features):
         """Cosines in full precision; 0 for a class without images."""
+        chex.assert_shape(features, (None, part["sum"].shape[1]))
         means = part["sum"] / jnp.maximum(part["count"], 1.0)[:, None]
         return jnp.matmul(_unit(features), _unit(means).T, precision="highest")
 

@@ -1,5 +1,6 @@
 """A linear layer with a row for every class that there will be, trained by gradient (M8)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -17,6 +18,7 @@ class Linear:
 
     def scores(self, part, features):
         """In full precision also where products are not by default: near ties decide an answer."""
+        chex.assert_shape(features, (None, part["kernel"].shape[0]))
         scores = jnp.matmul(features, part["kernel"], precision="highest")
         return scores + part["bias"][None]
 

@@ -7,6 +7,7 @@ import math
 
 import jax
 import numpy as np
+from einops import rearrange
 
 from flcl import settings
 from flcl.data.selection import everything
@@ -42,7 +43,7 @@ class Finetune(base.Generator):
         del frozen, progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
         per_group, groups = batch["images"].shape[:2]
-        images = to_float(batch["images"].reshape(-1, *batch["images"].shape[2:]))
+        images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
         if self.run.data.flip:
             images = random_flip(key_flip, images)
         points = draw_points(key_flow, images, groups, self.run.flow)

@@ -1,5 +1,6 @@
 """Two ranks of batches of matrices: how many directions carry weight, and how many exist at all."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -11,6 +12,7 @@ def effective_rank(matrices: jax.Array) -> jax.Array:
     min(m, n) and is k for k equal singular values; 0 for the zero matrix, which the definition
     leaves open.
     """
+    chex.assert_rank(matrices, set(range(2, 9)))  # [m, n] with any leading axes
     values = jnp.linalg.svd(matrices, compute_uv=False)
     total = values.sum(axis=-1)
     shares = values / jnp.where(total > 0, total, 1.0)[..., None]

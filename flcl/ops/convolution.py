@@ -8,8 +8,10 @@ gradient that `lax` derives.
 
 import functools
 
+import chex
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
@@ -31,6 +33,9 @@ def plain_conv(
       stride: of both axes.
       before: zeros above the first row and left of the first column; None = k // 2.
     """
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_axis_dimension(kernel, 1, kernel.shape[0])
+    chex.assert_axis_dimension(x, 3, kernel.shape[2])
     form = lax_conv if kernel.shape[0] == 1 else _conv
     return form(x, kernel, stride, before)
 
@@ -111,8 +116,7 @@ def _by_parity(x, kernel):
         own = halved(kernel, 0, row)
         columns = [plain_conv(x, halved(own, 1, c), 1, (1 - row, 1 - c)) for c in (0, 1)]
         rows.append(jnp.stack(columns, axis=3))
-    batch, height, width, _ = x.shape
-    return jnp.stack(rows, axis=2).reshape(batch, 2 * height, 2 * width, -1)
+    return rearrange(jnp.stack(rows), "r b h w c d -> b (h r) (w c) d")
 
 
 def _repeated_forward(x, kernel):
@@ -157,8 +161,7 @@ def kernel_gradient(
     if count == x.shape[0] or min(shape[2:]) < _FEWEST_CHANNELS:
         return _canonical(x, grad, size, stride, before).astype(x.dtype)
     # Images of one piece lie B / count apart: the leading axis stays the one that devices share.
-    x = x.reshape(count, -1, *x.shape[1:])
-    grad = grad.reshape(count, -1, *grad.shape[1:])
+    x, grad = (rearrange(v, "(n p) h w c -> n p h w c", n=count) for v in (x, grad))
 
     def add_piece(index, total):
         parts = (lax.dynamic_index_in_dim(v, index, 1, keepdims=False) for v in (x, grad))

@@ -3,12 +3,14 @@
 import math
 from collections.abc import Sequence
 
+import chex
 import jax
 import jax.numpy as jnp
 
 
 def to_float(images: jax.Array) -> jax.Array:
     """uint8 0..255 -> float32 in [-1, 1]."""
+    chex.assert_type(images, jnp.uint8)
     return images.astype(jnp.float32) / 127.5 - 1.0
 
 
@@ -19,6 +21,7 @@ def to_uint8(images: jax.Array) -> jax.Array:
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
     """Each image of [B, H, W, C] mirrored left-right with probability 1/2."""
+    chex.assert_rank(images, 4)
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
 
@@ -42,6 +45,7 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_scale: float) -> 
     whole image; hence min_scale=1 changes no square image. Bilinear, with the border of the part
     repeated outside of it; a part is never larger than the result, so nothing needs antialiasing.
     """
+    chex.assert_rank(images, 4)
     count, height, width, _ = images.shape
     top, left, rows, columns = _random_boxes(key, count, height, width, min_scale)
     vertical = _interpolation(top, rows, height)
