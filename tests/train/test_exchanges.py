@@ -4,7 +4,7 @@ import jax
 import pytest
 import tiny
 
-from flcl.cost import hlo, lowering
+from flcl.cost import hlo, programs
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.runs.setup import prepare
@@ -45,12 +45,12 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
 ):
     setup = prepare(run_of(data, method, dtype, strategy))[0]
     mesh = meshes.make_mesh(fsdp)
-    lowered = lowering.lower_step(setup.method, phase, mesh)
+    lowered = programs.lower_step(setup.method, phase, mesh)
     text = lowered.compile(compiler_options=_QUICK).as_text()
     found = {each["kind"]: each for each in hlo.summary(hlo.collectives(text, jax.device_count()))}
     trainable, frozen = jax.eval_shape(
         lambda memory, key: setup.method.begin(memory, setup.data.stream.tasks[phase - 1], key),
-        lowering.abstract_memory(setup.method),
+        programs.abstract_memory(setup.method),
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     wanted = sum(map(nbytes, jax.tree.leaves(trainable)))
