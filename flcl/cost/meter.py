@@ -35,6 +35,7 @@ _OPTIONS = {
     "tpu": {"xla_backend_optimization_level": 3},
     "gpu": {"xla_backend_optimization_level": 3, "xla_gpu_enable_triton_gemm": False},
 }
+_CODES = re.compile(r"^(?:\w+: )+")  # such as `RESOURCE_EXHAUSTED: E1000: CompileTimeHbmOom: `
 _TOO_MUCH = re.compile(r"total memory required[^(]*\(([\d.]+)([KMGT]?)\)")
 
 
@@ -95,18 +96,19 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
     """What a program that is compiled for `target` asks of each of its devices.
 
     `memory` and `flops_per_device` are None for a program that the compiler refuses because it does
-    not fit; `refused` is then what it says. `uncounted` says why FLOPs or `replication` are not
-    known; it is None when both are.
+    not fit; `refused` is then what it says. Of a program that fits, `uncounted` says why FLOPs or
+    `replication` are not known; it is None when both are.
     """
     started = time.monotonic()
     lowered = program.lower(method, mesh, None)
-    memory, refused, exchanges, work = None, None, [], _work(None, None, None, program.uncounted)
+    memory, refused, exchanges = None, None, []
+    work = _work(None, None, None, program.uncounted)
     try:
         compiled = compile_for(lowered, target.platform)
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        refused = str(error).strip().splitlines()[0].removeprefix("RESOURCE_EXHAUSTED: ")
+        refused = _CODES.sub("", str(error).strip().splitlines()[0])
     else:
         memory = memory_of(compiled)
         exchanges = hlo.collectives(compiled.as_text(), mesh.size)
