@@ -25,10 +25,8 @@ def vit_step(size: Size, rounds: int) -> Iterator[Figure]:
     """FM-LoRA's train step in a later task against fine-tuning all of the same transformer."""
     dtype = dtype_of(size)
     run = size.classifier_run("fmlora", model__dtype=dtype, model__trunk_dtype=dtype)
-    later, full = (
-        Training(run, 2),
-        Training(size.classifier_run("vit_finetune", model__dtype=dtype), 2),
-    )
+    later = Training(run, 2)
+    full = Training(size.classifier_run("vit_finetune", model__dtype=dtype), 2)
     seconds = interleave({"later": later, "full": full}, rounds)
     more = later.rates(seconds["later"]) | {"memory_ratio": later.bytes / full.bytes}
     yield timed("vit_step", seconds["later"], seconds["full"], **more)

@@ -56,9 +56,9 @@ def search(figures: dict, measure: Callable[[int], dict], usable: int, granule: 
             ceiling = guess["images"]
         next_guess = _next(best, ceiling, tried, usable, granule)
         guess = {"images": next_guess} if next_guess else None
-    return (
-        {"images": best["images"], "how": SEARCHED} if best else largest(figures, usable, granule)
-    )
+    if best is None:
+        return largest(figures, usable, granule)
+    return {"images": best["images"], "how": SEARCHED}
 
 
 def _next(best: dict | None, ceiling: int | None, tried: dict, usable: int, granule: int) -> int:
