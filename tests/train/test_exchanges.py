@@ -60,10 +60,10 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
     shared = [
         nbytes(leaf)
         for tree in (trainable, frozen)
-        for leaf, sharding in zip(
+        for leaf, placement in zip(
             jax.tree.leaves(tree), jax.tree.leaves(sharding.of_tree(tree, mesh)), strict=True
         )
-        if "fsdp" in sharding.spec
+        if "fsdp" in placement.spec
     ]
     assert bool(shared) == (fsdp > 1)
     assert set(found) == ({"all-reduce", "all-gather"} if shared else {"all-reduce"})
