@@ -19,8 +19,7 @@ without --out both go to WORKDIR/evaluations.
 import os
 import sys
 
-# The checkout in place of this folder, whose inspect.py would hide Python's own.
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 import dataclasses
 import json

@@ -22,8 +22,7 @@ fit, or its devices together do more than 1.5 times the work of one; a line on s
 import os
 import sys
 
-# The checkout in place of this folder, whose inspect.py would hide Python's own.
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # what is here is not asked for
 os.environ.setdefault("EQX_ON_ERROR", "nan")  # a callback into this process cannot be compiled
@@ -53,26 +52,26 @@ def define(values: flags.FlagValues) -> None:
 
 def main(arguments: cli.Arguments) -> int:
     """Compiles and prints; 1 where something does not fit or is replicated."""
-    own = arguments.flags
-    found = flcl.precompile(
+    given = arguments.flags
+    figures = flcl.precompile(
         arguments.run,
-        cli.require(own.topology, "topology", "v5e:4x4"),
-        programs=tuple(own.programs),
-        batch_search=own.batch_search,
-        utilisation=own.utilisation,
+        cli.require(given.topology, "topology", "v5e:4x4"),
+        programs=tuple(given.programs),
+        batch_search=given.batch_search,
+        utilisation=given.utilisation,
         say=lambda text: print(text, file=sys.stderr, flush=True),
     )
-    if own.json:
-        print(json.dumps(found, indent=2))
+    if given.json:
+        print(json.dumps(figures, indent=2))
     else:
         from rich.console import Console
 
         from flcl.report.precompiled import print_precompiled
 
-        print_precompiled(found, Console(), projected=own.project)
-    for line in found["problems"]:
+        print_precompiled(figures, Console(), projected=given.project)
+    for line in figures["problems"]:
         print(f"error: {line}", file=sys.stderr)
-    return 1 if found["problems"] else 0
+    return 1 if figures["problems"] else 0
 
 
 if __name__ == "__main__":

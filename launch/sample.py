@@ -15,8 +15,7 @@ An image depends only on the seed, its class and its index. The npz file holds i
 import os
 import sys
 
-# The checkout in place of this folder, whose inspect.py would hide Python's own.
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 import numpy as np
 from absl import flags

@@ -15,8 +15,7 @@ The workdir then holds config.json, metrics.jsonl, results.json, samples/ and ch
 import os
 import sys
 
-# The checkout in place of this folder, whose inspect.py would hide Python's own.
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 from absl import flags
 

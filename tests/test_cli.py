@@ -329,7 +329,7 @@ def test_new_file_is_never_an_old_one(tmp_path):
 # The programs themselves, as a user starts them.
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "inspect"])
+@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "describe"])
 def test_launch_help_is_quick_text(name, launch):
     done = launch(name, "--help")
     assert done.stdout.startswith(("Trains", "Draws", "Evaluates", "Prints"))
@@ -342,7 +342,7 @@ def test_launch_help_is_quick_text(name, launch):
     [
         ("train", [f"--config={CONFIG}"], "--workdir is missing, such as --workdir=runs/NAME"),
         ("train", ["--workdir=x"], "--config is missing"),
-        ("inspect", [f"--config={CONFIG}", "--jsn"], "Did you mean 'json'?"),
+        ("describe", [f"--config={CONFIG}", "--jsn"], "Did you mean 'json'?"),
         ("sample", ["--workdir=x", "--out=x.gif"], "--out=x.gif: must end in .png or .npz"),
         ("sample", ["--workdir=x"], "--out is missing"),
         ("sample", ["--workdir=x", "--out=README.md"], "must end in"),
@@ -359,8 +359,8 @@ def test_launch_mistakes(name, words, message, launch):
     assert done.stderr.count("\n") == 1
 
 
-def test_inspect_prints_the_sizes_as_json_and_as_a_table(launch):
-    done = launch("inspect", f"--config={CONFIG}", "--json")
+def test_describe_prints_the_sizes_as_json_and_as_a_table(launch):
+    done = launch("describe", f"--config={CONFIG}", "--json")
     sizes = json.loads(done.stdout)
     assert set(sizes) == {
         "trunk_parameters",
@@ -375,7 +375,7 @@ def test_inspect_prints_the_sizes_as_json_and_as_a_table(launch):
     assert [layer["parameters"] for layer in layers] == expected
     assert sizes["parameters_per_class"] == sum(expected)
     assert len(sizes["bytes_per_task"]) == 5
-    table = launch("inspect", f"--config={CONFIG}").stdout
+    table = launch("describe", f"--config={CONFIG}").stdout
     assert f"{sizes['trunk_parameters']:,}" in table
     assert layers[-1]["name"] in table
 
@@ -386,8 +386,8 @@ def test_the_scenario_and_its_domains_can_be_overridden():
     assert (run.stream.scenario, run.stream.domain_order) == ("dil", "oil,ink")
 
 
-def test_inspect_prints_the_sizes_of_a_classifier(launch):
-    done = launch("inspect", f"--config={CLASSIFIER}", "--json")
+def test_describe_prints_the_sizes_of_a_classifier(launch):
+    done = launch("describe", f"--config={CLASSIFIER}", "--json")
     sizes = json.loads(done.stdout)
     assert set(sizes) == {
         "trunk_parameters",
@@ -401,7 +401,7 @@ def test_inspect_prints_the_sizes_of_a_classifier(launch):
     assert sizes["trunk_parameters"] == 304_320
     assert sizes["shared_parameters"] == 12 * 10 * 2 * 64  # q and v of 6 blocks
     assert sizes["parameters_per_task"] == 12 * 2 * 10**2
-    table = launch("inspect", f"--config={CLASSIFIER}").stdout
+    table = launch("describe", f"--config={CLASSIFIER}").stdout
     assert "304,320" in table and "bytes, task 5" in table
 
 

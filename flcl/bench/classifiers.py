@@ -4,33 +4,34 @@ from collections.abc import Iterator
 
 import jax
 
-from flcl import methods, settings
+from flcl import settings
 from flcl.bench.figures import Figure, counted, timed
 from flcl.bench.programs import (
-    CLASSES,
     Training,
     dtype_of,
-    flops_of,
+    method_of,
+    one_device,
     random_batch,
     random_memory,
     rates,
 )
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
-from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.cost import meter
+from flcl.cost.programs import FEATURES, with_batch
 
 
 def vit_step(size: Size, rounds: int) -> Iterator[Figure]:
     """FM-LoRA's train step in a later task against fine-tuning all of the same transformer."""
     dtype = dtype_of(size)
-    own = Training(size.classifier_run("fmlora", model__dtype=dtype, model__trunk_dtype=dtype), 2)
+    run = size.classifier_run("fmlora", model__dtype=dtype, model__trunk_dtype=dtype)
+    later = Training(run, 2)
     full = Training(size.classifier_run("vit_finetune", model__dtype=dtype), 2)
-    seconds = interleave({"own": own, "full": full}, rounds)
-    more = own.rates(seconds["own"]) | {"memory_ratio": own.bytes / full.bytes}
-    yield timed("vit_step", seconds["own"], seconds["full"], **more)
-    note = f"{own.bytes / 2**20:,.0f} of {full.bytes / 2**20:,.0f} MiB of device memory"
-    yield counted("vit_step/bytes", own.bytes, full.bytes, note)
+    seconds = interleave({"later": later, "full": full}, rounds)
+    more = later.rates(seconds["later"]) | {"memory_ratio": later.bytes / full.bytes}
+    yield timed("vit_step", seconds["later"], seconds["full"], **more)
+    note = f"{later.bytes / 2**20:,.0f} of {full.bytes / 2**20:,.0f} MiB of device memory"
+    yield counted("vit_step/bytes", later.bytes, full.bytes, note)
 
 
 def vit_inference(size: Size, rounds: int) -> Iterator[Figure]:
@@ -51,10 +52,10 @@ def vit_inference(size: Size, rounds: int) -> Iterator[Figure]:
 
 def features(run: settings.ClassifierRun) -> tuple:
     """A call that computes the features of one batch, its FLOPs and its images."""
-    stream = make_stream(run.stream, placeholder(CLASSES))
-    method = methods.build(run, stream)
+    size = run.train.batch_size
+    method = method_of(with_batch(run, FEATURES.batch_key, size))
     memory = random_memory(method)
-    images = jax.device_put(random_batch(run, 1, (0,))["images"])
-    lowered = jax.jit(method.features).lower(memory, images)
+    images = jax.device_put(random_batch(method, 1, (0,))["images"])
+    lowered = FEATURES.lower(method, one_device(), None)
     compiled = lowered.compile()
-    return lambda: compiled(memory, images), flops_of(lowered), len(images)
+    return lambda: compiled(memory, images), meter.written_flops(lowered), size

@@ -9,9 +9,10 @@ from flcl.adapters import functional
 from flcl.adapters.functions import FAMILIES
 from flcl.adapters.modulate import Modulation, modulated_conv, plain_conv
 from flcl.bench.figures import Figure, timed
-from flcl.bench.programs import dtype_of, flops_of, rates
+from flcl.bench.programs import dtype_of, rates
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
+from flcl.cost import meter
 
 _STRATEGIES = ("loop", "vmap", "taps")  # `map` concerns the whole network: see phase1_step
 FAMILY, FUNCTIONS, SIGMA = "cosine_learnable", 10, 0.3
@@ -29,11 +30,11 @@ def modulated_convolution(size: Size, rounds: int) -> Iterator[Figure]:
             for strategy in strategies:
                 compiled = jax.jit(gradients(strategy)).lower(*arguments).compile()
                 # In pairs: beside a call of seconds, one of milliseconds is timed badly.
-                pair = {"own": _call(compiled, arguments), "plain": bare}
+                pair = {"modulated": _call(compiled, arguments), "plain": bare}
                 seconds = interleave(pair, rounds)
                 name = f"modulated_conv/{side}x{side}x{channels}/G={groups}/{strategy}"
-                more = rates(batch, flops_of(plain), seconds["own"])
-                yield timed(name, seconds["own"], seconds["plain"], **more)
+                more = rates(batch, meter.written_flops(plain), seconds["modulated"])
+                yield timed(name, seconds["modulated"], seconds["plain"], **more)
 
 
 def inputs(side: int, channels: int, batch: int, groups: int, dtype: str) -> tuple:

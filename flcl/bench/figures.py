@@ -1,4 +1,4 @@
-"""What a benchmark found: always a ratio to a reference of the same run, and its bar."""
+"""What a benchmark measured: always a ratio to a reference of the same run, and its bar."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -58,10 +58,8 @@ class Figure:
     @property
     def bar(self) -> float | None:
         """The largest ratio that is good enough; None when there is none."""
-        own = BARS | BARS_OF_BACKEND.get(self.backend, {})
-        if self.name in own:
-            return own[self.name]
-        return own.get(self.name.partition("/")[0])
+        bars = BARS | BARS_OF_BACKEND.get(self.backend, {})
+        return bars.get(self.name, bars.get(self.name.partition("/")[0]))
 
     @property
     def spread(self) -> float:

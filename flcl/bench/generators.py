@@ -5,24 +5,22 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 
-from flcl import compiling, methods, settings
+from flcl import compiling, settings
 from flcl.adapters import functional
 from flcl.adapters.modulate import resolved_strategy
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import (
-    CLASSES,
     Training,
     Unmodulated,
     dtype_of,
-    flops_of,
+    method_of,
     one_device,
     random_memory,
     rates,
 )
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
-from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.cost import meter
 from flcl.evaluate.sampling import ClassSampler
 from flcl.flow import sampler as flow_sampler
 from flcl.models.unet import UNet
@@ -39,10 +37,10 @@ def phase1_step(size: Size, rounds: int) -> Iterator[Figure]:
     strategies = {"": "auto"} | ({} if resolved_strategy("auto") == "map" else {"/map": "map"})
     for groups in size.step_groups:
         for suffix, strategy in strategies.items():
-            own = size.generator_run(
+            modulated = size.generator_run(
                 model__dtype=dtype_of(size), phase1__groups=groups, adapter__strategy=strategy
             )
-            trainings[f"phase1_step/G={groups}{suffix}"] = Training(own, 1)
+            trainings[f"phase1_step/G={groups}{suffix}"] = Training(modulated, 1)
     seconds = interleave(trainings, rounds)
     for name, training in list(trainings.items())[1:]:
         more = training.rates(seconds[name])
@@ -94,7 +92,7 @@ class Sampling:
 
     def __init__(self, run: settings.FunLoRARun):
         self.images, self.evaluations = run.sample.chunk, run.sample.num_steps
-        method = methods.build(run, make_stream(run.stream, placeholder(CLASSES)))
+        method = method_of(run)
         data = run.data
         shape = (data.image_size, data.image_size, data.channels)
         self._key = stream_key(0, "sample")
@@ -108,7 +106,7 @@ class Sampling:
         lowered = jax.jit(lambda p, x, t: network.apply({"params": p}, x, t)).lower(
             merged, noise, jnp.zeros(self.images)
         )
-        flops = flops_of(lowered)
+        flops = meter.written_flops(lowered)
         self.flops = flops * self.evaluations if flops else None
         bare = jax.jit(lambda p, x: _euler(network, p, x, self.evaluations))
         compiled = bare.lower(merged, noise).compile()

@@ -10,7 +10,14 @@ import numpy as np
 from flcl import settings
 from flcl.bench.figures import Figure, timed
 from flcl.bench.generators import Sampling
-from flcl.bench.programs import CLASSES, Training, Unmodulated, dtype_of, random_batch
+from flcl.bench.programs import (
+    CLASSES,
+    Training,
+    Unmodulated,
+    dtype_of,
+    method_of,
+    random_batch,
+)
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
 
@@ -23,24 +30,24 @@ def torchcfm_step(size: Size, rounds: int) -> Iterator[Figure]:
     """Train step of the U-Net without classes against TorchCFM's in PyTorch."""
     device = torch_device("torch", "torchcfm")
     run = size.generator_run(model__dtype=dtype_of(size))
-    own, peer = Training(run, 1, Unmodulated), unet_step(run, device)
-    seconds = interleave({"own": own, "peer": peer}, rounds, warm=2)
-    more = own.rates(seconds["own"])
-    yield timed("torchcfm_step", seconds["own"], seconds["peer"], note=_how(device, run), **more)
+    ours, peer = Training(run, 1, Unmodulated), unet_step(run, device)
+    seconds = interleave({"ours": ours, "peer": peer}, rounds, warm=2)
+    more = ours.rates(seconds["ours"])
+    yield timed("torchcfm_step", seconds["ours"], seconds["peer"], note=_how(device, run), **more)
 
 
 def torchcfm_sampler(size: Size, rounds: int) -> Iterator[Figure]:
     """Euler sampling of a class against TorchCFM's U-Net in PyTorch, called as often."""
     device = torch_device("torch", "torchcfm")
     run = size.generator_run(model__dtype=dtype_of(size))
-    own, peer = Sampling(run), unet_sampler(run, device)
-    seconds = interleave({"own": own, "peer": peer}, rounds, warm=2)
+    ours, peer = Sampling(run), unet_sampler(run, device)
+    seconds = interleave({"ours": ours, "peer": peer}, rounds, warm=2)
     yield timed(
         "torchcfm_sampler",
-        seconds["own"],
+        seconds["ours"],
         seconds["peer"],
-        images_per_second=own.images / float(np.median(seconds["own"])),
-        function_evaluations=own.evaluations,
+        images_per_second=ours.images / float(np.median(seconds["ours"])),
+        function_evaluations=ours.evaluations,
         note=_how(device, run),
     )
 
@@ -52,10 +59,10 @@ def peft_step(size: Size, rounds: int) -> Iterator[Figure]:
     run = size.classifier_run(
         "lora_sequential", model__dtype=dtype, train__min_crop=1.0, data__flip=False
     )
-    own, peer = Training(run, 2), lora_step(run, device)
-    seconds = interleave({"own": own, "peer": peer}, rounds, warm=2)
-    more = own.rates(seconds["own"])
-    yield timed("peft_step", seconds["own"], seconds["peer"], note=_how(device, run), **more)
+    ours, peer = Training(run, 2), lora_step(run, device)
+    seconds = interleave({"ours": ours, "peer": peer}, rounds, warm=2)
+    more = ours.rates(seconds["ours"])
+    yield timed("peft_step", seconds["ours"], seconds["peer"], note=_how(device, run), **more)
 
 
 def torch_device(*packages: str) -> str:
@@ -90,7 +97,8 @@ def unet_step(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
     parameters = list(network.parameters())
     average = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
-    images = random_batch(run, 1, (0,))["images"].reshape(-1, *_shape(run)).transpose(0, 3, 1, 2)
+    images = random_batch(method_of(run), 1, (0,))["images"]
+    images = images.reshape(-1, *_shape(run)).transpose(0, 3, 1, 2)
     pixels = _layout(torch.from_numpy(np.ascontiguousarray(images)), device)
     compiled = torch.compile(network) if device == "cuda" else network
 
@@ -101,8 +109,8 @@ def unet_step(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
         noise = torch.randn_like(target)
         t, point, velocity = matcher.sample_location_and_conditional_flow(noise, target)
         with _precision(torch, device, run):
-            found = compiled(t, point)
-        loss = torch.mean((found.float() - velocity) ** 2)
+            predicted = compiled(t, point)
+        loss = torch.mean((predicted.float() - velocity) ** 2)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, phase.clip_norm)
@@ -164,7 +172,7 @@ def lora_step(run: settings.LoRARun, device: str) -> Callable[[], object]:
     network = peft.get_peft_model(vit, adapter).to(device).train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=run.train.learning_rate, fused=True)
-    batch = random_batch(run, 2, (0,))
+    batch = random_batch(method_of(run), 2, (0,))
     pixels = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.from_numpy(batch["labels"]).long().to(device)
     compiled = torch.compile(network) if device == "cuda" else network

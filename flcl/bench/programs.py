@@ -8,7 +8,8 @@ import numpy as np
 
 from flcl import methods, settings
 from flcl.bench.sizes import Size
-from flcl.cost import chips
+from flcl.cost import chips, meter
+from flcl.cost.programs import train_step
 from flcl.data.base import placeholder
 from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import mesh as meshes
@@ -42,20 +43,21 @@ class Training:
 
     def __init__(self, run: settings.Run, phase: int, build=methods.build):
         self.mesh = one_device()
-        self.method = build(run, make_stream(run.stream, placeholder(CLASSES)))
+        self.method = method_of(run, build)
         task = self.method.stream.tasks[phase - 1]
         key = stream_key(0, "benchmark")
         trainable, frozen = self.method.begin(random_memory(self.method), task, key)
-        programs = Phase(self.method, phase, trainable, frozen, self.mesh)
-        host = random_batch(run, phase, task.labels)
+        host = random_batch(self.method, phase, task.labels)
         self.images = int(np.prod(host["images"].shape[:-3]))
         self._batch = sharding.place_batch(host, self.mesh, self.method.spread)
         self._frozen = sharding.place(frozen, self.mesh, self.method.divides)
-        self._state, self._key = programs.create(trainable, STEPS), key
-        lowered = programs.step.lower(self._state, self._frozen, self._batch, key)
-        self.flops = None if self.method.takes_turns else flops_of(lowered)
+        create = Phase(self.method, phase, trainable, frozen, self.mesh).create
+        self._state, self._key = create(trainable, STEPS), key
+        program = train_step(self.method, phase)
+        lowered = program.lower(self.method, self.mesh, None)
+        self.flops = None if program.uncounted else meter.written_flops(lowered)
         self._step = lowered.compile()
-        self.bytes = _bytes(self._step)
+        self.bytes = meter.device_bytes(self._step)
 
     def __call__(self):
         self._state, metrics = self._step(self._state, self._frozen, self._batch, self._key)
@@ -64,6 +66,11 @@ class Training:
     def rates(self, seconds: list[float]) -> dict:
         """`images_per_second` and `mfu` of some rounds, for a figure."""
         return rates(self.images, self.flops, seconds)
+
+
+def method_of(run: settings.Run, build=methods.build) -> Method:
+    """The method of a run on classes that have names and no images."""
+    return build(run, make_stream(run.stream, placeholder(CLASSES)))
 
 
 def one_device():
@@ -89,18 +96,12 @@ def random_memory(method: Method):
     return jax.tree.map(fill, jax.eval_shape(method.init, jax.random.key(0)))
 
 
-def random_batch(run: settings.Run, phase: int, labels: tuple[int, ...]) -> dict:
+def random_batch(method: Method, phase: int, labels: tuple[int, ...]) -> dict:
     """A host batch as the loader of a run would deliver it, of random bytes."""
-    generator, data = np.random.default_rng(0), run.data
-    shape = (data.image_size, data.image_size, data.channels)
-    if isinstance(run, settings.ClassifierRun):
-        lead, count = (run.train.batch_size,), run.train.batch_size
-    else:
-        own = run.phase1 if phase == 1 else run.phase2
-        lead, count = (own.batch_size // own.groups, own.groups), own.groups
+    generator, batch = np.random.default_rng(0), method.abstract_batch(phase)
     return {
-        "images": generator.integers(0, 256, (*lead, *shape), np.uint8),
-        "labels": np.resize(np.asarray(labels, np.int32), count),
+        "images": generator.integers(0, 256, batch["images"].shape, np.uint8),
+        "labels": np.resize(np.asarray(labels, np.int32), batch["labels"].shape),
     }
 
 
@@ -115,15 +116,3 @@ def peak_flops(device) -> float | None:
     """Dense bfloat16 operations a second at most; None where that is not known."""
     chip = chips.chip_of(device.device_kind)
     return chip and chip.peak
-
-
-def flops_of(lowered) -> float | None:
-    """Operations of a lowered program; None where the backend does not count them."""
-    # Of the program as written: a compiled one hides those of library calls.
-    return (lowered.cost_analysis() or {}).get("flops")
-
-
-def _bytes(compiled) -> int:
-    found = compiled.memory_analysis()
-    whole = found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes
-    return whole - found.alias_size_in_bytes  # the donated state is counted once

@@ -107,8 +107,8 @@ def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
     values |= {"judge.width": 4, "judge.epochs": 1.0, "judge.batch_size": 32, "judge.crop": 0}
     values |= {"judge.images_per_class": 8}
     for phase in ("phase1", "phase2"):
-        own = {"steps": steps, "batch_size": 16, "groups": 1, "warmup_steps": 1, "dropout": 0.0}
-        values |= {f"{phase}.{key}": value for key, value in own.items()}
+        tiny = {"steps": steps, "batch_size": 16, "groups": 1, "warmup_steps": 1, "dropout": 0.0}
+        values |= {f"{phase}.{key}": value for key, value in tiny.items()}
     run = bridge.defaults("funlora")
     run.update_from_flattened_dict(values)
     return bridge.freeze(run)

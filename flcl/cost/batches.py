@@ -1,9 +1,6 @@
 """The largest global batch that fits, from one compiled program or from a few."""
 
-import dataclasses
 from collections.abc import Callable
-
-from flcl import settings
 
 ESTIMATE = (
     "estimated from this one program: all memory beyond arguments and code is taken to grow in "
@@ -14,48 +11,41 @@ SEARCHED = "compiled, and it fits: the largest of up to three batches that were 
 _GUESSES = 3
 
 
-def with_batch(run: settings.Run, key: str, images: int) -> settings.Run:
-    """`run` with another global batch, such as `phase1.batch_size`."""
-    section, name = key.split(".")
-    changed = dataclasses.replace(getattr(run, section), **{name: images})
-    return dataclasses.replace(run, **{section: changed})
-
-
-def estimate(found: dict, usable: int, granule: int) -> int | None:
+def estimate(figures: dict, usable: int, granule: int) -> int | None:
     """Images of the largest batch that should fit, a multiple of `granule`; 0 for none at all.
 
-    found: figures of one program, see `programs.measure`; usable: bytes of a device. None when the
+    figures: of one program, see `meter.measure`; usable: bytes of a device. None when the
     compiler refused the program and did not say what it needs.
     """
-    needed, memory = found["required_bytes"], found["memory"]
+    needed, memory = figures["required_bytes"], figures["memory"]
     if needed is None:
         return None
     # A refused program has at most all of its parameters on every device.
-    fixed = memory["arguments"] + memory["code"] if memory else found["parameter_bytes"]
+    fixed = memory["arguments"] + memory["code"] if memory else figures["parameter_bytes"]
     if usable <= fixed or needed <= fixed:
         return 0
     share = (usable - fixed) / (needed - fixed)
-    return int(found["images"] * share) // granule * granule
+    return int(figures["images"] * share) // granule * granule
 
 
-def largest(found: dict, usable: int, granule: int) -> dict | None:
+def largest(figures: dict, usable: int, granule: int) -> dict | None:
     """`{"images", "how"}` from one program; None when nothing can be said."""
-    images = estimate(found, usable, granule)
+    images = estimate(figures, usable, granule)
     if images is None:
         return None
-    return {"images": images, "how": ESTIMATE if found["memory"] else REFUSED}
+    return {"images": images, "how": ESTIMATE if figures["memory"] else REFUSED}
 
 
-def search(found: dict, measure: Callable[[int], dict], usable: int, granule: int) -> dict | None:
+def search(figures: dict, measure: Callable[[int], dict], usable: int, granule: int) -> dict | None:
     """As `largest`, but every step is compiled: at most three more programs.
 
     measure: figures of the program with another batch.
     """
-    best, ceiling, guess = None, None, largest(found, usable, granule)
-    if found["fits"]:
-        best = found
+    best, ceiling, guess = None, None, largest(figures, usable, granule)
+    if figures["fits"]:
+        best = figures
     else:
-        ceiling = found["images"]
+        ceiling = figures["images"]
     for _ in range(_GUESSES):
         if guess is None or not guess["images"] or guess["images"] == (best or {}).get("images"):
             break
@@ -66,7 +56,9 @@ def search(found: dict, measure: Callable[[int], dict], usable: int, granule: in
             ceiling = guess["images"]
         next_guess = _next(best, ceiling, tried, usable, granule)
         guess = {"images": next_guess} if next_guess else None
-    return {"images": best["images"], "how": SEARCHED} if best else largest(found, usable, granule)
+    if best is None:
+        return largest(figures, usable, granule)
+    return {"images": best["images"], "how": SEARCHED}
 
 
 def _next(best: dict | None, ceiling: int | None, tried: dict, usable: int, granule: int) -> int:

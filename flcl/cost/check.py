@@ -8,8 +8,9 @@ import jax
 
 from flcl import methods, settings
 from flcl.adapters.modulate import strategy_for
-from flcl.cost import batches, hlo, lowering, projection
-from flcl.cost.programs import REPLICATED, Program, measure, programs_of
+from flcl.cost import batches, hlo, projection
+from flcl.cost.meter import REPLICATED, measure
+from flcl.cost.programs import Program, programs_of, with_batch, without_files
 from flcl.cost.targets import Target, target_of
 from flcl.data.stream import TaskStream
 from flcl.devices import mesh as meshes
@@ -42,8 +43,8 @@ def check(
       `usable_bytes` of one device, `replicated_above`, `versions`, `assumptions`, `problems` (one
       line each, empty when all is well) and for each of `programs`: `name`, `batch_key`, `images`,
       `parameter_bytes` (before they are divided), `memory`, `required_bytes`, `fits`, `refused`,
-      `flops_per_device`, `one_device_flops`, `replication`, `collectives`, `largest_batch`,
-      `projection`, `seconds`.
+      `flops_per_device`, `one_device_flops`, `replication`, `uncounted` (why one of these is not
+      known), `collectives`, `largest_batch`, `projection`, `seconds`.
 
     Raises `ValueError` for an unknown topology, program or share, a compiler that is not installed
     and a batch that does not split over the devices.
@@ -55,10 +56,10 @@ def check(
     setup.check_batches(run, mesh)
     run = _as_on(target.platform, run)
     method = methods.build(run, stream)
-    found = []
+    figures = []
     for program in _chosen(programs_of(method), programs):
         say(f"compiling {program.name} for {topology} ({mesh.size} devices) ...")
-        found.append(_figures(program, method, mesh, target, batch_search, utilisation))
+        figures.append(_figures(program, method, mesh, target, batch_search, utilisation))
     return {
         "name": run.name,
         "topology": topology,
@@ -71,63 +72,63 @@ def check(
         "replicated_above": REPLICATED,
         "versions": _versions(),
         "assumptions": projection.assumptions(target.chip, utilisation),
-        "programs": found,
-        "problems": [line for each in found for line in problems(each, target.chip.usable)],
+        "programs": figures,
+        "problems": [line for entry in figures for line in problems(entry, target.chip.usable)],
     }
 
 
-def problems(found: dict, usable: int) -> list[str]:
-    """Why a program cannot or should not run as it is, one line each."""
+def problems(figures: dict, usable: int) -> list[str]:
+    """Why a program cannot or should not run as it is, one line each.
+
+    figures: of one program, see `meter.measure`; usable: bytes of a device.
+    """
     lines, gib = [], 2**30
-    if not found["fits"]:
-        needed, largest = found["required_bytes"], found["largest_batch"]
-        text = found["refused"] or f"it needs {needed / gib:.2f} GiB of a device's HBM"
-        line = f"{found['name']} does not fit: {text}"
-        if not found["refused"]:
+    if not figures["fits"]:
+        needed, largest = figures["required_bytes"], figures["largest_batch"]
+        text = figures["refused"] or f"it needs {needed / gib:.2f} GiB of a device's HBM"
+        line = f"{figures['name']} does not fit: {text}"
+        if not figures["refused"]:
             line += f", of which {usable / gib:.2f} GiB can be used"
         if largest and largest["images"]:
-            line += f"; try --config.{found['batch_key']}={largest['images']}"
+            line += f"; try --config.{figures['batch_key']}={largest['images']}"
         lines.append(line)
-    if found["replication"] is not None and found["replication"] > REPLICATED:
+    ratio = figures["replication"]
+    if ratio is not None and ratio > REPLICATED:
         lines.append(
-            f"{found['name']} replicates work: its devices together do {found['replication']:.2f} "
+            f"{figures['name']} replicates work: its devices together do {ratio:.2f} "
             f"times the work of one (more than {REPLICATED} is not accepted)"
         )
     return lines
 
 
 def _figures(
-    program: Program, method: Method, mesh, target: Target, searching: bool, share: float
+    program: Program, method: Method, mesh, target: Target, searching: bool, utilisation: float
 ) -> dict:
-    found = measure(program, method, mesh, target)
+    """What a program asks of a device, the largest batch and, for a train step, the projection."""
+    figures = measure(program, method, mesh, target)
     usable, granule = target.chip.usable, program.groups * mesh.size
 
-    def again(images: int) -> dict:
-        run = batches.with_batch(method.run, program.key, images)
+    def with_images(images: int) -> dict:
+        run = with_batch(method.run, program.batch_key, images)
         return measure(program, methods.build(run, method.stream), mesh, target)
 
     if searching:
-        found["largest_batch"] = batches.search(found, again, usable, granule)
+        figures["largest_batch"] = batches.search(figures, with_images, usable, granule)
     else:
-        found["largest_batch"] = batches.largest(found, usable, granule)
-    exchanges = found["collectives"]
-    found["collectives"] = hlo.summary(exchanges)
-    found["projection"] = None
-    if found["flops_per_device"] and program.name.startswith("phase"):
-        found["projection"] = projection.project(
-            found["flops_per_device"],
-            exchanges,
-            mesh.shape["fsdp"],
-            mesh.size,
-            target.chip,
-            share,
+        figures["largest_batch"] = batches.largest(figures, usable, granule)
+    exchanges, flops = figures["collectives"], figures["flops_per_device"]
+    figures["collectives"] = hlo.summary(exchanges)
+    figures["projection"] = None
+    if flops and program.trains:
+        figures["projection"] = projection.project(
+            flops, exchanges, mesh.shape["fsdp"], mesh.size, target.chip, utilisation
         )
-    return found
+    return figures
 
 
 def _as_on(platform: str, run: settings.Run) -> settings.Run:
     """`run` with everything filled in that a run would ask its own machine for."""
-    run = lowering.without_files(run)
+    run = without_files(run)
     if isinstance(run, settings.FunLoRARun) and run.adapter.strategy == "auto":
         adapter = dataclasses.replace(run.adapter, strategy=strategy_for(platform))
         run = dataclasses.replace(run, adapter=adapter)
@@ -145,10 +146,10 @@ def _chosen(known: list[Program], names: Sequence[str]) -> list[Program]:
 
 
 def _versions() -> dict[str, str]:
-    found = {"jax": jax.__version__}
+    versions = {"jax": jax.__version__}
     for name in ("libtpu", "jax-cuda13-plugin"):
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -5,34 +5,43 @@ import dataclasses
 import jax
 
 from flcl import methods, settings
-from flcl.cost import lowering
+from flcl.cost import meter, programs
+from flcl.data.stream import TaskStream
 from flcl.devices import mesh as meshes
-from flcl.methods.base import Classifier
 
 
-def step_flops(run: settings.ClassifierRun, stream) -> dict:
+def step_flops(run: settings.ClassifierRun, stream: TaskStream) -> dict:
     """`step_flops` of each phase on one device, and `share_of_finetuning` of the same batch.
 
-    Raises `ValueError` for a generator.
+    Nothing is allocated. A phase in which nothing is trained has 0 FLOPs. Raises `ValueError` for a
+    generator.
     """
     if not isinstance(run, settings.ClassifierRun):
         raise ValueError(f"--flops: method={run.method!r} is no classifier")
-    run = lowering.without_files(run)
-    phases = [1] if len(stream.tasks) == 1 else [1, 2]
-    own = [_flops(methods.build(run, stream), phase) for phase in phases]
-    model = dataclasses.replace(run.model, trunk_dtype="float32")
-    shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
+    run = programs.without_files(run)
+    steps = _flops_of_steps(run, stream)
+    flops = [steps.get(f"phase{phase}", 0.0) for phase in (1, 2)[: len(stream.tasks)]]
+    full = _flops_of_steps(_finetuning(run), stream, phases=1)["phase1"]
+    return {"step_flops": flops, "share_of_finetuning": [value / full for value in flops]}
+
+
+def _finetuning(run: settings.ClassifierRun) -> settings.ClassifierRun:
+    """The run that trains every parameter on the same batches, in float32."""
     names = [field.name for field in dataclasses.fields(settings.ClassifierRun)]
-    whole = settings.ClassifierRun(
-        **{name: shared[name] for name in names} | {"method": "vit_finetune", "model": model}
-    )
-    full = _flops(methods.build(whole, stream), 1)
-    return {"step_flops": own, "share_of_finetuning": [flops / full for flops in own]}
+    shared = {name: getattr(run, name) for name in names}
+    model = dataclasses.replace(run.model, trunk_dtype="float32")
+    return settings.ClassifierRun(**shared | {"method": "vit_finetune", "model": model})
 
 
-def _flops(method: Classifier, phase: int) -> float:
-    """FLOPs of the compiled step; nothing is allocated. 0 for a method that trains nothing."""
-    if phase not in lowering.phases(method):
-        return 0.0
-    lowered = lowering.lower_step(method, phase, meshes.make_mesh(devices=jax.devices()[:1]))
-    return float(lowered.compile().cost_analysis()["flops"])
+def _flops_of_steps(
+    run: settings.ClassifierRun, stream: TaskStream, phases: int = 2
+) -> dict[str, float]:
+    """FLOPs of the compiled train steps by name; on a GPU those of the programs as written."""
+    method, device = methods.build(run, stream), jax.devices()[0]
+    mesh = meshes.make_mesh(devices=[device])
+    flops = {}
+    for program in [step for step in programs.programs_of(method) if step.trains][:phases]:
+        lowered = program.lower(method, mesh, None)
+        counted = meter.compiled_flops(lowered.compile(), device.platform)
+        flops[program.name] = float(meter.written_flops(lowered) if counted is None else counted)
+    return flops

@@ -5,12 +5,15 @@ from flcl.cost.hlo import Collective
 
 UTILISATION = 0.4
 _MOST = 4096  # chips
+# How often the bytes of an exchange go around the ring; 0: they go straight to one device.
+_ROUNDS = {"all-reduce": 2, "collective-permute": 0}
 
 
 def assumptions(chip: Chip, utilisation: float) -> list[str]:
     """What the projection takes for granted, in sentences."""
     return [
-        "nothing of this is measured: FLOPs and bytes are those of the compiled program",
+        "nothing of this is measured: bytes are those of the compiled program, and so are FLOPs, "
+        "but on a GPU they are those of the program as written, divided by the devices",
         f"work runs at {utilisation:.0%} of the {chip.peak / 1e12:.0f} TFLOP/s (bfloat16) of a "
         "device; the batch on each chip stays as it is",
         f"exchanges go around one ring in one direction at {chip.link / 1e9:.0f} GB/s among up to "
@@ -22,13 +25,18 @@ def assumptions(chip: Chip, utilisation: float) -> list[str]:
 
 
 def project(
-    flops: float, found: list[Collective], fsdp: int, devices: int, chip: Chip, utilisation: float
+    flops: float,
+    exchanges: list[Collective],
+    fsdp: int,
+    devices: int,
+    chip: Chip,
+    utilisation: float,
 ) -> list[dict]:
     """Seconds and efficiency of a step on 1, 4, 16 ... chips.
 
     Args:
       flops: of one device and step.
-      found: the exchanges of the program.
+      exchanges: of the program.
       fsdp: devices that share parameters: what they gather stays among them, all else grows with
         the machine.
       devices: of the compiled program.
@@ -38,18 +46,16 @@ def project(
       the last two are work / max(work, exchange) and work / (work + exchange).
     """
 
-    def stays(each: Collective) -> bool:
+    def group(exchange: Collective, now: int) -> float:
         # Devices that share parameters gather them; gradients are summed over the whole machine.
-        return each.group <= fsdp and each.kind != "all-reduce"
+        stays = exchange.group <= fsdp and exchange.kind != "all-reduce"
+        return exchange.group if stays else exchange.group * now / devices
 
     rows, chips = [], 1
     work = flops / (chip.peak * utilisation)
     while chips <= _MOST:
         now = chips * chip.devices
-        exchange = sum(
-            _seconds(each, each.group if stays(each) else each.group * now / devices, chip)
-            for each in found
-        )
+        exchange = sum(_seconds(entry, group(entry, now), chip) for entry in exchanges)
         rows.append(
             {
                 "chips": chips,
@@ -64,16 +70,17 @@ def project(
     return rows
 
 
-def _seconds(each: Collective, group: float, chip: Chip) -> float:
+def _seconds(exchange: Collective, group: float, chip: Chip) -> float:
     """Seconds of one exchange among `group` devices: inside the slices, then between them."""
-    rounds = {"all-reduce": 2, "collective-permute": 0, "collective-broadcast": 1}.get(each.kind, 1)
+    rounds = _ROUNDS.get(exchange.kind, 1)
     inside = min(group, chip.slice * chip.devices)
     slices = group / inside
     if group <= 1:
         return 0.0
     if not rounds:  # a permutation sends everything once, over the slowest link on its way
-        return each.bytes * chip.devices / (chip.link if slices <= 1 else chip.network)
-    fast = rounds * (inside - 1) / inside * each.bytes * chip.devices / chip.link
+        return exchange.bytes * chip.devices / (chip.link if slices <= 1 else chip.network)
+    fast = rounds * (inside - 1) / inside * exchange.bytes * chip.devices / chip.link
     # What is left for the network is the part of each device after the ring inside its slice.
-    slow = rounds * (slices - 1) / slices * each.bytes / inside * chip.devices / chip.network
+    share = rounds * (slices - 1) / slices * exchange.bytes / inside
+    slow = share * chip.devices / chip.network
     return fast + max(0.0, slow)

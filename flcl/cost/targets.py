@@ -93,13 +93,13 @@ def _tpu(topology: str, chip: Chip, shape: str) -> list[jax.Device]:
     # Both cores of a v4 are one device for JAX on a real machine; the bare name would give two.
     options = {"chip_config_name": "megacore"} if chip is CHIPS["v4"] else {}
     try:
-        found = topologies.get_topology_desc(topology, "tpu", **options)
+        description = topologies.get_topology_desc(topology, "tpu", **options)
     except jax.errors.JaxRuntimeError as error:
         raise ValueError(
             f"--topology={topology}: libtpu knows no such shape ({_line(error)}); such as "
             f"{_EXAMPLES}"
         ) from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def _gpu(topology: str, chip: Chip, shape: str) -> list[jax.Device]:
@@ -119,12 +119,12 @@ def _gpu(topology: str, chip: Chip, shape: str) -> list[jax.Device]:
         kind=chip.kinds[0],
     )
     try:
-        found = topologies.get_topology_desc(
+        description = topologies.get_topology_desc(
             topology, "cuda", topology=f"1x1x{shape}", target_config=config
         )
     except (jax.errors.JaxRuntimeError, NotImplementedError) as error:
         raise ValueError(f"--topology={topology}: the plugin refuses it: {_line(error)}") from error
-    return list(found.devices)
+    return list(description.devices)
 
 
 def _require(module: str, topology: str, extra: str) -> None:

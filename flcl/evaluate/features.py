@@ -60,12 +60,17 @@ class Inference:
             parts.append({name: value[: len(part)] for name, value in scores.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    def lower(self, memory) -> jax.stages.Lowered:
-        """The program of `features`, from shapes: one full batch."""
+    def lower(self, memory, platform: str | None = None) -> jax.stages.Lowered:
+        """The program of `features`, from shapes: one full batch.
+
+        platform: what it is written for, such as `tpu`; None = the platform of the mesh.
+        """
         data, size = self._run.data, self._size(self._run.train.eval_batch_size)
         shape = (size, data.image_size, data.image_size, data.channels)
         spread = sharding.over_devices(self._mesh)
-        return self._features.lower(memory, jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread))
+        images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread)
+        traced = self._features.trace(memory, images)
+        return traced.lower(lowering_platforms=platform and (platform,))
 
     def _size(self, images: int) -> int:
         """`train.eval_batch_size`, or for fewer images a power of two; the devices divide it."""

@@ -57,11 +57,15 @@ class ClassSampler:
             most = max(most, calls)
         return np.concatenate(parts)[:count], most
 
-    def lower(self, memory, key: jax.Array) -> jax.stages.Lowered:
-        """The program of `one_class`, from shapes: one full chunk of one class."""
+    def lower(self, memory, key: jax.Array, platform: str | None = None) -> jax.stages.Lowered:
+        """The program of `one_class`, from shapes: one full chunk of one class.
+
+        platform: what it is written for, such as `tpu`; None = the platform of the mesh.
+        """
         one = jax.ShapeDtypeStruct((1,), np.int32, sharding=self._same)
         chunk = jax.ShapeDtypeStruct((1, self._chunk), np.int32, sharding=self._same)
-        return self._compiled.lower(memory, key, one, chunk)
+        traced = self._compiled.trace(memory, key, one, chunk)
+        return traced.lower(lowering_platforms=platform and (platform,))
 
     def _indices(self, count: int) -> np.ndarray:
         """Image numbers in full chunks, [chunks, chunk]."""

@@ -96,6 +96,10 @@ class Method(abc.ABC):
         """
 
     @abc.abstractmethod
+    def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a training batch of a phase, of all devices together."""
+
+    @abc.abstractmethod
     def batches(self, task: Task, images: Mapping[int, Selection], shard: tuple[int, int]):
         """Training batches as a `grain.MapDataset`: batch k is a pure function of (seed, task, k).
 
@@ -191,6 +195,10 @@ class Generator(Method):
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         return optimisation.adam(self.phase_settings(phase))
 
+    def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
+        size, groups = self.phase_settings(phase).batch_size, self.phase_settings(phase).groups
+        return _batch(self.run.data, (size // groups, groups), (groups,))
+
     def batches(self, task, images, shard) -> grain.MapDataset:
         phase = self.phase_settings(self.phase(task))
         return loader.class_groups(
@@ -241,6 +249,11 @@ class Classifier(Method):
     head = "linear"
     run: settings.ClassifierRun
 
+    def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
+        del phase  # the same in all tasks
+        size = self.run.train.batch_size
+        return _batch(self.run.data, (size,), (size,))
+
     @abc.abstractmethod
     def features(self, memory: Memory, images: jax.Array) -> jax.Array:
         """[B, d] float32 of images uint8 [B, H, W, C]."""
@@ -277,3 +290,12 @@ class Classifier(Method):
         self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         """Cross-entropy over the task's classes for each of the images, [B], no augmentation."""
+
+
+def _batch(data: settings.Data, leading: tuple[int, ...], labels: tuple[int, ...]) -> dict:
+    """A batch of uint8 images [*leading, H, W, C] and int32 labels [*labels]."""
+    image = (data.image_size, data.image_size, data.channels)
+    return {
+        "images": jax.ShapeDtypeStruct((*leading, *image), np.uint8),
+        "labels": jax.ShapeDtypeStruct(labels, np.int32),
+    }

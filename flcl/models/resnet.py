@@ -13,7 +13,7 @@ STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
 """(channels / width, stride of the first block) of the four stages, two blocks each."""
 
 SMALL_MAP = 2
-"""Side in pixels up to which a convolution is computed as one matrix product."""
+"""Side in pixels up to which a CPU computes a convolution as one matrix product."""
 
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -70,13 +70,26 @@ class ResNet18(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
-    """`lax.conv_general_dilated` in NHWC/HWIO; small maps as a product with their patches.
+    """`lax.conv_general_dilated` in NHWC/HWIO; a CPU takes small maps as a product of patches.
 
     On maps of 2x2 pixels XLA's CPU convolution takes five times as long as the product (measured
-    with 64 channels), and half of this network's stages are that small for 8x8 images.
+    with 64 channels), and half of this network's stages are that small for 8x8 images. Programs for
+    other platforms, where nobody has measured it, keep the convolution.
     """
-    if max(x.shape[1:3]) > SMALL_MAP:
+
+    def convolution(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+    if max(x.shape[1:3]) > SMALL_MAP:
+        return convolution(x, kernel)
+    patches = functools.partial(
+        _product_of_patches, strides=strides, padding=padding, precision=options.get("precision")
+    )
+    return jax.lax.platform_dependent(x, kernel, cpu=patches, default=convolution)
+
+
+def _product_of_patches(x, kernel, *, strides, padding, precision):
+    """The convolution of [B, H, W, Cin] and [h, w, Cin, Cout] as one matrix product."""
     height, width, _, channels_out = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     rows = (x.shape[1] - height) // strides[0] + 1
@@ -88,7 +101,7 @@ def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> ja
     ]
     patches = jnp.concatenate(taps, axis=-1)
     matrix = kernel.reshape(-1, channels_out)
-    return jnp.einsum("bhwk,ko->bhwo", patches, matrix, precision=options.get("precision"))
+    return jnp.einsum("bhwk,ko->bhwo", patches, matrix, precision=precision)
 
 
 def _conv(channels: int, size: int, stride: int, dtype, name: str) -> nn.Conv:

@@ -1,8 +1,13 @@
-"""Sums of cosines of an outer product, with a cheap sine and cosine instead of the library's.
+"""Sums of cosines of an outer product; on a CPU with a cheap sine and cosine of its own.
 
 The library's cosine reduces arguments of any size exactly; on a CPU it took longer than the small
-convolutions that its values modulate. Here sine and cosine share one reduction to a half turn and
-are the polynomials that fit best there: 2e-7 absolute up to |z| = 10,000, rounding in float32.
+convolutions that its values modulate. There, sine and cosine share one reduction to a half turn and
+are the polynomials that fit best: 2e-7 absolute up to |z| = 10,000, rounding in float32. Other
+platforms have fast sines and cosines themselves, and keep them.
+
+Measured on 2026-11-27 on two cores of an Intel Xeon (x86-64), JAX 0.12, ten functions of 256 x 256
+weights, nine rounds in turn: with the polynomials the values take 0.09 of the time that they take
+with the library's functions, the gradient 0.17.
 """
 
 import math
@@ -40,7 +45,19 @@ _COSINE = _best(np.cos, 6)
 
 
 def sine_and_cosine(z: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Element-wise sin z and cos z of a float32 array; not exact beyond |z| = 10,000."""
+    """Element-wise sin z and cos z of a float32 array.
+
+    In a program for a CPU they are polynomials, which are not exact beyond |z| = 10,000; in all
+    others they are `jnp.sin` and `jnp.cos`.
+    """
+    return lax.platform_dependent(z, cpu=_by_polynomials, default=_of_the_library)
+
+
+def _of_the_library(z):
+    return jnp.sin(z), jnp.cos(z)
+
+
+def _by_polynomials(z):
     turns = jnp.round(z * np.float32(1 / math.pi))
     rest = z
     for part in _HALF:

@@ -19,12 +19,23 @@ def print_precompiled(found: dict, console: Console, projected: bool = False) ->
         "the same program before it is divided and optimised",
         style="dim",
     )
+    for reason, names in _uncounted(found).items():
+        console.print(f"{', '.join(names)}: {reason}", style="dim")
     if projected:
         for each in found["programs"]:
             if each["projection"]:
                 console.print(_projection(each, found["topology"]))
         for line in found["assumptions"]:
             console.print(f"- {line}", style="dim")
+
+
+def _uncounted(found: dict) -> dict[str, list[str]]:
+    """Why work is not known, with the names of the programs."""
+    reasons: dict[str, list[str]] = {}
+    for program in found["programs"]:
+        if program["uncounted"]:
+            reasons.setdefault(program["uncounted"], []).append(program["name"])
+    return reasons
 
 
 def _programs(found: dict) -> Table:

@@ -1,9 +1,12 @@
 """Every benchmark builds and finds finite figures, and both of its sides do the same work."""
 
+import datetime
 import importlib.util
+import inspect
 import io
 import json
 import math
+import os
 
 import jax
 import numpy as np
@@ -17,6 +20,50 @@ from flcl.ops import pixels
 
 # Peers are not installed where the tests run.
 ITEMS = [name for name in suite.ITEMS if not name.startswith(("torchcfm", "peft"))]
+PER_RUN = 3
+
+
+def items_of(day: int, wanted: str = "") -> list[str]:
+    """The items that run on a day of the year; `wanted`: their names instead, or `all`."""
+    if wanted:
+        return ITEMS if wanted == "all" else suite.select(wanted.split(","))
+    start = day * PER_RUN % len(ITEMS)
+    return (ITEMS + ITEMS)[start : start + PER_RUN]
+
+
+TODAY = items_of(
+    datetime.datetime.now(datetime.UTC).timetuple().tm_yday, os.environ.get("FLCL_BENCH_ITEMS", "")
+)
+
+
+@pytest.mark.parametrize("day", [1, 200, 362])
+def test_a_few_days_run_every_item(day):
+    days = -(-len(ITEMS) // PER_RUN)
+    runs = [items_of(number) for number in range(day, day + days)]
+    assert all(len(names) == PER_RUN for names in runs)
+    assert {name for names in runs for name in names} == set(ITEMS)
+
+
+def test_items_can_be_asked_for():
+    assert items_of(1, "all") == ITEMS
+    assert items_of(1, "sampler,first_step") == ["first_step", "sampler"]
+    with pytest.raises(ValueError, match="no such benchmark"):
+        items_of(1, "samplr")
+
+
+def test_every_item_is_listed_with_a_summary_and_its_bars():
+    """Always, for all of them, because only three run."""
+    console = Console(width=200, record=True, file=io.StringIO())
+    show.print_list(console)
+    rows = {}
+    for line in console.export_text().splitlines():
+        cells = [cell.strip() for cell in line.strip("│┃ ").split("│")]
+        rows[cells[0]] = cells[1:]
+    for name, function in suite.ITEMS.items():
+        assert list(inspect.signature(function).parameters) == ["size", "rounds"]
+        bars = [bar for key, bar in figures.BARS.items() if key.partition("/")[0] == name]
+        assert rows[name] == [", ".join(f"{bar:.2f}" for bar in bars), suite.summary(name)]
+        assert suite.summary(name)
 
 
 def found_by(name, size) -> list[figures.Figure]:
@@ -26,8 +73,12 @@ def found_by(name, size) -> list[figures.Figure]:
     return found
 
 
-@pytest.mark.parametrize("name", ITEMS)
+@pytest.mark.parametrize("name", TODAY)
 def test_an_item_finds_finite_figures(name, size, monkeypatch):
+    """Three items a day in turn, because all of them take minutes and change seldom.
+
+    `FLCL_BENCH_ITEMS=NAME,...` runs others, `FLCL_BENCH_ITEMS=all` runs all.
+    """
     if name == "first_step":  # it compiles in processes of its own: no optimiser is worth it
         flags = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
         monkeypatch.setenv("XLA_FLAGS", flags)
@@ -87,11 +138,11 @@ def test_the_unmodulated_step_trains_the_same_network(size):
     # Unrolled: the work inside a loop would be counted once.
     run = size.generator_run(adapter__strategy="loop")
     plain = programs.Training(run, 1, programs.Unmodulated)
-    own = programs.Training(run, 1)
-    trunks = [jax.tree.map(np.shape, t._state.trainable["trunk"]) for t in (plain, own)]
-    assert trunks[0] == trunks[1] and plain.images == own.images == 8
-    assert plain._state.trainable["factors"] == {} and own._state.trainable["factors"] != {}
-    assert 0 < plain.flops < own.flops and 0 < plain.bytes < own.bytes
+    modulated = programs.Training(run, 1)
+    trunks = [jax.tree.map(np.shape, t._state.trainable["trunk"]) for t in (plain, modulated)]
+    assert trunks[0] == trunks[1] and plain.images == modulated.images == 8
+    assert plain._state.trainable["factors"] == {} != modulated._state.trainable["factors"]
+    assert 0 < plain.flops < modulated.flops and 0 < plain.bytes < modulated.bytes
     (_, first), (_, second) = plain(), plain()
     assert float(first["loss"]) != float(second["loss"])
 

@@ -10,7 +10,7 @@ import tiny
 from rich.console import Console
 
 from flcl import methods
-from flcl.cost import check, programs, targets
+from flcl.cost import check, meter, programs, targets
 from flcl.cost.chips import CHIPS
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
@@ -53,6 +53,7 @@ def test_a_step_that_is_divided_fits_and_exchanges_its_gradients_once(classifier
     step, features = classifier["programs"]
     assert (step["name"], features["name"]) == ("phase2", "features")
     assert 0.9 < step["replication"] < 1.3 and 0.9 < features["replication"] < 1.3
+    assert step["uncounted"] is features["uncounted"] is None
     assert [(one["kind"], one["count"]) for one in step["collectives"]] == [("all-reduce", 1)]
     # The gradients of what trains, the head and the adapters, in float32; not those of the trunk.
     assert 1_000 < step["collectives"][0]["bytes"] < 0.05 * step["memory"]["arguments"]
@@ -89,7 +90,7 @@ def test_a_generator_is_divided_and_gathers_finished_images_only():
     found = check_tiny(run, programs=("phase2", "sampler"))
     assert found["problems"] == []
     step, sampler = found["programs"]
-    assert step["memory"]["peak"] > 0 and step["replication"] < programs.REPLICATED
+    assert step["memory"]["peak"] > 0 and step["replication"] < meter.REPLICATED
     assert 0.8 < sampler["replication"] < 1.2
     # Finished images are gathered, and no activation is ever exchanged: those of a single layer
     # would be more than all that is.
@@ -108,6 +109,10 @@ def test_work_that_cannot_be_counted_is_not_judged():
     step = found["programs"][0]
     assert step["memory"]["peak"] > 0 and step["fits"]
     assert step["flops_per_device"] is step["replication"] is step["projection"] is None
+    assert step["uncounted"] == programs.TURNS
+    console = Console(record=True, width=160)
+    print_precompiled(found, console)
+    assert f"phase2: {programs.TURNS}" in console.export_text()
 
 
 def test_the_strategy_is_that_of_the_target():
@@ -155,7 +160,7 @@ def _layout(merge_groups_first: bool):
 @pytest.mark.parametrize("bad", [False, True])
 def test_a_layout_that_gathers_the_batch_is_caught(bad):
     program, method, mesh, target = _one(_layout(bad))
-    found = programs.measure(program, method, mesh, target)
+    found = meter.measure(program, method, mesh, target)
     found["largest_batch"] = None
     lines = check.problems(found, target.chip.usable)
     if bad:
@@ -259,7 +264,7 @@ def test_the_compile_cache_is_left_as_it_was(tmp_path):
     program, method, mesh, _ = _one(_layout(False))
     jax.config.update("jax_compilation_cache_dir", str(tmp_path))
     try:
-        programs.compile_for(program.lower(method, mesh, None), "tpu")
+        meter.compile_for(program.lower(method, mesh, None), "tpu")
         assert list(tmp_path.iterdir()) == []  # it could never be read back
         assert jax.config.jax_enable_compilation_cache
     finally:

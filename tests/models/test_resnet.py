@@ -126,16 +126,15 @@ def test_small_maps_keep_value_and_gradient(size, stride):
     keys = jax.random.split(jax.random.key(0), 3)
     x = jax.random.normal(keys[0], (3, size, size, 4))
     kernel = jax.random.normal(keys[1], (3, 3, 4, 5))
-    padding = [(1, 1), (1, 1)]
+    padding, layout = [(1, 1), (1, 1)], ("NHWC", "HWIO", "NHWC")
 
     def plain(x, kernel):
-        layout = ("NHWC", "HWIO", "NHWC")
         return jax.lax.conv_general_dilated(
             x, kernel, (stride, stride), padding, dimension_numbers=layout
         )
 
     def ours(x, kernel):
-        return resnet.convolve(x, kernel, (stride, stride), padding)
+        return resnet.convolve(x, kernel, (stride, stride), padding, dimension_numbers=layout)
 
     @functools.partial(jax.jit, static_argnums=0)
     def value_and_gradient(function, weights):
@@ -147,3 +146,17 @@ def test_small_maps_keep_value_and_gradient(size, stride):
     got, wanted = (value_and_gradient(function, weights) for function in (ours, plain))
     for mine, reference in zip(jax.tree.leaves(got), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(mine, reference, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(("platform", "products"), [("cpu", 1), ("tpu", 0), ("cuda", 0)])
+def test_only_a_cpu_takes_small_maps_as_a_product(platform, products):
+    x, kernel = jnp.ones((3, 2, 2, 4)), jnp.ones((3, 3, 4, 5))
+    layout = ("NHWC", "HWIO", "NHWC")
+    program = jax.jit(
+        lambda x, kernel: resnet.convolve(
+            x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=layout
+        )
+    )
+    text = program.trace(x, kernel).lower(lowering_platforms=(platform,)).as_text()
+    assert text.count("stablehlo.dot_general") == products
+    assert text.count("stablehlo.convolution") == 1 - products

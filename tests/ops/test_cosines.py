@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from flcl.ops import cosines
 from flcl.ops.cosines import mean_of_cosines, sine_and_cosine
 
 
@@ -40,3 +41,27 @@ def test_values_and_gradients_equal_those_of_the_formula(p):
     want = jax.grad(loss, every)(formula, *factors)
     for g, w in zip(got, want, strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-4, atol=2e-5)
+
+
+def lowered_for(platform: str) -> str:
+    """The program of a value and its gradient, as it is written for a platform."""
+    factors = [jnp.ones(shape) for shape in (3, 3, 4, 5)]
+    program = jax.jit(jax.value_and_grad(lambda *f: mean_of_cosines(*f).sum(), (0, 1, 2, 3)))
+    return program.trace(*factors).lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_other_platforms_take_the_cosine_of_the_library(platform):
+    text = lowered_for(platform)
+    assert "stablehlo.cosine" in text and "stablehlo.sine" in text
+    assert "stablehlo.round" not in text  # nothing is reduced to a half turn
+
+
+def test_a_cpu_takes_the_polynomials_bit_for_bit():
+    text = lowered_for("cpu")
+    assert "stablehlo.cosine" not in text and "stablehlo.round" in text
+    z = np.random.default_rng(0).uniform(-50, 50, 10_000).astype(np.float32)
+    for chosen, polynomial in zip(
+        jax.jit(sine_and_cosine)(z), jax.jit(cosines._by_polynomials)(z), strict=True
+    ):
+        np.testing.assert_array_equal(chosen, polynomial)

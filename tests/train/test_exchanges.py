@@ -4,7 +4,7 @@ import jax
 import pytest
 import tiny
 
-from flcl.cost import hlo, lowering
+from flcl.cost import hlo, programs
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.runs.setup import prepare
@@ -44,12 +44,12 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
 ):
     setup = prepare(run_of(data, method, dtype, strategy))[0]
     mesh = meshes.make_mesh(fsdp)
-    lowered = lowering.lower_step(setup.method, phase, mesh)
+    lowered = programs.lower_step(setup.method, phase, mesh)
     text = lowered.compile(compiler_options=_QUICK).as_text()
     found = {each["kind"]: each for each in hlo.summary(hlo.collectives(text, jax.device_count()))}
     trainable, frozen = jax.eval_shape(
         lambda memory, key: setup.method.begin(memory, setup.data.stream.tasks[phase - 1], key),
-        lowering.abstract_memory(setup.method),
+        programs.abstract_memory(setup.method),
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     wanted = sum(map(nbytes, jax.tree.leaves(trainable)))
@@ -59,10 +59,10 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
     shared = [
         nbytes(leaf)
         for tree in (trainable, frozen)
-        for leaf, sharding in zip(
+        for leaf, placement in zip(
             jax.tree.leaves(tree), jax.tree.leaves(sharding.of_tree(tree, mesh)), strict=True
         )
-        if "fsdp" in sharding.spec
+        if "fsdp" in placement.spec
     ]
     assert bool(shared) == (fsdp > 1)
     assert set(found) == ({"all-reduce", "all-gather"} if shared else {"all-reduce"})

@@ -1,12 +1,12 @@
 """Prints the sizes of a configured model without training it.
 
 Usage:
-  python launch/inspect.py --config=FILE[:ARG] [--json] [--config.key=value ...]
+  python launch/describe.py --config=FILE[:ARG] [--json] [--config.key=value ...]
 
 Examples:
-  python launch/inspect.py --config=configs/funlora_cifar100.py --config.adapter.layers=40-54
-  python launch/inspect.py --config=configs/funlora_imagenet100.py --json
-  python launch/inspect.py --config=configs/fmlora_cifar100.py --flops
+  python launch/describe.py --config=configs/funlora_cifar100.py --config.adapter.layers=40-54
+  python launch/describe.py --config=configs/funlora_imagenet100.py --json
+  python launch/describe.py --config=configs/fmlora_cifar100.py --flops
 
 JSON keys of a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list of
 index, name, shape [height, width, in, out] and parameters per class; bytes_per_task, one number per
@@ -19,8 +19,7 @@ training every parameter.
 import os
 import sys
 
-# The checkout in place of this folder, whose inspect.py would hide Python's own.
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 import json
 
@@ -58,16 +57,16 @@ def _print_tables(name: str, sizes: dict) -> None:
     if convolutions:
         totals.add_row("adapted convolutions", str(len(convolutions)))
     for key, value in sizes.items():
-        label, each = key.replace("_", " "), value if isinstance(value, list) else [value]
-        for number, one in enumerate(each, start=1):
-            name = f"{label.removesuffix(' per task')}, task {number}" if len(each) > 1 else label
-            totals.add_row(name, f"{one:,}" if isinstance(one, int) else f"{one:.4g}")
+        label, values = key.replace("_", " "), value if isinstance(value, list) else [value]
+        for number, size in enumerate(values, start=1):
+            name = f"{label.removesuffix(' per task')}, task {number}" if len(values) > 1 else label
+            totals.add_row(name, f"{size:,}" if isinstance(size, int) else f"{size:.4g}")
     console.print(totals)
     if convolutions:
         table = Table("index", "convolution", "kernel", "parameters per class")
-        for each in convolutions:
-            shape = "x".join(map(str, each["shape"]))
-            table.add_row(str(each["index"]), each["name"], shape, f"{each['parameters']:,}")
+        for entry in convolutions:
+            shape = "x".join(map(str, entry["shape"]))
+            table.add_row(str(entry["index"]), entry["name"], shape, f"{entry['parameters']:,}")
         console.print(table)
 
 

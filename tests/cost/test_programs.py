@@ -1,0 +1,75 @@
+"""The list of a run's programs, and the batches that they are lowered for."""
+
+import jax
+import numpy as np
+import pytest
+import tiny
+
+from flcl import methods
+from flcl.cost import programs
+from flcl.data.base import placeholder
+from flcl.data.stream import make_stream
+from flcl.devices import mesh as meshes
+from flcl.runs.setup import prepare
+
+
+def method_of(run):
+    return methods.build(run, make_stream(run.stream, placeholder(6)))
+
+
+def test_a_generator_has_its_steps_and_a_sampler():
+    run = tiny.settings_of("nowhere", phase2__batch_size=32, phase2__groups=2)
+    listed = programs.programs_of(method_of(run))
+    assert [(program.name, program.batch_key) for program in listed] == [
+        ("phase1", "phase1.batch_size"),
+        ("phase2", "phase2.batch_size"),
+        ("sampler", "sample.chunk"),
+    ]
+    assert [program.images(run) for program in listed] == [16, 32, 8]
+    assert listed[1].groups == 2
+    assert [program.trains for program in listed] == [True, True, False]
+    larger = programs.with_batch(run, "phase2.batch_size", 64)
+    assert listed[1].images(larger) == 64 and listed[0].images(larger) == 16
+
+
+@pytest.mark.parametrize(
+    ("method", "names"),
+    [("fmlora", ["phase1", "phase2", "features"]), ("class_mean", ["features"])],
+)
+def test_a_classifier_has_the_steps_that_it_trains_and_features(method, names):
+    listed = programs.programs_of(method_of(tiny.classifier_of("nowhere", method)))
+    assert [program.name for program in listed] == names
+    assert listed[-1] == programs.FEATURES
+
+
+@pytest.mark.parametrize(("strategy", "reason"), [("map", programs.TURNS), ("loop", None)])
+def test_a_step_that_takes_turns_is_not_counted(strategy, reason):
+    run = tiny.settings_of(
+        "nowhere", phase1__groups=2, phase2__groups=2, adapter__strategy=strategy
+    )
+    step = programs.train_step(method_of(run), 2)
+    assert step.uncounted == reason
+
+
+@pytest.mark.parametrize("method", ["funlora", "fmlora"])
+@pytest.mark.parametrize("phase", [1, 2])
+def test_the_abstract_batch_is_that_of_the_loader(data, method, phase):
+    changes = {} if method == "fmlora" else {"phase1__groups": 2, "phase2__groups": 1}
+    setup = prepare(tiny.run_of(data, method, **changes))[0]
+    task = setup.data.stream.tasks[phase - 1]
+    batch = setup.method.batches(task, setup.data.train(task), (0, 1))[0]
+    shapes = {name: (np.shape(value), np.asarray(value).dtype) for name, value in batch.items()}
+    abstract = setup.method.abstract_batch(phase)
+    assert {name: (leaf.shape, leaf.dtype) for name, leaf in abstract.items()} == shapes
+
+
+def test_a_sampler_that_is_only_looked_at_is_written_for_its_platform():
+    """For a TPU, with a TPU's cosines, on a mesh of CPUs: from shapes, without a TPU."""
+    method = method_of(tiny.settings_of("nowhere"))
+    before = len(jax.live_arrays())
+    program = programs.programs_of(method)[-1]
+    mesh = meshes.make_mesh(devices=jax.devices()[:1])
+    here, cpu, tpu = (program.lower(method, mesh, name).as_text() for name in (None, "cpu", "tpu"))
+    assert here == cpu and "stablehlo.round_" in cpu
+    assert tpu.count("stablehlo.cosine") > cpu.count("stablehlo.cosine")
+    assert len(jax.live_arrays()) == before
