@@ -1,13 +1,13 @@
 """What a training step costs, from the compiled program and not from a clock."""
 
-import dataclasses
-
 import jax
+import ml_collections
 
 from flcl import methods, settings
 from flcl.cost import lowering
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
+from flcl.settings import bridge
 
 
 def step_flops(run: settings.ClassifierRun, stream) -> dict:
@@ -20,12 +20,8 @@ def step_flops(run: settings.ClassifierRun, stream) -> dict:
     run = lowering.without_files(run)
     phases = [1] if len(stream.tasks) == 1 else [1, 2]
     own = [_flops(methods.build(run, stream), phase) for phase in phases]
-    model = dataclasses.replace(run.model, trunk_dtype="float32")
-    shared = {field.name: getattr(run, field.name) for field in dataclasses.fields(run)}
-    names = [field.name for field in dataclasses.fields(settings.ClassifierRun)]
-    whole = settings.ClassifierRun(
-        **{name: shared[name] for name in names} | {"method": "vit_finetune", "model": model}
-    )
+    config = ml_collections.ConfigDict(bridge.as_dict(run))
+    whole = bridge.freeze(bridge.switch(config, "vit_finetune"))
     full = _flops(methods.build(whole, stream), 1)
     return {"step_flops": own, "share_of_finetuning": [flops / full for flops in own]}
 
