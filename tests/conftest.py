@@ -104,7 +104,7 @@ def smoke_run(launch):
     """Runs the smoke variant of a config and returns the settings that it left behind."""
 
     def run(name: str, arg: str, workdir: Path):
-        from flcl.settings import bridge
+        from flcl.settings import bridge, formats
 
         spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
         # Most of it is compiling programs that then run for a second: no optimiser is worth it.
@@ -117,7 +117,7 @@ def smoke_run(launch):
         accuracies = [value for value in rows[-1] if value is not None]
         assert len(accuracies) == 2
         assert all(0.0 <= value <= 1.0 for value in accuracies)
-        return bridge.from_dict(json.loads((workdir / "config.json").read_text()))
+        return bridge.from_dict(formats.read(workdir))
 
     return run
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from flcl import files, settings
-from flcl.settings import bridge
+from flcl.settings import bridge, formats
 
 _MOST_KEYS = 6  # that an error lists
 
@@ -42,7 +42,7 @@ def check_config(workdir: Path, run: settings.Run) -> None:
 
     Keys that change no result may differ: `free` in `settings.keys.key`.
     """
-    stored = files.read_json(workdir / "config.json")
+    stored = formats.read(workdir)
     if stored is None or not has_saves(workdir):
         return
     lines = bridge.differing_keys(bridge.decisive(stored), bridge.decisive(bridge.as_dict(run)))
