@@ -67,6 +67,8 @@ def parse_arg(arg: str, **choices: Sequence[str]) -> Args:
 def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
     """Turns a complete FM-LoRA config into what was asked for, and completes its title."""
     title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.ablations)]
+    if args.smoke:
+        _smoke(config)  # first, because a baseline has fewer keys
     if args.baseline in METHODS:
         config = bridge.switch(config, METHODS[args.baseline])
     if args.baseline == "finetune":
@@ -77,9 +79,7 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
         config.rank.selector = "full"
     if "no_dmp" in args.ablations:
         config.prompt.tokens = 0
-    config.name = f"{config.name}: {', '.join(title)}"
-    if args.smoke:
-        _smoke(config)
+    config.name = f"{config.name}: {', '.join(title)}" + (" (smoke)" if args.smoke else "")
     return config
 
 
@@ -89,7 +89,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     Method, adapters, prompt and flip stay those of the real config; classes always come in two
     tasks, because no embedded data has domains. Its numbers mean nothing.
     """
-    config.name = f"{config.name} (smoke)"
     config.data.update(source="digits", image_size=16, train_per_class=8, test_per_class=4)
     config.stream.update(scenario="cil", domain_order="natural", class_order="natural")
     config.stream.update(tasks="5,5", capacity=0)

@@ -277,7 +277,7 @@ def _key_lines(run: settings.Run) -> list[str]:
         if before != group:
             lines.append("")
         text = ",".join(map(str, value)) or "()" if isinstance(value, tuple) else str(value)
-        lines.append(_entry(f"--config.{name}={text}", field.metadata["comment"]))
+        lines.append(_entry(f"--config.{name}={text}", bridge.explained(field)))
     return lines
 
 

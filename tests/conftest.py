@@ -131,7 +131,7 @@ def smoke_runs(launch):
         import dataclasses
 
         import flcl
-        from flcl.settings import bridge
+        from flcl.settings import bridge, formats
 
         distinct = {}
         for name, arg, settings in wanted:
@@ -151,7 +151,7 @@ def smoke_runs(launch):
             accuracies = [value for value in rows[-1] if value is not None]
             assert len(accuracies) == 2
             assert all(0.0 <= value <= 1.0 for value in accuracies)
-            run = bridge.from_dict(json.loads((workdir / "config.json").read_text()))
+            run = bridge.from_dict(formats.read(workdir))
             model = dataclasses.replace(settings.model)
             if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
                 looked_up = {"normalize": run.model.normalize, "sha256": run.model.sha256}

@@ -76,9 +76,8 @@ KEYS = [
     (method, name)
     for method, cls in settings.RUNS.items()
     for name, _ in bridge.keys(cls)
-    # The scenario decides about the domains, and a trunk that trains has one precision.
+    # The scenario decides about the domains.
     if name not in ("method", "stream.scenario", "stream.domain_order")
-    and (method, name) != ("vit_finetune", "model.trunk_dtype")
 ]
 
 
@@ -220,7 +219,7 @@ def _expect_one_line(words, message, capsys):
 def test_config_file_without_an_argument(tmp_path):
     path = tmp_path / "plain.py"
     path.write_text(
-        "from flcl import config\n"
+        "from flcl.settings import bridge\n"
         "def get_config():\n"
         "    c = bridge.defaults('finetune')\n"
         "    c.model.attention = ()\n"
@@ -234,7 +233,7 @@ def test_config_file_without_an_argument(tmp_path):
 def test_new_key_in_a_config_file_is_refused(tmp_path):
     path = tmp_path / "new.py"
     path.write_text(
-        "from flcl import config\n"
+        "from flcl.settings import bridge\n"
         "def get_config(arg):\n"
         "    c = bridge.defaults('funlora')\n"
         "    c.model.heads = 4\n"
@@ -291,7 +290,7 @@ def test_help_lists_every_key_with_value_and_comment(method, capsys):
     for name, field in bridge.keys(type(run)):
         value = bridge.value(run, name)
         text = ",".join(map(str, value)) or "()" if isinstance(value, tuple) else value
-        assert f"--config.{name}={text} {field.metadata['comment']}" in plain.replace("= ", "= ")
+        assert f"--config.{name}={text} {bridge.explained(field)}" in plain.replace("= ", "= ")
     assert max(map(len, out.splitlines())) <= 100
 
 

@@ -1,5 +1,6 @@
 """The classifiers' configs: every argument works, protocols and recipes are those they name."""
 
+import dataclasses
 import itertools
 import json
 from pathlib import Path
@@ -18,10 +19,18 @@ CHOICES = {
     "imagenet_r": ["tasks=10", "tasks=5", "tasks=20"],
     "domainnet": ["protocol=dil-6", "protocol=cil-5x69"],
 }
+_TRAINING = [field.name for field in dataclasses.fields(settings.Train)]
 KINDS = [
     *("", "no_drs", "no_dmp", "no_drs,no_dmp", "baseline=joint", "baseline=joint,no_dmp"),
     *(f"baseline={each}" for each in classifiers.METHODS),
 ]
+# Keys of FM-LoRA that no part of a baseline reads, beside its adapters, ranks and prompt.
+UNREAD = {
+    "baseline=class_mean": {"data.flip", "model.remat"}
+    | {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"},
+    "baseline=linear_probe": {"model.remat", "train.learning_rate"},
+    "baseline=finetune": {"model.trunk_dtype"},
+}
 
 
 @pytest.fixture(autouse=True)
@@ -99,6 +108,7 @@ def test_comparisons_differ_only_where_they_must(name, kind):
         own_keys |= allowed.get(word, set())
     if own["method"] != other["method"]:
         own_keys |= {"method", "lora", "lora.combine", "lora.later_factor", "rank", "prompt"}
+        own_keys |= UNREAD.get(kind, set())
     assert {"name"} | allowed.get(kind, set()) <= changed <= {"name"} | own_keys
 
 

@@ -119,6 +119,8 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
         values |= {"lora.rank": 4, "lora.blocks": "0-1"}
     if method == "fmlora":
         values |= {"rank.candidates": (1, 2, 4), "prompt.tokens": 2}
+    known = dict(bridge.keys(bridge.run_class(method)))
+    values = {name: value for name, value in values.items() if name in known}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     run = bridge.defaults(method)
     run.update_from_flattened_dict(values)

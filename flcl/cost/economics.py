@@ -1,13 +1,13 @@
 """What a training step costs, from the compiled program and not from a clock."""
 
-import dataclasses
-
 import jax
+import ml_collections
 
 from flcl import methods, settings
 from flcl.cost import meter, programs
 from flcl.data.stream import TaskStream
 from flcl.devices import mesh as meshes
+from flcl.settings import bridge
 
 
 def step_flops(run: settings.ClassifierRun, stream: TaskStream) -> dict:
@@ -21,16 +21,10 @@ def step_flops(run: settings.ClassifierRun, stream: TaskStream) -> dict:
     run = programs.without_files(run)
     steps = _flops_of_steps(run, stream)
     flops = [steps.get(f"phase{phase}", 0.0) for phase in (1, 2)[: len(stream.tasks)]]
-    full = _flops_of_steps(_finetuning(run), stream, phases=1)["phase1"]
+    config = ml_collections.ConfigDict(bridge.as_dict(run))
+    every_parameter = bridge.freeze(bridge.switch(config, "vit_finetune"))
+    full = _flops_of_steps(every_parameter, stream, phases=1)["phase1"]
     return {"step_flops": flops, "share_of_finetuning": [value / full for value in flops]}
-
-
-def _finetuning(run: settings.ClassifierRun) -> settings.ClassifierRun:
-    """The run that trains every parameter on the same batches, in float32."""
-    names = [field.name for field in dataclasses.fields(settings.ClassifierRun)]
-    shared = {name: getattr(run, name) for name in names}
-    model = dataclasses.replace(run.model, trunk_dtype="float32")
-    return settings.ClassifierRun(**shared | {"method": "vit_finetune", "model": model})
 
 
 def _flops_of_steps(

@@ -15,7 +15,6 @@ from flcl.data.stream import Task, TaskStream
 from flcl.methods import base, optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit
-from flcl.settings import checks
 
 
 class FMLoRA(ViTClassifier):
@@ -30,11 +29,11 @@ class FMLoRA(ViTClassifier):
 
     def __init__(self, run: settings.FMLoRARun, stream: TaskStream):
         super().__init__(run, stream)
-        blocks = checks.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
+        blocks = settings.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
         self.rank, tasks = run.lora.rank, len(stream.tasks)
         self.cores = COMBINATIONS[run.lora.combine](tasks)
-        fixed = checks.fixed_rank(run)
+        fixed = settings.fixed_rank(run)
         self.ranks: rank.RankChoice = (
             rank.LearnedRank(run.rank, self.rank, tasks)
             if fixed is None

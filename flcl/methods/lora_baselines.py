@@ -10,7 +10,6 @@ from flcl.data.stream import Task, TaskStream
 from flcl.methods import optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit
-from flcl.settings import checks
 
 
 class LoRAClassifier(ViTClassifier):
@@ -20,7 +19,7 @@ class LoRAClassifier(ViTClassifier):
 
     def __init__(self, run: settings.LoRARun, stream: TaskStream):
         super().__init__(run, stream)
-        blocks = checks.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
+        blocks = settings.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
 
     def parts(self, phase):

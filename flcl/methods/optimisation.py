@@ -48,7 +48,7 @@ class Part(NamedTuple):
     until: float = 1.0
 
 
-def by_progress(train: settings.Train, parts: dict[str, Part]) -> optax.GradientTransformation:
+def by_progress(train: settings.HeadTrain, parts: dict[str, Part]) -> optax.GradientTransformation:
     """Adam or SGD whose schedule follows the finished share of a task's steps.
 
     `update` takes that share as `progress`: it is traced, so tasks of any length share one compiled
@@ -70,7 +70,7 @@ def by_progress(train: settings.Train, parts: dict[str, Part]) -> optax.Gradient
     )
 
 
-def rate(train: settings.Train, progress):
+def rate(train: settings.HeadTrain, progress):
     """Factor of the learning rate: warm-up, then constant or falling to 0 along a cosine."""
     factor = jnp.asarray(1.0)
     if train.schedule == "cosine":
@@ -81,7 +81,7 @@ def rate(train: settings.Train, progress):
     return factor
 
 
-def _scale_by_progress(train: settings.Train, part: Part):
+def _scale_by_progress(train: settings.HeadTrain, part: Part):
     def update(updates, state, params=None, *, progress, **_):
         del params
         moving = jnp.where(progress < part.until, 1.0, 0.0)

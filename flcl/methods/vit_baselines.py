@@ -15,6 +15,10 @@ class LinearProbe(ViTClassifier):
 
     name = "linear_probe"
 
+    def remedy(self, phase):
+        del phase
+        return "lower train.head_learning_rate"
+
 
 class ClassMean(ViTClassifier):
     """No training: the nearest mean of frozen features (cosine similarity)."""

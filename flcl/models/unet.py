@@ -59,12 +59,8 @@ class UNet(nn.Module):
           labels: [B], read only by a model with a class embedding.
           train: numbers [B] of the images in the batch, which with the `dropout` key decide what
             dropout leaves out of each; None = nothing is left out.
-
-        Raises:
-          ValueError: when the image size does not halve evenly.
         """
         shape, dtype = self.shape, jnp.dtype(self.shape.dtype)
-        _check_size(x.shape, len(shape.multipliers))
         embedding = self._embed(t, labels).astype(dtype)
         hidden = Conv(shape.width, strategy=self.strategy, name="input")(x.astype(dtype))
         hidden, skips = self._encode(hidden, embedding, train)
@@ -123,11 +119,3 @@ class UNet(nn.Module):
                 name = f"decoder_{level}_up"
                 x = Conv(x.shape[-1], upsample=True, strategy=self.strategy, name=name)(x)
         return x
-
-
-def _check_size(shape: tuple[int, ...], levels: int) -> None:
-    multiple = 2 ** (levels - 1)
-    if shape[1] % multiple or shape[2] % multiple:
-        raise ValueError(
-            f"data.image_size={shape[1]}: {levels} U-Net levels need a multiple of {multiple}"
-        )

@@ -89,8 +89,8 @@ class VisionTransformer(nn.Module):
     """Features float32 [B, width] of normalised images [B, image_size, image_size, 3].
 
     They are the class token after the last norm. `prompt` [m, width] or None stands between the
-    class token and the patches and gets no position (M7). Raises `ValueError` for an image size
-    that the patch does not divide, and for images of another shape.
+    class token and the patches and gets no position (M7). Raises `ValueError` for images of another
+    shape. The settings have checked that the patch divides the image size.
     """
 
     model: settings.ViT
@@ -141,15 +141,8 @@ def block_name(index: int) -> str:
 
 
 def grid_side(model: settings.ViT, image_size: int) -> int:
-    """Patches along one side of an image of `image_size` pixels; raises for a remainder."""
-    patch = settings.vit_sizes(model.variant).patch
-    if image_size < patch or image_size % patch:
-        nearest = max(patch, round(image_size / patch) * patch)
-        raise ValueError(
-            f"data.image_size={image_size}: model.variant={model.variant} needs a multiple of its "
-            f"patch of {patch} pixels; the nearest is {nearest}"
-        )
-    return image_size // patch
+    """Patches along one side of an image of `image_size` pixels, a multiple of the patch."""
+    return image_size // settings.vit_sizes(model.variant).patch
 
 
 def site_shapes(
@@ -157,21 +150,13 @@ def site_shapes(
 ) -> dict[str, dict[str, tuple[int, int]]]:
     """Kernel shape (in, out) of every site that is to be adapted: {block name: {site: shape}}.
 
-    `sites` are of q, k, v, proj, fc1, fc2 and `blocks` count from 0; raises `ValueError` for others
-    (M2: q and v of all blocks).
+    `sites` are of `settings.SITES` and `blocks` count from 0, as the settings have checked (M2: q
+    and v of all blocks).
     """
     sizes = settings.vit_sizes(model.variant)
     width, inner = sizes.width, MLP_RATIO * sizes.width
     shapes = dict.fromkeys(("q", "k", "v", "proj"), (width, width))
     shapes |= {"fc1": (width, inner), "fc2": (inner, width)}
-    for site in sites:
-        if site not in shapes:
-            raise ValueError(f"lora.sites has {site!r}: accepted are {', '.join(shapes)}")
-    for block in blocks:
-        if not 0 <= block < sizes.depth:
-            raise ValueError(
-                f"lora.blocks has {block}: {model.variant} has blocks 0 to {sizes.depth - 1}"
-            )
     return {block_name(block): {site: shapes[site] for site in sites} for block in blocks}
 
 

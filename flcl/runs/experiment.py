@@ -26,7 +26,7 @@ from flcl.runs.checkpoint import Checkpoints, DamagedError
 from flcl.runs.memory import empty_memory, first_memory, restore_task
 from flcl.runs.results import Evaluation, Results
 from flcl.runs.setup import Setup, prepare, use_compile_cache
-from flcl.settings import bridge
+from flcl.settings import formats
 from flcl.train.complexity import complexity
 from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase
@@ -92,7 +92,7 @@ def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
     """Writes what the run is into its folder, or refuses a folder of another run."""
     workdirs.check_config(workdir, run)
     workdirs.check_stream(workdir, stream)
-    files.write_json(workdir / "config.json", bridge.as_dict(run))
+    files.write_json(workdir / "config.json", formats.to_store(run))
     files.write_json(workdir / "stream.json", stream)
 
 

@@ -66,7 +66,8 @@ def prepare(
 def check_batches(run: settings.Run, mesh: Mesh) -> None:
     """Raises `ValueError` for a global batch that does not split over the devices."""
     if isinstance(run, settings.ClassifierRun):
-        meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
+        if isinstance(run.train, settings.HeadTrain):  # others train nothing
+            meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
         return
     for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
         meshes.check_batch(name, phase.batch_size, phase.groups, mesh)

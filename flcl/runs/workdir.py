@@ -6,15 +6,9 @@ import os
 from pathlib import Path
 
 from flcl import files, settings
-from flcl.settings import bridge
+from flcl.settings import bridge, formats
 
-# Where data lies, how it is kept in memory and how work is cut: none of it changes a result.
 _MOST_KEYS = 6  # that an error lists
-_FREE = {
-    "data": ("tfds_dir", "manual_dir", "memory_gib"),
-    "adapter": ("strategy",),
-    "sample": ("chunk",),
-}
 
 
 @contextlib.contextmanager
@@ -46,12 +40,12 @@ def locked(workdir: Path):
 def check_config(workdir: Path, run: settings.Run) -> None:
     """Refuses a workdir that holds anything of another config.
 
-    Keys that change no result may differ: all of `runtime`, and `_FREE`.
+    Keys that change no result may differ: `free` in `settings.keys.key`.
     """
-    stored = files.read_json(workdir / "config.json")
+    stored = formats.read(workdir)
     if stored is None or not has_saves(workdir):
         return
-    lines = bridge.differing_keys(_fixed(stored), _fixed(bridge.as_dict(run)))
+    lines = bridge.differing_keys(bridge.decisive(stored), bridge.decisive(bridge.as_dict(run)))
     # Of another method nearly every key differs.
     lines = [line for line in lines if line.startswith("method:")] or lines
     if len(lines) > _MOST_KEYS:
@@ -78,12 +72,3 @@ def has_saves(workdir: Path) -> bool:
     """Whether anything trained is stored: before that, a run may start over with other settings."""
     folders = ("tasks", "running", "judge")
     return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)
-
-
-def _fixed(values: dict) -> dict:
-    """The keys that decide a result."""
-    kept = {name: value for name, value in values.items() if name not in ("runtime", "name")}
-    for section, names in _FREE.items():
-        if section in kept:
-            kept[section] = {k: v for k, v in kept[section].items() if k not in names}
-    return kept

@@ -7,16 +7,27 @@ tree back into these frozen classes, so code past the entry points never sees a 
 """
 
 from flcl.settings.classification import (
+    SITES,
+    AdaptedViT,
     ClassifierRun,
+    ClassMeanRun,
     FLoRA,
     FMLoRARun,
+    FrozenViT,
+    HeadTrain,
+    LinearProbeRun,
     LoRARun,
     LowRank,
     Prompt,
     RankSelection,
     Sizes,
+    Testing,
     Train,
+    TrainedViT,
     ViT,
+    ViTFinetuneRun,
+    fixed_rank,
+    vit_blocks,
     vit_sizes,
 )
 from flcl.settings.generation import (
@@ -33,23 +44,39 @@ from flcl.settings.generation import (
     Sample,
     UNet,
 )
-from flcl.settings.shared import Data, Run, Runtime, Stream
+from flcl.settings.shared import (
+    ClassStream,
+    Data,
+    Run,
+    Runtime,
+    Stream,
+    TrainingData,
+    methods_of,
+)
 
 RUNS: dict[str, type[Run]] = {
-    "funlora": FunLoRARun,
-    "finetune": FinetuneRun,
-    "generative_replay": ReplayRun,
-    "fmlora": FMLoRARun,
-    "linear_probe": ClassifierRun,
-    "class_mean": ClassifierRun,
-    "vit_finetune": ClassifierRun,
-    "lora_sequential": LoRARun,
-    "sd_lora": LoRARun,
+    method: cls
+    for cls in (
+        FunLoRARun,
+        FinetuneRun,
+        ReplayRun,
+        FMLoRARun,
+        LinearProbeRun,
+        ClassMeanRun,
+        ViTFinetuneRun,
+        LoRARun,
+    )
+    for method in methods_of(cls)
 }
+"""The settings class of every method; the classes themselves say which methods they are for."""
 
 __all__ = [
     "RUNS",
+    "SITES",
+    "AdaptedViT",
     "Adapter",
+    "ClassMeanRun",
+    "ClassStream",
     "ClassifierRun",
     "Data",
     "FLoRA",
@@ -57,9 +84,12 @@ __all__ = [
     "FamilyName",
     "FinetuneRun",
     "Flow",
+    "FrozenViT",
     "FunLoRARun",
     "GeneratorRun",
+    "HeadTrain",
     "Judge",
+    "LinearProbeRun",
     "LoRARun",
     "LowRank",
     "Phase",
@@ -72,8 +102,15 @@ __all__ = [
     "Sample",
     "Sizes",
     "Stream",
+    "Testing",
     "Train",
+    "TrainedViT",
+    "TrainingData",
     "UNet",
     "ViT",
+    "ViTFinetuneRun",
+    "fixed_rank",
+    "methods_of",
+    "vit_blocks",
     "vit_sizes",
 ]

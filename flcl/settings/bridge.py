@@ -1,6 +1,7 @@
 """`ConfigDict` in, frozen settings out: the only place where a config is checked for its keys."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -9,7 +10,6 @@ import ml_collections
 from ml_collections import config_dict
 
 from flcl import hints, settings
-from flcl.settings import checks
 
 
 def defaults(method: str) -> ml_collections.ConfigDict:
@@ -39,7 +39,7 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
 
     Raises `ValueError` for an unknown method, for a key no part of that method reads (with the
     nearest known key), for a missing key, for a value of another type or outside the accepted ones,
-    and for values that do not fit together (`flcl.settings.checks`).
+    and for values that do not fit each other (`check` of the settings class).
     """
     method = config.get("method")
     cls = run_class(method)
@@ -47,7 +47,9 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     for name, _ in _leaves(config):
         if name not in known:
             raise unread(name, known, method)
-    return checks.check(_build(cls, config, ""))
+    run = _build(cls, config, "")
+    run.check()
+    return run
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
@@ -100,6 +102,21 @@ def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
     return lines
 
 
+def decisive(values: dict, prefix: str = "") -> dict:
+    """An `as_dict` tree without the keys that change no result (`free` in `keys.key`)."""
+    return {
+        name: decisive(value, f"{prefix}{name}.") if isinstance(value, dict) else value
+        for name, value in values.items()
+        if f"{prefix}{name}" not in _free_keys()
+    }
+
+
+def explained(field: dataclasses.Field) -> str:
+    """The comment of a key and, where it has one, its range."""
+    comment, accepts = field.metadata["comment"], field.metadata["range"]
+    return comment if accepts is None else f"{comment} [{accepts.words}]"
+
+
 def unread(name: str, known: list[str], method: str) -> ValueError:
     """The error for a key that no part of `method` reads."""
     inside = [key for key in known if key.startswith(f"{name}.")]
@@ -118,6 +135,12 @@ def accepted(expected) -> str:
     if origin is tuple:
         return f"a tuple of {typing.get_args(expected)[0].__name__} is needed, such as 1,2"
     return f"{expected.__name__} is needed"
+
+
+@functools.cache
+def _free_keys() -> frozenset[str]:
+    every = [entry for cls in settings.RUNS.values() for entry in keys(cls)]
+    return frozenset(name for name, field in every if field.metadata["free"])
 
 
 def _to_config_dict(value) -> ml_collections.ConfigDict:
@@ -148,8 +171,15 @@ def _build(cls: type, config: ml_collections.ConfigDict, prefix: str):
         if dataclasses.is_dataclass(field.type):
             values[field.name] = _build(field.type, entry, f"{name}.")
         else:
-            values[field.name] = _checked(name, entry, field.type)
+            values[field.name] = _in_range(name, _checked(name, entry, field.type), field)
     return cls(**values)
+
+
+def _in_range(name: str, entry, field: dataclasses.Field):
+    accepts = field.metadata["range"]
+    if accepts is not None and not accepts.holds(entry):
+        raise ValueError(f"{name}={entry!r}: must be {accepts.words}")
+    return entry
 
 
 def _checked(name: str, entry, expected):

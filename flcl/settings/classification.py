@@ -3,121 +3,20 @@
 import dataclasses
 from typing import Literal, NamedTuple
 
-from flcl.settings.keys import key, section
-from flcl.settings.shared import Run
+from flcl.settings.keys import (
+    above,
+    above_up_to,
+    at_least,
+    between,
+    every,
+    from_to_below,
+    key,
+    section,
+)
+from flcl.settings.shared import Run, Stream, TrainingData
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ViT:
-    """The pre-trained vision transformer; `data.image_size` is the size it sees."""
-
-    variant: str = key("B/16", "SIZE/PATCH: Nano, Ti, S, B or L, and the side of a patch in pixels")
-    weights: str = key(
-        "random", "tiny (embedded) | random | a .npz or .safetensors file | hub:NAME"
-    )
-    sha256: str = key("", "the weights file must have this SHA-256; empty = any")
-    layer_scale: bool = key(False, "learned scale after each branch, as DINOv2 has")
-    layer_norm_eps: float = key(1e-6, "added to the variance by every layer norm")
-    normalize: Literal["weights", "half", "imagenet", "unit"] = key(
-        "weights",
-        "weights: as they were trained; half: [-1,1]; imagenet: mean and std; unit: [0,1]",
-    )
-    dtype: Literal["float32", "bfloat16"] = key("float32", "activations; softmax and norms float32")
-    trunk_dtype: Literal["float32", "bfloat16"] = key(
-        "float32", "storage of a trunk that is frozen"
-    )
-    remat: Literal["none", "cheap", "blocks"] = key(
-        "cheap", "activations computed again in the backward pass: what costs little, or all"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train:
-    """Optimisation of one task; the same for all tasks."""
-
-    epochs: float = key(20.0, "passes over the images of a task")
-    batch_size: int = key(128, "global batch: images over all devices")
-    optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
-    learning_rate: float = key(5e-4, "of everything but the head")
-    head_learning_rate: float = key(1e-3, "of the linear head")
-    schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")
-    warmup: float = key(0.0, "share of the task's steps with a linearly rising learning rate")
-    clip_norm: float = key(1.0, "global gradient norm over what trains")
-    min_crop: float = key(0.05, "random resized crop: smallest share of the area; 1 = off")
-    eval_batch_size: int = key(128, "images per forward pass of the evaluation, over all devices")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """Where low-rank adapters sit, and how large they are."""
-
-    rank: int = key(10, "r, columns of the factors (M3)")
-    sites: tuple[str, ...] = key(("q", "v"), "of q, k, v, proj, fc1, fc2 in every block (M2)")
-    blocks: str = key("all", "all | 0-5 | 0,3,7")
-    scale: float = key(1.0, "factor of the update; SD-LoRA and InfLoRA have none (M2)")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FLoRA(LowRank):
-    """F-LoRA: dW_t = A M_t N_t' B' in one shared subspace."""
-
-    combine: Literal["sum", "last", "scaled"] = key(
-        "sum", "of the tasks' cores: their sum, the newest alone, or one learned scale each (M1)"
-    )
-    later_factor: float = key(
-        1.0, "learning rate of M and N after the first task, relative to the first (M6)"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RankSelection:
-    """DRS: the rank of each task after the first, from its complexity H (M3-M5)."""
-
-    selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
-    candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from")
-    temperature: float = key(1.0, "of the Gumbel-Softmax at the start of a task")
-    final_temperature: float = key(0.1, "at the end of the schedule")
-    schedule: float = key(1 / 3, "share of a task's steps until the rank is fixed")
-    penalty: float = key(0.01, "weight of E[r] / r in the loss")
-    learning_rate: float = key(1e-2, "of the selector's w and b (ours)")
-    probe_epochs: float = key(1.0, "length of the preliminary run")
-    holdout: float = key(0.1, "share of the task's training images that measures H")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """DMP: one prompt that every task shares and updates (M7)."""
-
-    tokens: int = key(10, "m, prepended after the positions are added; 0 = off")
-    sigma: float = key(0.02, "spread of the truncated normal at the start")
-    later_factor: float = key(1.0, "learning rate in tasks after the first, relative to the first")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassifierRun(Run):
-    """A continual classifier: what every classification method shares."""
-
-    method: Literal[
-        "fmlora", "linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora"
-    ] = key("fmlora", "the method")
-    model: ViT = section(ViT)
-    train: Train = section(Train)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LoRARun(ClassifierRun):
-    """One plain LoRA trained on in every task, or SD-LoRA: one direction per task."""
-
-    lora: LowRank = section(LowRank)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FMLoRARun(ClassifierRun):
-    """FM-LoRA; also its joint upper bound with `stream.joint`."""
-
-    lora: FLoRA = section(FLoRA)
-    rank: RankSelection = section(RankSelection)
-    prompt: Prompt = section(Prompt)
+SITES = ("q", "k", "v", "proj", "fc1", "fc2")
+"""Linear maps of a transformer block that an adapter can sit on."""
 
 
 class Sizes(NamedTuple):
@@ -147,3 +46,293 @@ def vit_sizes(variant: str) -> Sizes:
             f"{', '.join(VIT_SIZES)}"
         )
     return Sizes(*VIT_SIZES[size], int(patch))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViT:
+    """The pre-trained vision transformer; `data.image_size` is the size it sees."""
+
+    # What a method without these keys has: no trunk that is frozen, or no gradient through it.
+    trunk_dtype = "float32"
+    remat = "cheap"
+
+    variant: str = key("B/16", "SIZE/PATCH: Nano, Ti, S, B or L, and the side of a patch in pixels")
+    weights: str = key(
+        "random", "tiny (embedded) | random | a .npz or .safetensors file | hub:NAME"
+    )
+    sha256: str = key("", "the weights file must have this SHA-256; empty = any")
+    layer_scale: bool = key(False, "learned scale after each branch, as DINOv2 has")
+    layer_norm_eps: float = key(1e-6, "added to the variance by every layer norm", above(0))
+    normalize: Literal["weights", "half", "imagenet", "unit"] = key(
+        "weights",
+        "weights: as they were trained; half: [-1,1]; imagenet: mean and std; unit: [0,1]",
+    )
+    dtype: Literal["float32", "bfloat16"] = key("float32", "activations; softmax and norms float32")
+
+    def check(self, image_size: int) -> None:
+        """Raises `ValueError` for images of another size than patches make, and for a lost hash."""
+        patch = vit_sizes(self.variant).patch
+        if image_size % patch:
+            nearest = max(patch, round(image_size / patch) * patch)
+            raise ValueError(
+                f"data.image_size={image_size}: must be a multiple of {patch}, the patch of "
+                f"model.variant={self.variant!r}; the nearest is {nearest}"
+            )
+        if self.weights == "random" and self.sha256:
+            raise ValueError(
+                f"model.sha256={self.sha256!r}: model.weights='random' reads no file to compare"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FrozenViT(ViT):
+    """A transformer that never trains: it may be stored in few bytes."""
+
+    trunk_dtype: Literal["float32", "bfloat16"] = key(
+        "float32", "storage of a trunk that is frozen"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainedViT(ViT):
+    """A transformer that gradients pass through: it keeps activations for them."""
+
+    remat: Literal["none", "cheap", "blocks"] = key(
+        "cheap", "activations computed again in the backward pass: what costs little, or all"
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class AdaptedViT(FrozenViT, TrainedViT):
+    """A frozen transformer with adapters inside, which the gradients pass through."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Testing:
+    """What a method that trains nothing reads."""
+
+    eval_batch_size: int = key(
+        128, "images per forward pass of the evaluation, over all devices", at_least(1)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadTrain(Testing):
+    """Optimisation of the linear head alone in one task; the same for all tasks."""
+
+    epochs: float = key(20.0, "passes over the images of a task", above(0))
+    batch_size: int = key(128, "global batch: images over all devices", at_least(1))
+    optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
+    head_learning_rate: float = key(1e-3, "of the linear head", above(0))
+    schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")
+    warmup: float = key(
+        0.0, "share of the task's steps with a linearly rising learning rate", from_to_below(0, 1)
+    )
+    clip_norm: float = key(1.0, "global gradient norm over what trains", above(0))
+    min_crop: float = key(
+        0.05, "random resized crop: smallest share of the area; 1 = off", above_up_to(0, 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train(HeadTrain):
+    """Optimisation of the head and of more."""
+
+    learning_rate: float = key(5e-4, "of everything but the head", above(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Where low-rank adapters sit, and how large they are."""
+
+    rank: int = key(10, "r, columns of the factors (M3)", at_least(1))
+    sites: tuple[str, ...] = key(("q", "v"), "of q, k, v, proj, fc1, fc2 in every block (M2)")
+    blocks: str = key("all", "all | 0-5 | 0,3,7")
+    scale: float = key(1.0, "factor of the update; SD-LoRA and InfLoRA have none (M2)", above(0))
+
+    def check(self, variant: str) -> None:
+        """Raises `ValueError` for sites, blocks or a rank that `model.variant` does not have."""
+        if not self.sites or len(set(self.sites)) < len(self.sites) or set(self.sites) - {*SITES}:
+            raise ValueError(
+                f"lora.sites={self.sites}: accepted are one or more of {', '.join(SITES)}, each "
+                "once"
+            )
+        sizes = vit_sizes(variant)
+        if self.rank > sizes.width:
+            raise ValueError(
+                f"lora.rank={self.rank}: exceeds the width {sizes.width} of "
+                f"model.variant={variant!r}"
+            )
+        vit_blocks(self.blocks, sizes.depth)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FLoRA(LowRank):
+    """F-LoRA: dW_t = A M_t N_t' B' in one shared subspace."""
+
+    combine: Literal["sum", "last", "scaled"] = key(
+        "sum", "of the tasks' cores: their sum, the newest alone, or one learned scale each (M1)"
+    )
+    later_factor: float = key(
+        1.0,
+        "learning rate of M and N after the first task, relative to the first (M6)",
+        above(0),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankSelection:
+    """DRS: the rank of each task after the first, from its complexity H (M3-M5)."""
+
+    selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
+    candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from", every(at_least(1)))
+    temperature: float = key(1.0, "of the Gumbel-Softmax at the start of a task", above(0))
+    final_temperature: float = key(0.1, "at the end of the schedule", above(0))
+    schedule: float = key(1 / 3, "share of a task's steps until the rank is fixed", between(0, 1))
+    penalty: float = key(0.01, "weight of E[r] / r in the loss", at_least(0))
+    learning_rate: float = key(1e-2, "of the selector's w and b (ours)", above(0))
+    probe_epochs: float = key(1.0, "length of the preliminary run", above(0))
+    holdout: float = key(0.1, "share of the task's training images that measures H", between(0, 1))
+
+    def check_choice(self, most: int) -> None:
+        """Raises `ValueError` for candidates that cannot be chosen from `most` columns."""
+        high = [rank for rank in self.candidates if rank > most]
+        if high:
+            raise ValueError(
+                f"rank.candidates={self.candidates}: {high[0]} exceeds lora.rank={most}, the "
+                "columns that the shared subspace has"
+            )
+        if list(self.candidates) != sorted(set(self.candidates)):
+            raise ValueError(
+                f"rank.candidates={self.candidates}: must ascend, each rank once, such as 2,4,6"
+            )
+        if self.final_temperature > self.temperature:
+            raise ValueError(
+                f"rank.final_temperature={self.final_temperature}: exceeds "
+                f"rank.temperature={self.temperature}; the choice sharpens, so it must fall"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """DMP: one prompt that every task shares and updates (M7)."""
+
+    tokens: int = key(10, "m, prepended after the positions are added; 0 = off", at_least(0))
+    sigma: float = key(0.02, "spread of the truncated normal at the start", above(0))
+    later_factor: float = key(
+        1.0, "learning rate in tasks after the first, relative to the first", at_least(0)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierRun(Run):
+    """A continual classifier: what every classification method shares."""
+
+    stream: Stream = section(Stream)
+    model: ViT = section(ViT)
+    train: Testing = section(Testing)
+
+    def check(self) -> None:
+        self.stream.check()
+        self.model.check(self.data.image_size)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassMeanRun(ClassifierRun):
+    """The nearest mean of frozen features: nothing trains."""
+
+    method: Literal["class_mean"] = key("class_mean", "the method")
+    model: FrozenViT = section(FrozenViT)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LinearProbeRun(ClassifierRun):
+    """The linear head alone on frozen features."""
+
+    method: Literal["linear_probe"] = key("linear_probe", "the method")
+    data: TrainingData = section(TrainingData)
+    model: FrozenViT = section(FrozenViT)
+    train: HeadTrain = section(HeadTrain)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ViTFinetuneRun(ClassifierRun):
+    """Every parameter trains in every task, so the trunk is stored in float32."""
+
+    method: Literal["vit_finetune"] = key("vit_finetune", "the method")
+    data: TrainingData = section(TrainingData)
+    model: TrainedViT = section(TrainedViT)
+    train: Train = section(Train)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LoRARun(ClassifierRun):
+    """One plain LoRA trained on in every task, or SD-LoRA: one direction per task."""
+
+    method: Literal["lora_sequential", "sd_lora"] = key("lora_sequential", "the method")
+    data: TrainingData = section(TrainingData)
+    model: AdaptedViT = section(AdaptedViT)
+    train: Train = section(Train)
+    lora: LowRank = section(LowRank)
+
+    def check(self) -> None:
+        super().check()
+        self.lora.check(self.model.variant)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class FMLoRARun(ClassifierRun):
+    """FM-LoRA; also its joint upper bound with `stream.joint`."""
+
+    method: Literal["fmlora"] = key("fmlora", "the method")
+    data: TrainingData = section(TrainingData)
+    model: AdaptedViT = section(AdaptedViT)
+    train: Train = section(Train)
+    lora: FLoRA = section(FLoRA)
+    rank: RankSelection = section(RankSelection)
+    prompt: Prompt = section(Prompt)
+
+    def check(self) -> None:
+        super().check()
+        self.lora.check(self.model.variant)
+        fixed_rank(self)
+
+
+def fixed_rank(run: FMLoRARun) -> int | None:
+    """R of `rank.selector=fixed:R` or `full`, None for a selector that chooses.
+
+    Raises `ValueError` for another selector, for a rank above `lora.rank` and for candidates that
+    cannot be chosen.
+    """
+    selector, most = run.rank.selector, run.lora.rank
+    kind, _, number = selector.partition(":")
+    if kind in ("centred", "literal") and not number:
+        run.rank.check_choice(most)
+        return None
+    if selector == "full":
+        return most
+    if kind != "fixed" or not number.isdecimal():
+        raise ValueError(
+            f"rank.selector={selector!r}: accepted are centred, literal, full, fixed:R"
+        )
+    if not 1 <= int(number) <= most:
+        raise ValueError(f"rank.selector={selector!r}: R must be 1 to lora.rank={most}")
+    return int(number)
+
+
+def vit_blocks(text: str, depth: int) -> tuple[int, ...]:
+    """Indices of the blocks that `lora.blocks` names; raises `ValueError` for another text."""
+    try:
+        if text == "all":
+            return tuple(range(depth))
+        first, dash, last = text.partition("-")
+        chosen = range(int(first), int(last) + 1) if dash else map(int, text.split(","))
+        blocks = tuple(chosen)
+    except ValueError:
+        blocks = ()
+    if not blocks or len(set(blocks)) != len(blocks) or not set(blocks) <= set(range(depth)):
+        raise ValueError(
+            f"lora.blocks={text!r}: accepted are all, a range such as 0-5 or a list such as 0,3,7 "
+            f"of the blocks 0 to {depth - 1}"
+        )
+    return tuple(sorted(blocks))

@@ -1,9 +1,10 @@
 """What every run has: its data, its tasks, and how it is executed."""
 
 import dataclasses
+import typing
 from typing import Literal
 
-from flcl.settings.keys import key, section
+from flcl.settings.keys import at_least, between, from_to_below, key, section
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -11,55 +12,119 @@ class Data:
     """Where images come from and what shape they take."""
 
     source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
-    image_size: int = key(8, "height and width in pixels after the antialiased resize")
+    image_size: int = key(8, "height and width in pixels after the antialiased resize", at_least(1))
     channels: Literal[1, 3] = key(1, "1 = grey, 3 = RGB; every image is converted")
     resize: bool = key(True, "False: an image of another size is an error instead")
-    test_fraction: float = key(0.2, "share hashed into the test set when a folder has no split")
-    tfds_dir: str = key(".data/tfds", "where prepared TFDS data sets lie")
-    manual_dir: str = key(".data/manual", "official archives to prepare TFDS data sets from")
-    memory_gib: float = key(4.0, "decoded images are kept as uint8 up to this size, per split")
-    flip: bool = key(False, "random horizontal flip while training")
-    train_per_class: int = key(0, "training images kept per class and domain; 0 = all")
-    test_per_class: int = key(0, "test images kept per class and domain; 0 = all")
+    test_fraction: float = key(
+        0.2, "share hashed into the test set when a folder has no split", between(0, 1)
+    )
+    tfds_dir: str = key(".data/tfds", "where prepared TFDS data sets are stored", free=True)
+    manual_dir: str = key(
+        ".data/manual", "official archives to prepare TFDS data sets from", free=True
+    )
+    memory_gib: float = key(
+        4.0,
+        "decoded images are kept as uint8 up to this size, per split",
+        at_least(0),
+        free=True,
+    )
+    train_per_class: int = key(0, "training images kept per class and domain; 0 = all", at_least(0))
+    test_per_class: int = key(0, "test images kept per class and domain; 0 = all", at_least(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Stream:
+class TrainingData(Data):
+    """The data of a method that trains on images: they may be augmented."""
+
+    flip: bool = key(False, "random horizontal flip while training")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassStream:
     """Which classes arrive when."""
+
+    # What a method without this key has.
+    domain_order = "natural"
 
     scenario: Literal["cil", "dil"] = key(
         "cil", "cil: new classes in every task; dil: all classes, a new domain in every task"
     )
     class_order: str = key("natural", "natural | seed:N | explicit list such as 3,1,0,2")
-    domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch")
     tasks: str = key(
         "5", "number of equal tasks, or classes per task such as 4,2,2,2; dil: domains"
     )
     joint: bool = key(False, "train on all classes at once: the upper bound")
-    capacity: int = key(0, "rows in the class bank; 0 = exactly the classes of the data")
+    capacity: int = key(
+        0, "rows in the class bank; 0 = exactly the classes of the data", at_least(0)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stream(ClassStream):
+    """Which classes or domains arrive when."""
+
+    domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch")
+
+    def check(self) -> None:
+        """Raises `ValueError` for an order of domains where none arrive."""
+        if self.scenario == "cil" and self.domain_order != "natural":
+            raise ValueError(
+                f"stream.domain_order={self.domain_order!r}: read only with stream.scenario=dil"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
     """How a run is executed. None of these keys changes a result, so a resume may change them."""
 
-    fsdp: int = key(1, "devices that share parameters and optimiser state; the rest is data")
-    save_every: int = key(1_000, "steps between saves inside a task")
-    log_every: int = key(50, "steps between metric records")
-    steps_per_call: int = key(1, "optimiser steps in one call: more for small models")
-    threads: int = key(4, "threads that decode images")
-    prefetch: int = key(4, "batches prepared ahead")
-    progress: bool = key(True, "progress bars")
-    compile_cache: str = key("", "folder of compiled programs; empty = ~/.cache/flcl, off = none")
+    fsdp: int = key(
+        1,
+        "devices that share parameters and optimiser state; the rest is data",
+        at_least(1),
+        free=True,
+    )
+    save_every: int = key(1_000, "steps between saves inside a task", at_least(1), free=True)
+    log_every: int = key(50, "steps between metric records", at_least(1), free=True)
+    steps_per_call: int = key(
+        1, "optimiser steps in one call: more for small models", at_least(1), free=True
+    )
+    threads: int = key(4, "threads that decode images", at_least(1), free=True)
+    prefetch: int = key(4, "batches prepared ahead", at_least(1), free=True)
+    progress: bool = key(True, "progress bars", free=True)
+    compile_cache: str = key(
+        "", "folder of compiled programs; empty = ~/.cache/flcl, off = none", free=True
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Run:
-    """The keys that every method shares."""
+    """The keys that every method shares.
 
-    name: str = key("run", "title of pictures and tables")
+    The type of `method` names the methods that a class of runs is for: only such a class can be
+    built, and only with one of them. Any other method raises `ValueError`.
+    """
+
+    name: str = key("run", "title of pictures and tables", free=True)
     method: str = key("", "the method")
-    seed: int = key(0, "all randomness derives from (seed, stream name, task, step)")
+    seed: int = key(
+        0,
+        "all randomness derives from (seed, stream name, task, step)",
+        from_to_below(0, 2**32, "0 or more and below 2**32"),
+    )
     data: Data = section(Data)
-    stream: Stream = section(Stream)
+    stream: ClassStream = section(ClassStream)
     runtime: Runtime = section(Runtime)
+
+    def __post_init__(self):
+        methods = methods_of(type(self))
+        if self.method not in methods:
+            names = ", ".join(methods) or "none, because it is what several classes share"
+            raise ValueError(f"method={self.method!r}: {type(self).__name__} accepts {names}")
+
+    def check(self) -> None:
+        """Raises `ValueError` for values that do not fit each other, with the dotted key."""
+
+
+def methods_of(cls: type[Run]) -> tuple[str, ...]:
+    """The methods that a class of runs is for; none where it is what several classes share."""
+    return typing.get_args(cls.__dataclass_fields__["method"].type)

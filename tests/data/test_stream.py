@@ -176,11 +176,6 @@ def test_long_values_are_shortened_in_messages():
     assert len(str(caught.value)) < 200
 
 
-def test_other_scenarios_are_refused():
-    with pytest.raises(ValueError, match="stream.scenario='til': accepted are cil, dil"):
-        make(scenario="til")
-
-
 # Domains.
 
 NAMES = ("art", "cartoon", "photo", "sketch")

@@ -19,7 +19,7 @@ from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.results import Evaluation, Results
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
-from flcl.settings import bridge
+from flcl.settings import bridge, formats
 
 
 class Run:
@@ -85,8 +85,11 @@ class Run:
 
 
 def read(workdir: Path) -> tuple[settings.Run, dict]:
-    """Settings and `stream.json` of a run; raises `ValueError` for a folder that holds none."""
-    stored = files.read_json(workdir / "config.json")
+    """Settings and `stream.json` of a run of any format up to this version's.
+
+    Raises `ValueError` for a folder that holds no run and for a newer format.
+    """
+    stored = formats.read(workdir)
     stream = files.read_json(workdir / "stream.json")
     if stored is None or stream is None:
         raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")

@@ -464,5 +464,3 @@ def test_the_embedded_asset_serves_other_sizes():
     np.testing.assert_array_equal(at_16["position"][0], at_24["position"][0])
     with pytest.raises(ValueError, match="misshapen.*set model.variant=Nano/4"):
         pretrained.load(dataclasses.replace(model, variant="Ti/4"), 16)
-    with pytest.raises(ValueError, match="model.variant=Nano/4 needs a multiple"):
-        pretrained.load(model, 18)

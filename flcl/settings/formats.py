@@ -1,0 +1,107 @@
+"""The format of `config.json`, and how the settings of runs of earlier formats are read.
+
+Each format differs from the one before by the keys that it added and those that it removed. To add
+a key, declare it and write one line into `ADDED` under the next format; to remove one, write a line
+into `REMOVED`. What a key is called never changes.
+"""
+
+from pathlib import Path
+
+from flcl import files, settings
+from flcl.settings import bridge
+
+# Dotted key -> the value that every run of an earlier format had without saying so. Only a method
+# that has the key gets it.
+ADDED: dict[int, dict[str, object]] = {2: {}}
+
+_TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
+_TRAINING += ("schedule", "warmup", "clip_norm", "min_crop")
+
+# Dotted key -> the methods that lost it, because no part of them had ever read it.
+REMOVED: dict[int, dict[str, tuple[str, ...]]] = {
+    2: {
+        "stream.domain_order": ("funlora", "finetune", "generative_replay"),
+        "data.flip": ("class_mean",),
+        "model.remat": ("class_mean", "linear_probe"),
+        "model.trunk_dtype": ("vit_finetune",),
+        "train.learning_rate": ("class_mean", "linear_probe"),
+        **{f"train.{name}": ("class_mean",) for name in _TRAINING},
+    }
+}
+
+FORMAT = max(ADDED)
+"""The format that this version writes. Files without a number are of format 1."""
+
+
+def to_store(run: settings.Run) -> dict:
+    """The content of `config.json`: the keys of a run, and `format`."""
+    return {"format": FORMAT, **bridge.as_dict(run)}
+
+
+def read(workdir: Path) -> dict | None:
+    """The keys in `config.json` of a run of any format, as this version names them.
+
+    They are as `bridge.as_dict` gives them; None without such a file. Raises `ValueError` in one
+    line for a newer format and for a file that holds no settings.
+    """
+    stored = files.read_json(workdir / "config.json")
+    if stored is None:
+        return None
+    if not isinstance(stored, dict):
+        raise ValueError(f"workdir {workdir} has a config.json without settings: delete it")
+    try:
+        return upgraded(stored)
+    except ValueError as error:
+        raise ValueError(f"workdir {workdir} {error}") from None
+
+
+def upgraded(stored: dict) -> dict:
+    """The keys of a `config.json` of any format up to `FORMAT`, as `FORMAT` has them.
+
+    Raises `ValueError` for a newer format, and for one that is not a whole number from 1 on.
+    """
+    values = _copy(stored)
+    number = values.pop("format", 1)
+    if type(number) is not int or number < 1:  # `True == 1`
+        raise ValueError(
+            f"has the format {number!r} in its config.json: a whole number from 1 to {FORMAT} is "
+            "needed"
+        )
+    if number > FORMAT:
+        raise ValueError(
+            f"was made by a newer flcl (format {number}; this one reads up to {FORMAT}): update "
+            "flcl"
+        )
+    method = values.get("method")
+    known = dict(bridge.keys(settings.RUNS[method])) if method in settings.RUNS else {}
+    for later in range(number + 1, FORMAT + 1):
+        for name, methods in REMOVED.get(later, {}).items():
+            if method in methods:
+                _drop(values, name.split("."))
+        for name, value in ADDED.get(later, {}).items():
+            if name in known:
+                _add(values, name.split("."), value)
+    return values
+
+
+def _copy(values: dict) -> dict:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in values.items()}
+
+
+def _add(values: dict, path: list[str], value) -> None:
+    """Adds a key, and the group that it is in where there is none yet."""
+    *groups, leaf = path
+    for group in groups:
+        values = values.setdefault(group, {})
+    values.setdefault(leaf, value)
+
+
+def _drop(values: dict, path: list[str]) -> None:
+    """Drops a key, and the group that it is in where nothing else is left in it."""
+    name, *rest = path
+    if not rest:
+        values.pop(name, None)
+    elif name in values:
+        _drop(values[name], rest)
+        if not values[name]:
+            del values[name]
