@@ -14,7 +14,7 @@ import flcl
 from flcl.methods.funlora import FunLoRA
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
-from flcl.runs.results import Results
+from flcl.runs.record import Record
 from flcl.runs.setup import prepare
 
 
@@ -171,11 +171,11 @@ def test_figures_are_not_taken_over_without_their_tasks(finished):
     """Whoever deletes the checkpoints starts anew, perhaps with other settings."""
     stored = json.loads((finished / "results.json").read_text())
     taken = []
-    results = Results(None, types.SimpleNamespace(load=taken.append))
-    results.load(stored, 0)
-    assert not results.rows and not taken
-    results.load(stored, 2)
-    assert len(results.rows) == 2 and taken == [stored]
+    record = Record(None, types.SimpleNamespace(load=taken.append))
+    record.load(stored, 0)
+    assert not record.rows and not taken
+    record.load(stored, 2)
+    assert len(record.rows) == 2 and taken == [stored]
 
 
 def test_a_workdir_whose_data_changed_is_refused(finished, data, tmp_path):
