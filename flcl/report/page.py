@@ -66,7 +66,10 @@ def _numbers(results: Results) -> dict:
         "ceiling": (generates and results.ceiling) or [],
         "ceiling_of_all": reading.overall(results, "ceiling"),
         "above_ceiling": reading.above_ceiling(results),
-        "drift": {reading.DRIFTS[k]: row for k, row in reading.last_drift(results).items()},
+        "drift": [
+            (*reading.DRIFTS[kind].split(", "), row)
+            for kind, row in reading.last_drift(results).items()
+        ],
         "drift_sentences": reading.drift_sentences(results),
     }
 

@@ -134,9 +134,11 @@ def plot_training(
     for number, (task, points) in enumerate(sorted(curves.items())):
         shade = shades[number]
         steps, losses = np.array(sorted(points)).T
-        axes.plot(steps, losses, color=shade, lw=0.8, alpha=0.3 if len(steps) >= 20 else 1)
         if len(steps) >= 20:
+            axes.plot(steps, losses, color=shade, lw=0.8, alpha=0.3)
             axes.plot(steps, _smooth(losses), color=shade, lw=1.8)
+        else:  # points, because a curve of one point would not be seen
+            axes.plot(steps, losses, "-o", color=shade, lw=0.8, ms=3)
         if number % step == 0:
             name = f"task {task}" if names is None else grids.plain(names[task - 1])
             axes.plot([], [], color=shade, lw=1.8, label=name)

@@ -76,12 +76,12 @@ def above_ceiling(results: Results) -> str:
     """A sentence that explains accuracies above the ceiling; empty where there are none."""
     if not isinstance(results, GeneratorResults) or not results.ceiling or not results.matrix:
         return ""
-    pairs = zip(group_names(results), results.matrix[-1], results.ceiling, strict=True)
-    higher = {name: value - top for name, value, top in pairs if value and value > top}
+    pairs = enumerate(zip(results.matrix[-1], results.ceiling, strict=True), start=1)
+    higher = {f"task {j}": value - top for j, (value, top) in pairs if value and value > top}
     if not higher:
         return ""
     count = len(higher)
-    names = ", ".join(higher) if count <= _LISTED else f"{count} of {len(results.ceiling)} groups"
+    names = ", ".join(higher) if count <= _LISTED else f"{count} of {len(results.ceiling)} tasks"
     return (
         f"Accuracy above the ceiling ({names}; by at most {100 * max(higher.values()):.1f} points) "
         "is possible. The judge of the ceiling learns from the few real images of each class; the "

@@ -49,13 +49,14 @@ def from_json(expected, value, file: str, place: str = ""):
     the same bytes. Raises `ValueError` with the place of an entry that has another type, is missing
     or is not known.
     """
+    needed = _words(expected)
     if isinstance(expected, types.UnionType):
         if value is None:
             return None
         expected = next(kind for kind in typing.get_args(expected) if kind is not types.NoneType)
     if not _has_type(value, expected):
         found = repr(value) if typing.get_origin(expected) is typing.Literal else _described(value)
-        raise ValueError(f"{file}: {place or 'the file'} is {found}, {_words(expected)} is needed")
+        raise ValueError(f"{file}: {place or 'the file'} is {found}, {needed} is needed")
     if dataclasses.is_dataclass(expected):
         return _object(expected, value, file, f"{place}." if place else "")
     if typing.get_origin(expected) is tuple:

@@ -15,6 +15,7 @@ from flcl.methods.funlora import FunLoRA
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.record import Record
+from flcl.runs.results import GeneratorResults, from_json, to_json
 from flcl.runs.setup import prepare
 
 
@@ -102,6 +103,23 @@ def test_results(finished):
     sizes = [timing[str(task)]["bytes_on_disk"] for task in (1, 2, 3)]
     assert results["parameters"]["bytes_per_task"][1] < results["parameters"]["bytes_per_task"][0]
     assert sizes[1] < sizes[0] / 2
+
+
+def test_results_follow_their_schema_byte_for_byte(finished):
+    text = (finished / "results.json").read_text()
+    typed = from_json(json.loads(text))
+    assert isinstance(typed, GeneratorResults)
+    assert json.dumps(to_json(typed), indent=2, sort_keys=True) + "\n" == text
+
+
+def test_a_damaged_entry_of_the_results_is_named(finished, tmp_path, data):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    results = json.loads((copy / "results.json").read_text())
+    results["rows"][1]["accuracy"] = "high"
+    (copy / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results.json: rows\[1\].accuracy is a string"):
+        flcl.run(tiny.settings_of(data), copy)
 
 
 def test_steps_are_logged_once_each(finished):
