@@ -22,13 +22,13 @@ import sys
 sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
 
 import dataclasses
-import json
 from pathlib import Path
 
 from absl import flags
 
 import flcl
-from flcl import cli, settings
+from flcl import cli, files, settings
+from flcl.runs.results import from_json
 
 _CLASSIFIER = ("data", "head", "after")
 
@@ -70,8 +70,8 @@ def _generator(run, given: flags.FlagValues) -> None:
         return
     from flcl.report import tables  # late, so that a mistake on the command line is told at once
 
-    tables.print_results(results)
-    out.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    tables.print_results(from_json(results))
+    files.write_json(out, results)
     print(f"written to {out}")
 
 

@@ -8,6 +8,7 @@ from flcl import files
 from flcl.data.stream import Task
 from flcl.data.tasks import TaskData
 from flcl.evaluate.features import Inference, Progress
+from flcl.evaluate.pictures import AnswerCount, Pictures
 from flcl.methods.base import Classifier
 from flcl.metrics import classification
 from flcl.metrics import matrix as accuracy_matrix
@@ -22,6 +23,9 @@ class ClassifierEvaluation:
     inference: the compiled programs of the method.
     folder: where the features of each group at the end of its own task are kept, to measure drift;
       None = the drift is not measured.
+
+    Attributes:
+      pictures: the answers of the method's own head after the newest task.
     """
 
     def __init__(
@@ -33,7 +37,7 @@ class ClassifierEvaluation:
         folder: Path | None = None,
     ):
         self.method, self.data = method, data
-        self.drawn: dict[int, np.ndarray] = {}  # a classifier draws no pictures
+        self.pictures = Pictures()
         self._progress, self._folder = progress, folder
         self._inference = inference
 
@@ -48,6 +52,7 @@ class ClassifierEvaluation:
         its own task.
         """
         heads = list(self.method.heads)
+        count = AnswerCount(self.data.stream.capacity)
         row: dict = {**{head: [] for head in heads}, "drift": {"relative": [], "cosine": []}}
         for group in self._learned(task):
             images = self.data.test(group)
@@ -56,9 +61,11 @@ class ClassifierEvaluation:
             scores = self._inference.scores(memory, features)
             for head in heads:
                 row[head].append(classification.top_k_accuracy(scores[head], images.labels, 1))
+            count.add(images, scores[self.method.head].argmax(axis=1))
             own = group.index == task.index or self.data.stream.joint
             for name, value in self._drift(group, _followed(features), own).items():
                 row["drift"][name].append(value)
+        self.pictures = Pictures(answers=count.answers())
         return {"accuracy": row[self.method.head], **row}
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:

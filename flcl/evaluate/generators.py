@@ -11,6 +11,7 @@ from flcl.data.tasks import TaskData
 from flcl.devices import hosts, sharding
 from flcl.evaluate.features import Progress
 from flcl.evaluate.judge import Judge, fidelity, steps_for
+from flcl.evaluate.pictures import Pictures, real_images
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Generator
 from flcl.rng import stream_key
@@ -69,6 +70,11 @@ class GeneratorEvaluation:
         """Takes over what an earlier process found."""
         self._ceiling = stored["ceiling"]
         self._calls = stored["sampling"]["function_evaluations"]
+
+    @property
+    def pictures(self) -> Pictures:
+        """The newest samples, and real images of the same classes beside them."""
+        return Pictures(self.drawn, real_images(self.data, self.drawn))
 
     def plain_count(self, label: int) -> int:
         """Images of a class in the plain-size set."""

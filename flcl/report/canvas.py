@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from flcl import files
 from flcl.report import grids
 
 INK, SOFT, FAINT = "#1f2933", "#7b8794", "#e4e7eb"
@@ -58,10 +59,6 @@ def task_ticks(axes: Axes, count: int) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG under a temporary name first, so that no reader sees half of it."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
+    """Writes a figure as PNG, whole or not at all."""
     with grids.any_script():
-        FigureCanvasAgg(figure).print_png(temporary)
-    temporary.replace(path)
+        files.write(path, FigureCanvasAgg(figure).print_png)

@@ -1,9 +1,9 @@
 """What the evaluation of a classifier on labelled images leaves behind: numbers and a picture."""
 
-import json
 import re
 from pathlib import Path
 
+from flcl import files
 from flcl.report import plots_classifier, tables
 
 
@@ -19,8 +19,7 @@ def write(results: dict, path: Path, title: str) -> Path:
 
     Returns the path of the picture.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+    files.write_json(path, results)
     picture = path.with_suffix(".png")
     plots_classifier.plot_confusion(
         results["confusion"], results["class_names"], picture, title=title

@@ -24,17 +24,25 @@ _FONT = FontProperties(size=9)
 _INK, _SOFT = "#1f2933", "#7b8794"
 
 
-def samples(images: np.ndarray, names: Sequence[str], title: str = "") -> Figure:
+def samples(
+    images: np.ndarray, names: Sequence[str], title: str = "", real: np.ndarray | None = None
+) -> Figure:
     """Figure of `plots.plot_samples`; raises `ValueError` on shapes that do not fit."""
-    images = _checked(images)
-    if len(names) != len(images):
-        raise ValueError(f"{len(names)} class names for {len(images)} rows of samples")
-    blocks = _columns(len(images), images.shape[1])
-    rows = math.ceil(len(images) / blocks)
-    parts = [slice(start, start + rows) for start in range(0, len(images), rows)]
-    mosaics = [mosaic(images[part]) for part in parts]
-    labels = [list(names[part]) for part in parts]
-    return _page([(labels[i], "", mosaics[i]) for i in range(len(parts))], title)
+    kinds = {"": _checked(images)}
+    if real is not None:
+        kinds = {"real test images": _checked(real), "generated": kinds[""]}
+    for stack in kinds.values():
+        if len(names) != len(stack):
+            raise ValueError(f"{len(names)} class names for {len(stack)} rows of samples")
+    columns = _columns(len(names), sum(stack.shape[1] for stack in kinds.values()))
+    rows = math.ceil(len(names) / columns)
+    blocks = []
+    for start in range(0, len(names), rows):
+        part = slice(start, start + rows)
+        for number, (heading, stack) in enumerate(kinds.items()):
+            labels = list(names[part]) if number == 0 else None
+            blocks.append((labels, heading, mosaic(stack[part])))
+    return _page(blocks, title)
 
 
 def over_tasks(

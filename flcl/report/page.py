@@ -1,32 +1,39 @@
 """One self-contained HTML page about a run: no other file and no network is needed to read it."""
 
 import base64
-import json
+import io
 from pathlib import Path
 
 import jinja2
+import numpy as np
+from PIL import Image
 
-from flcl.report import facts, plots, plots_classifier, reading
+from flcl import files
+from flcl.report import answers, command, facts, plots, plots_classifier, reading
 from flcl.report.writers import read_metrics
+from flcl.runs.results import NAME as RESULTS
+from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
 
 NAME = "report.html"
 
 
-def write_page(workdir: str | Path) -> Path:
+def write_page(workdir: str | Path, results: Results | None = None) -> Path:
     """Writes `report.html`, and its charts into `plots/`, in a run's folder; returns its path.
 
-    Read are `results.json`, and where they exist `metrics.jsonl`, `timing.json` and the pictures in
-    `samples/`. A run that is not complete gives a page of what is there. Raises `ValueError` when
-    there are no results.
+    results: None = what `results.json` says. Read are also, where they exist, `config.json`,
+    `metrics.jsonl`, `timing.json`, `evaluations/answers.npz` and the pictures in `samples/`. A run
+    that is not complete gives a page of what is there. Raises `ValueError` when there are no
+    results, or when they do not follow their schema.
     """
     workdir = Path(workdir)
-    results = _read(workdir / "results.json")
     if results is None:
-        raise ValueError(
-            f"{workdir} has no results.json: the first task is not evaluated yet, or this is not "
-            "the folder of a run"
-        )
-    charts = write_plots(workdir, results)
+        stored = files.read_json(workdir / RESULTS)
+        if stored is None:
+            raise ValueError(
+                f"{workdir} has no {RESULTS}: the first task is not evaluated yet, or this is not "
+                "the folder of a run"
+            )
+        results = from_json(stored, str(workdir / RESULTS))
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("flcl.report"),
         autoescape=True,
@@ -36,63 +43,131 @@ def write_page(workdir: str | Path) -> Path:
     )
     environment.filters.update(percent=reading.percent, heat=_heat)
     text = environment.get_template("page.html").render(
-        results=results,
-        title=reading.title(results),
-        real="" if reading.is_classifier(results) else "real ",
-        tiles=list(facts.tiles(results)),
-        groups=[reading.shorten(name) for name in reading.group_names(results)],
-        class_mean=reading.class_mean(results),
-        fidelity=reading.overall(results, "fidelity"),
-        ceiling=reading.overall(results, "ceiling"),
-        drift={reading.DRIFTS.get(k, k): v for k, v in reading.last_drift(results).items()},
-        charts=[(caption, _embed(path)) for caption, path in charts if path.stem != "matrix"],
-        samples=[
-            (path.stem.replace("_", " "), _embed(path))
+        **_numbers(results), **_pictures(workdir, results), **_setup(workdir, results)
+    )
+    return files.write(workdir / NAME, text)
+
+
+def _numbers(results: Results) -> dict:
+    """What the page says about accuracy, in the words of its template."""
+    generates = isinstance(results, GeneratorResults)
+    count = len(results.tasks)
+    fidelity = results.fidelity.per_task if generates else ()
+    return {
+        "results": results,
+        "title": reading.title(results),
+        "real": "real " if generates else "",
+        "tiles": list(facts.tiles(results)),
+        "groups": [reading.shorten(name) for name in reading.group_names(results)],
+        "class_mean": reading.class_mean(results),
+        "fidelity": [*fidelity, *[None] * (count - len(fidelity))] if fidelity else [],
+        "fidelity_of_classes": results.fidelity.per_class if generates else {},
+        "fidelity_of_all": reading.overall(results, "fidelity"),
+        "ceiling": (generates and results.ceiling) or [],
+        "ceiling_of_all": reading.overall(results, "ceiling"),
+        "above_ceiling": reading.above_ceiling(results),
+        "drift": [
+            (*reading.DRIFTS[kind].split(", "), row)
+            for kind, row in reading.last_drift(results).items()
+        ],
+        "drift_sentences": reading.drift_sentences(results),
+    }
+
+
+def _pictures(workdir: Path, results: Results) -> dict:
+    """Charts, samples and wrong answers, embedded."""
+    charts = write_plots(workdir, results)
+    kept = answers.read(workdir)
+    return {
+        "charts": [
+            (caption, _embed(path.read_bytes()))
+            for caption, path in charts
+            if path.stem != "matrix"  # the page has it as a table
+        ],
+        "samples": [
+            (path.stem.replace("_", " "), _embed(path.read_bytes()))
             for path in sorted((workdir / "samples").glob("*.png"))
         ],
-        facts=list(facts.facts(results, _read(workdir / "timing.json") or {})),
-    )
-    path = workdir / NAME
-    temporary = path.with_name(f".{NAME}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-    return path
+        "mistakes": [] if kept is None else _mistakes(kept, results.class_names),
+        "answers_after": kept and kept.task,
+    }
 
 
-def write_plots(workdir: str | Path, results: dict) -> list[tuple[str, Path]]:
+def _setup(workdir: Path, results: Results) -> dict:
+    """How the run was set up, and how it is made again."""
+    config = files.read_json(workdir / "config.json") or {}
+    timing = files.read_json(workdir / "timing.json") or {}
+    return {
+        "facts": list(facts.facts(results, timing, config)),
+        "changes": command.changes(config) if config else [],
+        "command": command.command(config) if config else "",
+    }
+
+
+def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]:
     """Draws what there is of a run into `workdir/plots`; captions and paths.
 
-    Accuracy curve, matrix and training loss; of a classifier also drift and chosen ranks.
+    Accuracy curve, matrix and training loss; of a classifier also its confusion matrix, drift and
+    chosen ranks.
     """
     workdir = Path(workdir)
-    folder, title = workdir / "plots", reading.title(results)
+    folder, title, names = workdir / "plots", reading.title(results), reading.curve_names(results)
     drawn = []
 
     def draw(caption: str, name: str, plot, *what, **options) -> None:
         drawn.append((caption, folder / f"{name}.png"))
         plot(*what, drawn[-1][1], title=title, **options)
 
-    if results["matrix"]:
-        draw(
-            "Accuracy after every task", "accuracy", plots.plot_accuracy_curve,
-            results["matrix"], results["test_counts"],
-            ceiling=reading.overall(results, "ceiling"),
-            class_mean=reading.class_mean(results).get("summary", {}).get("accuracy_per_task"),
-            domains=reading.has_domains(results),
-        )  # fmt: skip
-        domains = reading.group_names(results) if reading.has_domains(results) else None
-        matrix = results["matrix"]
-        draw("Accuracy matrix", "matrix", plots.plot_matrix, matrix, names=domains)
+    other, domains = reading.class_mean(results), reading.has_domains(results)
+    draw(
+        "Accuracy after every task", "accuracy", plots.plot_accuracy_curve,
+        results.matrix, results.test_counts,
+        ceiling=reading.overall(results, "ceiling"),
+        class_mean=other and other.summary.accuracy_per_task, names=names, domains=domains,
+    )  # fmt: skip
+    groups = reading.group_names(results) if domains else None
+    draw("Accuracy matrix", "matrix", plots.plot_matrix, results.matrix, names=groups)
     records = read_metrics(workdir / "metrics.jsonl")
-    draw("Training loss", "loss", plots.plot_training, records)
-    if reading.last_drift(results):
-        drift, names = results["drift"], reading.group_names(results)
-        draw("Drift of the features", "drift", plots_classifier.plot_drift, drift, names)
-    selection = results.get("rank_selection") or []
-    if any(entry.get("probabilities") for entry in selection):
-        plot = plots_classifier.plot_rank_selection
-        draw("Rank of every task", "rank_selection", plot, selection)
+    # A joint run has one task for all groups.
+    trained = ["all at once"] if results.scenario.endswith("(joint)") else names
+    draw("Training loss", "loss", plots.plot_training, records, names=trained)
+    if isinstance(results, ClassifierResults):
+        _draw_classifier(draw, workdir, results)
     return [(caption, path) for caption, path in drawn if path.exists()]
+
+
+def _draw_classifier(draw, workdir: Path, results: ClassifierResults) -> None:
+    """What only a classifier has."""
+    if (kept := answers.read(workdir)) is not None:
+        seen = np.flatnonzero(kept.confusion.sum(axis=1))
+        names = [results.class_names[label] for label in seen]
+        caption = f"Answers after task {kept.task}, {results.head.replace('_', ' ')} head"
+        matrix = kept.confusion[np.ix_(seen, seen)]
+        draw(caption, "confusion", plots_classifier.plot_confusion, matrix, names)
+    if reading.last_drift(results):
+        drift = {"relative": results.drift.relative, "cosine": results.drift.cosine}
+        names = reading.curve_names(results)
+        draw("Drift of the features", "drift", plots_classifier.plot_drift, drift, names)
+    if any(entry.probabilities for entry in results.rank_selection):
+        plot = plots_classifier.plot_rank_selection
+        draw("Rank of every task", "rank_selection", plot, results.rank_selection)
+
+
+def _mistakes(kept: answers.KeptAnswers, names: tuple[str, ...]) -> list[dict]:
+    """Wrong answers with their images: true class, answer, and how many images share them."""
+    mistakes = []
+    for image, label, answer in zip(kept.images, kept.labels, kept.answers, strict=True):
+        file = io.BytesIO()
+        Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
+        mistakes.append(
+            {
+                "picture": _embed(file.getvalue()),
+                "label": names[label],
+                "answer": names[answer],
+                "count": int(kept.confusion[label, answer]),
+            }
+        )
+    return mistakes
 
 
 def _heat(value: float | None) -> str:
@@ -103,9 +178,5 @@ def _heat(value: float | None) -> str:
     return f"background:hsl(219 70% {light:.0f}%);color:{'#fff' if light < 62 else '#1f2933'}"
 
 
-def _embed(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
-
-
-def _read(path: Path) -> dict | None:
-    return json.loads(path.read_text()) if path.exists() else None
+def _embed(png: bytes) -> str:
+    return "data:image/png;base64," + base64.b64encode(png).decode()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from flcl.metrics import matrix as accuracy
@@ -12,7 +14,8 @@ from flcl.report import grids
 from flcl.report.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
 
 _REAL = "the same judge trained on real images"
-_CLASSES = ("each task's own classes", "all learned classes")
+_NAMED = 15  # curves in a legend
+_BELOW = 2  # the layer of the curves of groups, below that of the mean
 
 
 def plot_accuracy_curve(
@@ -22,25 +25,24 @@ def plot_accuracy_curve(
     *,
     ceiling: float | None = None,
     class_mean: Sequence[float] | None = None,
+    names: Sequence[str] | None = None,
     domains: bool = False,
     title: str = "",
 ) -> None:
     """Accuracy on all classes learned so far, and on each group, after every task.
 
-    matrix [T, G] and counts [G] as in `evaluate.matrix` (nested lists with None are taken too);
+    matrix [T, G] and counts [G] as in `metrics.matrix` (nested lists with None are taken too);
     ceiling: accuracy of the judge trained on real images, drawn as a dashed line.
     class_mean: [T] accuracy of the class-mean head on all classes learned so far, a second curve.
+    names: of the groups, None = their numbers; of many groups only some are named.
     domains: whether the groups are domains, not classes.
     """
-    matrix = accuracy.from_lists(accuracy.to_lists(_array(matrix)))
+    matrix = _array(matrix)
     tasks = np.arange(1, len(matrix) + 1)
-    figure, axes = chart((6.4, 4.0), title)
-    every, whole = ("each domain", "all learned domains") if domains else _CLASSES
-    for group in range(matrix.shape[1]):
-        values = 100 * matrix[:, group]
-        label = every if group == 0 else None
-        axes.plot(tasks, values, "-o", color="#9db8e8", lw=1, ms=3, label=label, zorder=2)
+    figure, axes = chart((7.4, 4.4), title)
+    _group_curves(figure, axes, matrix, names)
     curve = 100 * accuracy.accuracy_per_task(matrix, np.asarray(counts))
+    whole = f"all learned {'domains' if domains else 'classes'}"
     axes.plot(tasks, curve, "-o", color=MAIN, lw=2.4, ms=6, label=whole, zorder=4)
     ends, lowest = [(curve[-1], MAIN)], np.nanmin(100 * matrix)
     if class_mean is not None:
@@ -58,7 +60,10 @@ def plot_accuracy_curve(
     task_ticks(axes, len(matrix))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_ylabel("accuracy on test images, %")
-    figure.legend(frameon=False, fontsize=8, labelcolor=INK, loc="outside lower left", ncols=2)
+    # The curves of the groups have a legend of their own.
+    lines = [line for line in axes.get_lines() if line.get_zorder() != _BELOW]
+    below = {"loc": "outside lower left", "ncols": 2}
+    figure.legend(handles=lines, frameon=False, fontsize=8, labelcolor=INK, **below)
     save(figure, path)
 
 
@@ -105,10 +110,17 @@ def plot_matrix(
     save(figure, path)
 
 
-def plot_training(records: Sequence[dict], path: str | Path, *, title: str = "") -> None:
+def plot_training(
+    records: Sequence[dict],
+    path: str | Path,
+    *,
+    names: Sequence[str] | None = None,
+    title: str = "",
+) -> None:
     """Training loss over the steps of each task, from the records of `metrics.jsonl`.
 
-    Records without a loss are left out; nothing is written when none has one.
+    names: of the tasks, None = their numbers. Records without a loss are left out; nothing is
+    written when none has one.
     """
     curves: dict[int, list[tuple[int, float]]] = {}
     for record in records:
@@ -116,14 +128,20 @@ def plot_training(records: Sequence[dict], path: str | Path, *, title: str = "")
             curves.setdefault(record["task"], []).append((record["step"], record["loss"]))
     if not curves:
         return
-    figure, axes = chart((6.4, 4.0), title)
+    figure, axes = chart((7.4, 4.4), title)
     shades = colormaps["viridis"](np.linspace(0.0, 0.85, len(curves)))
-    for shade, (task, points) in zip(shades, sorted(curves.items()), strict=True):
+    step = -(-len(curves) // _NAMED)
+    for number, (task, points) in enumerate(sorted(curves.items())):
+        shade = shades[number]
         steps, losses = np.array(sorted(points)).T
-        axes.plot(steps, losses, color=shade, lw=0.8, alpha=0.3 if len(steps) >= 20 else 1)
         if len(steps) >= 20:
+            axes.plot(steps, losses, color=shade, lw=0.8, alpha=0.3)
             axes.plot(steps, _smooth(losses), color=shade, lw=1.8)
-        axes.plot([], [], color=shade, lw=1.8, label=f"task {task}")
+        else:  # points, because a curve of one point would not be seen
+            axes.plot(steps, losses, "-o", color=shade, lw=0.8, ms=3)
+        if number % step == 0:
+            name = f"task {task}" if names is None else grids.plain(names[task - 1])
+            axes.plot([], [], color=shade, lw=1.8, label=name)
     if any(loss > 0 for points in curves.values() for _, loss in points):
         axes.set_yscale("log")
         # A narrow range would hold no power of ten: round values instead.
@@ -133,19 +151,25 @@ def plot_training(records: Sequence[dict], path: str | Path, *, title: str = "")
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.set_xlabel("step of the task")
     axes.set_ylabel("training loss")
-    axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=1 + len(curves) // 8)
+    _name_groups(figure, axes.get_legend_handles_labels()[0], "training on")
     save(figure, path)
 
 
 def plot_samples(
-    images: np.ndarray, names: Sequence[str], path: str | Path, *, title: str = ""
+    images: np.ndarray,
+    names: Sequence[str],
+    path: str | Path,
+    *,
+    real: np.ndarray | None = None,
+    title: str = "",
 ) -> None:
     """One row of samples per class, small images magnified without smoothing.
 
     images: uint8 [K, n, H, W, C] with C = 1 or 3; names: of the K classes, written before the rows.
-    Many classes are set side by side in columns.
+    real: uint8 [K, m, H, W, C] real images of the same classes, drawn before the samples; None =
+    none. Many classes are set side by side in columns.
     """
-    save(grids.samples(images, names, title), path)
+    save(grids.samples(images, names, title, real), path)
 
 
 def plot_samples_over_tasks(
@@ -163,6 +187,27 @@ def plot_samples_over_tasks(
     save(grids.over_tasks(images, names, title), path)
 
 
+def _group_curves(figure: Figure, axes: Axes, matrix: np.ndarray, names: Sequence[str] | None):
+    """A thin curve for every group of the accuracy matrix, with its name."""
+    tasks, groups = np.arange(1, len(matrix) + 1), matrix.shape[1]
+    shades = colormaps["viridis"](np.linspace(0.0, 0.85, groups))
+    lines = []
+    for group, shade in enumerate(shades):
+        name = f"task {group + 1}" if names is None else grids.plain(names[group])
+        style = {"color": shade, "lw": 1.2, "ms": 3, "alpha": 0.7, "zorder": _BELOW}
+        lines += axes.plot(tasks, 100 * matrix[:, group], "-o", label=name, **style)
+    _name_groups(figure, lines[:: -(-groups // _NAMED)], "tested on")
+
+
+def _name_groups(figure: Figure, lines: list, title: str) -> None:
+    """Names of curves beside the chart."""
+    legend = figure.legend(
+        handles=lines, title=title, frameon=False, fontsize=8, labelcolor=INK,
+        loc="outside right upper",
+    )  # fmt: skip
+    legend.get_title().set(fontsize=8, color=INK, weight="bold")
+
+
 def _label_ends(axes, x: float, ends: list[tuple[float, str]]) -> None:
     """Writes the last value of one or two curves behind them, moved apart when they are near."""
     ends = sorted(ends)
@@ -176,7 +221,8 @@ def _label_ends(axes, x: float, ends: list[tuple[float, str]]) -> None:
 
 
 def _array(matrix) -> np.ndarray:
-    return accuracy.from_lists(matrix) if isinstance(matrix, list) else np.asarray(matrix, float)
+    nested = isinstance(matrix, list | tuple)
+    return accuracy.from_lists(matrix) if nested else np.asarray(matrix, float)
 
 
 def _smooth(values: np.ndarray, share: float = 0.05) -> np.ndarray:

@@ -12,20 +12,22 @@ from matplotlib.figure import Figure
 from flcl.report import grids, reading
 from flcl.report.canvas import CEILING, FAINT, HEAT, INK, MAIN, chart, save, sheet, style
 from flcl.report.canvas import task_ticks as ticks
+from flcl.runs.results import RankSelection
 
 _MOST_NAMES = 50
 """More classes than this are named on the axes of a confusion matrix only in steps."""
 
 
-def plot_rank_selection(selection: Sequence[dict], path: str | Path, *, title: str = "") -> None:
+def plot_rank_selection(
+    selection: Sequence[RankSelection], path: str | Path, *, title: str = ""
+) -> None:
     """Rank of every task on p(r) as a heat map, with the complexity H in a panel below.
 
-    selection: entries of `results.json` with task, rank, candidates, probabilities (None where
-    nothing was to be chosen) and complexity; the panel of H is left out when no task has one.
+    selection: one for each task; the panel of H is left out when no task has one.
     """
-    complexity = [entry.get("complexity") for entry in selection]
+    complexity = [entry.complexity for entry in selection]
     panels = 2 if any(value is not None for value in complexity) else 1
-    ranks = sorted({r for entry in selection for r in (*entry["candidates"], entry["rank"])})
+    ranks = sorted({r for entry in selection for r in (*entry.candidates, entry.rank)})
     width = max(4.8, 1.6 + 0.42 * len(selection))
     figure = sheet((width, 1.3 + 0.3 * len(ranks) + 1.7 * (panels - 1)), title)
     ratios = [max(1.5, 0.3 * len(ranks)), 1.5][:panels]
@@ -33,7 +35,7 @@ def plot_rank_selection(selection: Sequence[dict], path: str | Path, *, title: s
     _rank_heat(figure, top, selection, ranks)
     for axes in below:
         style(axes)
-        tasks = [entry["task"] for entry in selection]
+        tasks = [entry.task for entry in selection]
         values = np.array([np.nan if value is None else value for value in complexity], float)
         axes.plot(tasks, values, "-o", color=CEILING, lw=1.8, ms=5)
         axes.set_ylabel("complexity H")
@@ -44,12 +46,14 @@ def plot_rank_selection(selection: Sequence[dict], path: str | Path, *, title: s
     save(figure, path)
 
 
-def _rank_heat(figure: Figure, axes: Axes, selection: Sequence[dict], ranks: list[int]) -> None:
+def _rank_heat(
+    figure: Figure, axes: Axes, selection: Sequence[RankSelection], ranks: list[int]
+) -> None:
     """p(r) as colours, the chosen rank as a ring with its number."""
     style(axes, grid=False)
     shown = np.full((len(ranks), len(selection)), np.nan)
     for column, entry in enumerate(selection):
-        for rank, p in zip(entry["candidates"], entry["probabilities"] or (), strict=False):
+        for rank, p in zip(entry.candidates, entry.probabilities or (), strict=False):
             shown[ranks.index(rank), column] = p
     extent = (0.5, len(selection) + 0.5, -0.5, len(ranks) - 0.5)
     picture = axes.imshow(
@@ -62,10 +66,10 @@ def _rank_heat(figure: Figure, axes: Axes, selection: Sequence[dict], ranks: lis
         bar.ax.tick_params(labelsize=8, colors=INK, length=0)
         bar.set_label("p(r)", fontsize=9, color=INK)
     for column, entry in enumerate(selection, start=1):
-        row = ranks.index(entry["rank"])
+        row = ranks.index(entry.rank)
         axes.plot(column, row, "o", ms=15, mfc="white", mec=MAIN, mew=1.8, clip_on=False)
         axes.annotate(
-            str(entry["rank"]), (column, row), ha="center", va="center_baseline",
+            str(entry.rank), (column, row), ha="center", va="center_baseline",
             fontsize=7.5, color=MAIN, weight="bold",
         )  # fmt: skip
     axes.set_yticks(range(len(ranks)), map(str, ranks))
@@ -96,7 +100,7 @@ def plot_drift(
             axes.plot(tasks, rows[:, group], "-o", color=shade, lw=1.5, ms=3.5, label=name)
         ticks(axes, len(rows))
         axes.set_ylim(bottom=0)
-        axes.set_ylabel(f"drift, {reading.DRIFTS.get(kind, kind)}")
+        axes.set_ylabel(f"features {reading.DRIFTS.get(kind, kind)}")
     figure.legend(
         *axes.get_legend_handles_labels(), frameon=False, fontsize=8, labelcolor=INK,
         loc="outside right center", ncols=1 + len(names) // 15,

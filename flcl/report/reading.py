@@ -1,7 +1,6 @@
-"""What `results.json` holds, read in one place for tables, pictures and the page.
+"""What `results.json` says, in words and numbers for tables, pictures and the page."""
 
-All functions take the content of `results.json`.
-"""
+from flcl.runs.results import ClassifierResults, GeneratorResults, HeadResults, Results
 
 SUMMARY = (
     ("last_accuracy", "last accuracy", "all classes after the last task"),
@@ -18,65 +17,103 @@ REFERENCES = (
     ("fidelity", "samples that this judge recognises"),
 )
 _SHORT = 14  # characters of a heading
-DRIFTS = {"relative": "|f - f0| / |f0|", "cosine": "1 - cos(f, f0)"}
+_LISTED = 5  # groups that are named in a sentence
+DRIFTS = {"relative": "moved, share of their length", "cosine": "turned, 1 - cosine"}
 
 
-def title(results: dict) -> str:
+def title(results: Results) -> str:
     """One line that says which run this is: name, method, scenario and seed."""
-    parts = [results[key] for key in ("name", "method", "scenario") if results.get(key)]
-    return " · ".join([*parts, f"seed {results.get('seed', 'unknown')}"])
+    parts = filter(None, (results.name, results.method, results.scenario))
+    return " · ".join([*parts, f"seed {'unknown' if results.seed is None else results.seed}"])
 
 
-def is_classifier(results: dict) -> bool:
+def is_classifier(results: Results) -> bool:
     """Whether the run is one of a continual classifier; else it is one of a generator."""
-    return results.get("kind") == "classifier"
+    return isinstance(results, ClassifierResults)
 
 
-def has_domains(results: dict) -> bool:
+def has_domains(results: Results) -> bool:
     """Whether what is tested separately are domains."""
-    return str(results.get("scenario", "")).startswith("dil")
+    return results.scenario.startswith("dil")
 
 
-def group_names(results: dict) -> list[str]:
+def group_names(results: Results) -> list[str]:
     """What is tested separately: domains by name, tasks by their classes or else by number."""
-    names = [str(name) for name in results.get("task_names") or ()]
+    names = list(results.task_names)
     if names and (has_domains(results) or max(map(len, names)) <= _SHORT):
         return names
-    return [f"task {j}" for j in range(1, len(results["tasks"]) + 1)]
+    return [f"task {j}" for j in range(1, len(results.tasks) + 1)]
 
 
-def class_mean(results: dict) -> dict:
-    """Matrix and summary of the class-mean head beside a linear one; empty when there is none."""
-    found = results.get("class_mean") or {}
-    return found if found.get("matrix") else {}
+def curve_names(results: Results) -> list[str]:
+    """Names for curves, one for each group: its number with its classes, or its domain."""
+    if has_domains(results) and results.task_names:
+        return [shorten(name) for name in results.task_names]
+    names = results.task_names or ["" for _ in results.tasks]
+    numbered = enumerate(names, start=1)
+    return [shorten(f"task {j}: {name}" if name else f"task {j}") for j, name in numbered]
 
 
-def overall(results: dict, name: str) -> float | None:
+def class_mean(results: Results) -> HeadResults | None:
+    """Matrix and summary of the class-mean head beside a linear one; None = there is none."""
+    return results.class_mean if isinstance(results, ClassifierResults) else None
+
+
+def overall(results: Results, name: str) -> float | None:
     """The "ceiling" (image-weighted) or "fidelity" (mean over classes) of a run; None = unknown."""
-    if name == "fidelity":
-        values = list(results.get("fidelity", {}).get("per_class", {}).values())
-        return sum(values) / len(values) if values else None
-    values, counts = results.get("ceiling"), results["test_counts"]
-    if not values:
+    if not isinstance(results, GeneratorResults):
         return None
-    return sum(v * n for v, n in zip(values, counts, strict=True)) / sum(counts)
+    if name == "fidelity":
+        values = list(results.fidelity.per_class.values())
+        return sum(values) / len(values) if values else None
+    if not results.ceiling:
+        return None
+    weighted = zip(results.ceiling, results.test_counts, strict=True)
+    return sum(v * n for v, n in weighted) / sum(results.test_counts)
 
 
-def last_drift(results: dict) -> dict[str, list[float | None]]:
+def above_ceiling(results: Results) -> str:
+    """A sentence that explains accuracies above the ceiling; empty where there are none."""
+    if not isinstance(results, GeneratorResults) or not results.ceiling or not results.matrix:
+        return ""
+    pairs = enumerate(zip(results.matrix[-1], results.ceiling, strict=True), start=1)
+    higher = {f"task {j}": value - top for j, (value, top) in pairs if value and value > top}
+    if not higher:
+        return ""
+    count = len(higher)
+    names = ", ".join(higher) if count <= _LISTED else f"{count} of {len(results.ceiling)} tasks"
+    return (
+        f"Accuracy above the ceiling ({names}; by at most {100 * max(higher.values()):.1f} points) "
+        "is possible. The judge of the ceiling learns from the few real images of each class; the "
+        "other judge learns from generated images, and there can be more of them. Each number also "
+        "comes from only a few trained judges, and another random start gives a slightly different "
+        "number."
+    )
+
+
+def last_drift(results: Results) -> dict[str, tuple[float | None, ...]]:
     """Kind of drift -> how far the features of each group moved until the newest task.
 
     Only kinds for which some group has moved.
     """
-    drifts = {kind: rows[-1] for kind, rows in (results.get("drift") or {}).items() if rows}
+    if not isinstance(results, ClassifierResults):
+        return {}
+    kinds = {"relative": results.drift.relative, "cosine": results.drift.cosine}
+    drifts = {kind: rows[-1] for kind, rows in kinds.items() if rows}
     return {kind: row for kind, row in drifts.items() if any(row)}
 
 
-def rank_probability(entry: dict) -> float | None:
-    """p(r) of the rank that a task chose; None where nothing was to be chosen."""
-    if not entry.get("probabilities"):
-        return None
-    by_rank = dict(zip(entry["candidates"], entry["probabilities"], strict=True))
-    return by_rank.get(entry["rank"])
+def drift_sentences(results: Results) -> list[str]:
+    """How far the features of the groups that moved most have moved, in words."""
+    row = last_drift(results).get("relative", ())
+    names = group_names(results)
+    moved = sorted(((v, j) for j, v in enumerate(row) if v), key=lambda pair: (-pair[0], pair[1]))
+    of = "the domain " if has_domains(results) else ""
+    return [
+        f"The features of the test images of {of}{names[j] if of else f'task {j + 1}'} have moved "
+        f"by {100 * value:.0f} % of their length since the end of task {j + 1}."
+        for value, j in moved[:_LISTED]
+    ]
 
 
 def percent(value: float | None) -> str:

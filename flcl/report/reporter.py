@@ -7,10 +7,11 @@ import jax
 import numpy as np
 from rich.console import Console
 
-from flcl import settings
-from flcl.report import reading, tables
+from flcl import files, settings
+from flcl.report import answers, reading, tables
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
+from flcl.runs.results import Results
 
 KEPT = 10
 """Samples of each class that go into the pictures of a task."""
@@ -57,57 +58,69 @@ class Reporter:
         if self._bar is not None and "loss" in metrics:
             self._bar(step, metrics["loss"])
 
-    def evaluated(self, task, results: dict, samples: Mapping[int, np.ndarray]) -> None:
-        """Results after `task`; of a generator also images [n, H, W, C] of each learned label."""
-        if not self._enabled:
-            return
-        self._writer.rewind(task.index, None)
-        numbers = _numbers(results)
-        steps = results["steps_per_task"][task.index - 1]
-        self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
-        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
-        if samples:
-            shown += f"; samples: {self._keep_samples(task.index, samples, results)}"
-        self.say(f"task {task.index} of {len(results['tasks'])}, in %: {shown}")
+    def evaluated(self, task, results: Results, pictures) -> None:
+        """Results after `task`, and what its evaluation has to show: writes the page anew.
 
-    def finished(self, results: dict) -> None:
-        """The run is complete: prints the tables and writes the page."""
-        self._writer.close()
+        pictures: `generated` and `real` images [n, H, W, C] of each learned label, and a
+        classifier's `answers` (confusion, images, labels, answers) or None.
+        """
         if not self._enabled:
             return
         from flcl.report import page  # late, as all that loads matplotlib
 
+        self._writer.rewind(task.index, None)
+        numbers = _numbers(results)
+        steps = results.steps_per_task[task.index - 1]
+        self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
+        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
+        if pictures.generated:
+            shown += f"; samples: {self._keep_samples(task.index, pictures, results)}"
+        if pictures.answers is not None:
+            kept = pictures.answers
+            arrays = (kept.confusion, kept.images, kept.labels, kept.answers)
+            answers.keep(self._workdir, answers.KeptAnswers(task.index, *arrays))
+        page.write_page(self._workdir, results)
+        self.say(f"task {task.index} of {len(results.tasks)}, in %: {shown}")
+
+    def finished(self, results: Results) -> None:
+        """The run is complete: prints the tables and writes the page."""
+        self._writer.close()
+        if not self._enabled:
+            return
+        from flcl.report import page
+
         self._draw_over_tasks(results)
-        path = page.write_page(self._workdir)
+        path = page.write_page(self._workdir, results)
         tables.print_results(results, self._console)
         self.say(f"report: {path}")
 
-    def _keep_samples(self, index: int, samples: Mapping[int, np.ndarray], results: dict) -> Path:
+    def _keep_samples(self, index: int, pictures, results: Results) -> Path:
+        """Draws samples beside real images and keeps the samples; returns the picture's path."""
         from flcl.report import plots
 
-        labels = sorted(samples)
-        count = min(KEPT, *(len(samples[label]) for label in labels))
-        images = np.stack([samples[label][:count] for label in labels])
-        names = [str(results["class_names"][label]) for label in labels]
+        labels = sorted(pictures.generated)
+        count = min(KEPT, *(len(pictures.generated[label]) for label in labels))
+        images = np.stack([pictures.generated[label][:count] for label in labels])
+        names = [results.class_names[label] for label in labels]
         path = self._workdir / "samples" / f"task_{index:02d}.png"
         title = f"{reading.title(results)} · after task {index}"
-        plots.plot_samples(images, names, path, title=title)
-        temporary = path.with_name(f".{path.stem}.npz")
-        np.savez_compressed(temporary, images=images, labels=np.array(labels))
-        temporary.replace(path.with_suffix(".npz"))
+        real = _stacked(pictures.real, labels, images.shape[2:])
+        plots.plot_samples(images, names, path, real=real, title=title)
+        kept = {"images": images, "labels": np.array(labels)}
+        files.write(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **kept))
         return path
 
-    def _draw_over_tasks(self, results: dict) -> None:
+    def _draw_over_tasks(self, results: Results) -> None:
         """`samples/over_tasks.png` from what `_keep_samples` left; of many classes only some."""
         from flcl.report import plots
 
-        files = sorted((self._workdir / "samples").glob("task_*.npz"))
-        if len(files) < 2:
+        stored = sorted((self._workdir / "samples").glob("task_*.npz"))
+        if len(stored) < 2:
             return
-        names = [str(name) for name in results["class_names"]]
+        names = list(results.class_names)
         rows = np.linspace(0, len(names) - 1, min(len(names), OVER_TASKS_ROWS)).round().astype(int)
         blocks = []
-        for file in files:
+        for file in stored:
             with np.load(file) as kept:
                 pairs = zip(kept["labels"].tolist(), kept["images"], strict=True)
                 blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in pairs if k in rows})
@@ -116,12 +129,30 @@ class Reporter:
         plots.plot_samples_over_tasks(blocks, names, path, title=title)
 
 
-def _numbers(results: dict) -> dict[str, float]:
+def _stacked(
+    images: Mapping[int, np.ndarray], labels: list[int], shape: tuple[int, ...]
+) -> np.ndarray | None:
+    """uint8 [K, m, H, W, C] of a few images of each label, white where there are fewer.
+
+    None when there is no image at all.
+    """
+    count = max((len(images[label]) for label in labels if label in images), default=0)
+    if not count:
+        return None
+    stacked = np.full((len(labels), count, *shape), 255, np.uint8)
+    for row, label in enumerate(labels):
+        for column, image in enumerate(images.get(label, ())):
+            stacked[row, column] = image
+    return stacked
+
+
+def _numbers(results: Results) -> dict[str, float]:
     """What is worth a curve over tasks."""
+    other = reading.class_mean(results)
     numbers = {
-        "accuracy": results["summary"]["last_accuracy"],
-        "forgetting": results["summary"]["forgetting"],
-        "class_mean_accuracy": reading.class_mean(results).get("summary", {}).get("last_accuracy"),
+        "accuracy": results.summary.last_accuracy,
+        "forgetting": results.summary.forgetting,
+        "class_mean_accuracy": other and other.summary.last_accuracy,
         "fidelity": reading.overall(results, "fidelity"),
     }
     return {name: value for name, value in numbers.items() if value is not None}

@@ -1,10 +1,10 @@
 """Results as tables: for the terminal with colours, or as plain text.
 
-All functions take the content of `results.json`; numbers are shown in percent.
+Numbers are shown in percent.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from rich import box
 from rich.console import Console
@@ -13,9 +13,10 @@ from rich.text import Text
 
 from flcl.report import reading
 from flcl.report.reading import percent
+from flcl.runs.results import ClassifierResults, GeneratorResults, RankSelection, Results
 
 
-def print_results(results: dict, console: Console | None = None) -> None:
+def print_results(results: Results, console: Console | None = None) -> None:
     """Prints the accuracy matrix with what belongs below it, then the derived numbers."""
     console = console or Console()
     console.print(Text(reading.title(results) + " · accuracy in %", style="bold"))
@@ -23,14 +24,14 @@ def print_results(results: dict, console: Console | None = None) -> None:
         console.print(table)
 
 
-def as_text(results: dict, width: int = 100) -> str:
+def as_text(results: Results, width: int = 100) -> str:
     """The same without colours, lines at most `width` characters long."""
     file = io.StringIO()
     print_results(results, Console(file=file, width=width, color_system=None))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
-def tables(results: dict, width: int) -> Iterator[Table]:
+def tables(results: Results, width: int) -> Iterator[Table]:
     """The matrix, in as many pieces side by side as `width` characters need, and the summary.
 
     Of a classifier also the drift of its features and the rank of every task, where they are known.
@@ -51,57 +52,58 @@ def tables(results: dict, width: int) -> Iterator[Table]:
     if drift := reading.last_drift(results):
         for piece in pieces:
             yield _drift(drift, headings, piece)
-    if results.get("rank_selection"):
-        yield _ranks(results["rank_selection"])
+    if isinstance(results, ClassifierResults) and results.rank_selection:
+        yield _ranks(results.rank_selection)
 
 
-def _matrix(results: dict, headings: list[str], columns: list[int], last: bool) -> Table:
+def _matrix(results: Results, headings: list[str], columns: list[int], last: bool) -> Table:
     table = _table("after task", headings, columns)
     if last:
         table.add_column("all", justify="right", style="bold", no_wrap=True)
 
-    def add(name: str, values: list, mean: float | None, **options) -> None:
+    def add(name: str, values: Sequence, mean: float | None, **options) -> None:
         cells = [percent(values[column]) for column in columns]
         if any(cells) or (last and mean is not None):
             table.add_row(name, *cells, *([percent(mean)] if last else []), **options)
 
-    rows = results["matrix"]
-    after = results.get("summary", {}).get("accuracy_per_task", [None] * len(rows))
-    for number, (row, mean) in enumerate(zip(rows, after, strict=True), start=1):
+    rows = results.matrix
+    pairs = zip(rows, results.summary.accuracy_per_task, strict=True)
+    for number, (row, mean) in enumerate(pairs, start=1):
         joint = number == 1 and None not in row and len(row) > 1
         add("joint" if joint else str(number), row, mean, end_section=number == len(rows))
     if other := reading.class_mean(results):
-        add("class mean", other["matrix"][-1], other["summary"]["last_accuracy"], style="cyan")
-    fidelity = results.get("fidelity", {}).get("per_task", [])
-    missing = [None] * (len(results["tasks"]) - len(fidelity))
-    add("fidelity", [*fidelity, *missing], reading.overall(results, "fidelity"), style="cyan")
-    if results.get("ceiling"):
-        add("ceiling", results["ceiling"], reading.overall(results, "ceiling"), style="green")
+        add("class mean", other.matrix[-1], other.summary.last_accuracy, style="cyan")
+    if isinstance(results, GeneratorResults):
+        fidelity = results.fidelity.per_task
+        missing = [None] * (len(results.tasks) - len(fidelity))
+        add("fidelity", [*fidelity, *missing], reading.overall(results, "fidelity"), style="cyan")
+        if results.ceiling:
+            add("ceiling", results.ceiling, reading.overall(results, "ceiling"), style="green")
     return table
 
 
-def _summary(results: dict) -> Table:
+def _summary(results: Results) -> Table:
     """The derived numbers; of a classifier with two heads in a column each."""
-    summary = results.get("summary", {})
-    other = reading.class_mean(results).get("summary")
+    other = reading.class_mean(results)
     table = Table(box=box.SIMPLE_HEAD, show_header=bool(other), pad_edge=False)
     table.add_column(no_wrap=True)
-    table.add_column(str(results.get("head", "")), justify="right", style="bold", no_wrap=True)
+    head = results.head if isinstance(results, ClassifierResults) else ""
+    table.add_column(head, justify="right", style="bold", no_wrap=True)
     if other:
         table.add_column("class mean", justify="right", style="cyan", no_wrap=True)
     table.add_column(style="dim")
     task_mean = reading.TASK_MEAN if reading.is_classifier(results) else ()
     for key, label, meaning in (*reading.SUMMARY, *task_mean):
-        if summary.get(key) is not None:
-            beside = [percent(other.get(key))] if other else []
-            table.add_row(label, percent(summary[key]), *beside, meaning)
+        if (value := getattr(results.summary, key)) is not None:
+            beside = [percent(getattr(other.summary, key))] if other else []
+            table.add_row(label, percent(value), *beside, meaning)
     for key, meaning in reading.REFERENCES:
         if (value := reading.overall(results, key)) is not None:
             table.add_row(key, percent(value), *([""] if other else []), meaning)
     return table
 
 
-def _drift(drift: dict, headings: list[str], columns: list[int]) -> Table:
+def _drift(drift: dict[str, tuple], headings: list[str], columns: list[int]) -> Table:
     """How far the features of test images moved since the end of the task that taught them."""
     table = _table("drift in %", headings, columns)
     for kind, row in drift.items():
@@ -109,16 +111,15 @@ def _drift(drift: dict, headings: list[str], columns: list[int]) -> Table:
     return table
 
 
-def _ranks(selection: list[dict]) -> Table:
+def _ranks(selection: Sequence[RankSelection]) -> Table:
     """The rank of every task, and the complexity that it follows from."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "rank", "complexity H", "centred", "p(rank)"):
         table.add_column(name, justify="right", no_wrap=True)
     for entry in selection:
-        chosen = reading.rank_probability(entry)
-        numbers = [entry.get("complexity"), entry.get("centred"), chosen]
+        numbers = [entry.complexity, entry.centred, entry.probability]
         cells = ["" if value is None else f"{value:.3f}" for value in numbers]
-        table.add_row(str(entry["task"]), str(entry["rank"]), *cells)
+        table.add_row(str(entry.task), str(entry.rank), *cells)
     return table
 
 
@@ -130,10 +131,10 @@ def _table(first: str, headings: list[str], columns: list[int]) -> Table:
     return table
 
 
-def _headings(results: dict) -> list[str]:
+def _headings(results: Results) -> list[str]:
     """Numbers of the tasks, below them the domains, or the classes where all names are short."""
-    names = results["class_names"]
-    lines = [" ".join(str(names[label]) for label in task) for task in results["tasks"]]
+    names = results.class_names
+    lines = [" ".join(names[label] for label in task) for task in results.tasks]
     short = max(map(len, lines)) <= 9
     if reading.has_domains(results):
         lines, short = [reading.shorten(name, 14) for name in reading.group_names(results)], True

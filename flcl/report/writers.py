@@ -12,6 +12,8 @@ import time
 import weakref
 from pathlib import Path
 
+from flcl import files
+
 EVALUATION = "evaluation"
 """Phase of the records that come after the training of a task; every other phase is training."""
 
@@ -35,7 +37,6 @@ class MetricWriter:
         self._events = _Events(Path(workdir) / "tensorboard") if tensorboard else None
         self._enabled = enabled
         if enabled:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
             self._start(read_metrics(self._path))
 
     def write(self, *, task: int, step: int, phase: str, **scalars: float) -> None:
@@ -84,9 +85,7 @@ class MetricWriter:
     def _start(self, records: list[dict]) -> None:
         text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
         if not self._path.exists() or self._path.read_text() != text:
-            temporary = self._path.with_name(".metrics.jsonl.tmp")
-            temporary.write_text(text)
-            temporary.replace(self._path)
+            files.write(self._path, text)
         if self._events:
             self._events.begin(records)
 

@@ -18,13 +18,15 @@ from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.evaluate.pictures import Pictures
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
 from flcl.runs import workdir as workdirs
 from flcl.runs.checkpoint import Checkpoints, DamagedError
 from flcl.runs.memory import empty_memory, first_memory, restore_task
-from flcl.runs.results import Evaluation, Results
+from flcl.runs.record import Evaluation, Record
+from flcl.runs.results import Results, to_json
 from flcl.runs.setup import Setup, prepare, use_compile_cache
 from flcl.settings import formats
 from flcl.train.complexity import complexity
@@ -47,10 +49,10 @@ class Reporter(Protocol):
     def record(self, step: int, metrics: dict) -> None:
         """Mean metrics since the last record of the task."""
 
-    def evaluated(self, task: Task, results: dict, samples: dict[int, np.ndarray]) -> None:
-        """Results after `task` and the generated images by label."""
+    def evaluated(self, task: Task, results: Results, pictures: Pictures) -> None:
+        """Results after `task`, and what its evaluation has to show beside numbers."""
 
-    def finished(self, results: dict) -> None:
+    def finished(self, results: Results) -> None:
         """The run is complete."""
 
 
@@ -116,24 +118,24 @@ class Experiment:
         else:
             self._inference = Inference(self.method, setup.mesh)
         self.evaluation = self._evaluation()
-        self.results = Results(setup, self.evaluation)
+        self.record = Record(setup, self.evaluation)
         self._phases: dict[int, Phase] = {}
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
         """Trains what is not `stored` yet, evaluates what is not evaluated, reports."""
         earlier = files.read_json(self.workdir / "results.json") if hosts.is_main() else None
-        self.results.load(hosts.from_main(earlier), len(stored))
+        self.record.load(hosts.from_main(earlier), len(stored))
         for task in self.data.stream.tasks:
             if task.index in stored:
                 memory = restore_task(self.setup, self.checkpoints, memory, task)
             else:
                 memory = self._train(memory, task)
-            if task.index > len(self.results.rows):
+            if task.index > len(self.record.rows):
                 self._evaluate(memory, task)
         self.checkpoints.drop_running()
-        results = self.results.as_dict()
+        results = self.record.results()
         self.reporter.finished(results)
-        return results
+        return to_json(results)
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores what it added."""
@@ -261,14 +263,14 @@ class Experiment:
     def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()
         row = self.evaluation.evaluate(memory, task)
-        self.results.add(row, self.method.diagnose(memory, task))
-        results = self.results.as_dict()
-        self.reporter.evaluated(task, results, self.evaluation.drawn)
+        self.record.add(row, self.method.diagnose(memory, task))
+        results = self.record.results()
+        self.reporter.evaluated(task, results, self.evaluation.pictures)
         self._note(task, "evaluation_seconds", time.monotonic() - started)
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
         # Last: from here on the task counts as evaluated.
         if hosts.is_main():
-            files.write_json(self.workdir / "results.json", results)
+            files.write_json(self.workdir / "results.json", to_json(results))
 
     def _progress(self, label: str, total: int):
         """A progress bar of what may stop anywhere; it is done again when the run continues."""

@@ -1,102 +1,225 @@
-"""`results.json`: everything a run found, rewritten whole after every task.
+"""The schema of `results.json`: what it holds, by name and type, for all who write or read it.
 
-It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as
-an uninterrupted one; seconds and sizes of files are in `timing.json`.
+The file holds nothing that varies between equal runs; `record.py` assembles it after every task.
+Entries with a default may be absent in files of older versions. Nothing here needs JAX.
 """
 
 import dataclasses
-from importlib import metadata
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Literal
 
-import numpy as np
+from flcl.runs import schema
+from flcl.runs.schema import left_out, rest
 
-from flcl import __version__, settings
-from flcl.data.stream import Task
-from flcl.metrics import matrix as accuracy_matrix
-from flcl.runs.setup import Setup
+NAME = "results.json"
 
-_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain")
+Numbers = tuple[float, ...]
+Matrix = tuple[tuple[float | None, ...], ...]
+"""[T, G] values after each task for each group; None for a group that is not learned yet."""
 
 
-class Evaluation(Protocol):
-    """What tests a model after every task; one kind for generators, one for classifiers.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Numbers that follow from an accuracy matrix: see `metrics.matrix`; None = not defined."""
 
-    Attributes:
-      drawn: generated images by label, for pictures; empty for a classifier.
+    last_accuracy: float
+    last_accuracy_task_mean: float | None = None
+    average_incremental_accuracy: float
+    average_incremental_accuracy_task_mean: float | None = None
+    forgetting: float | None = None
+    forgetting_per_group: tuple[float | None, ...] = ()
+    backward_transfer: float | None = None
+    accuracy_per_task: Numbers
+    accuracy_per_task_task_mean: Numbers = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Importance:
+    """How much an adapted convolution matters: largest score 1, deviation of its lift."""
+
+    index: int
+    name: str
+    score: float
+    rms_deviation: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RankSelection:
+    """The rank r of a task, and p(r) of every candidate; None where nothing was to be chosen."""
+
+    task: int
+    rank: int
+    candidates: tuple[int, ...]
+    probabilities: Numbers | None = None
+    complexity: float | None = None
+    centred: float | None = None
+
+    @property
+    def probability(self) -> float | None:
+        """p(r) of the rank that the task has; None where nothing was to be chosen."""
+        by_rank = dict(zip(self.candidates, self.probabilities or (), strict=False))
+        return by_rank.get(self.rank)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diagnosis:
+    """Figures of a method after a task; `others` are those of methods that are not known here."""
+
+    effective_rank: Mapping[str, float] | None = left_out()
+    importance: tuple[Importance, ...] | None = left_out()
+    rank_selection: RankSelection | None = left_out()
+    others: Mapping[str, Any] = rest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorRow:
+    """What the evaluation after a task gave: accuracy per group is the mean over `repeats`."""
+
+    accuracy: Numbers
+    repeats: tuple[Numbers, ...]
+    fidelity_per_task: Numbers
+    fidelity_per_class: Mapping[str, float]
+    function_evaluations: int | None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DriftRow:
+    """How far the features of each group moved until a task; None = not measured."""
+
+    relative: tuple[float | None, ...]
+    cosine: tuple[float | None, ...]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierRow:
+    """What the evaluation after a task gave: accuracy per group, also of every head by name."""
+
+    accuracy: Numbers
+    drift: DriftRow
+    heads: Mapping[str, Numbers] = rest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Fidelity:
+    """Share of the samples that the judge trained on real images recognises."""
+
+    matrix: tuple[Numbers, ...] = ()
+    per_task: Numbers = ()
+    per_class: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How a generator's images were made; counts are by label."""
+
+    solver: str
+    num_steps: int
+    rtol: float
+    atol: float
+    chunk: int
+    function_evaluations: int | None
+    images_per_class: tuple[int, ...]
+    oversample: float
+    judge_sees_of_newest_task: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a classifier's backbone was before the first task."""
+
+    source: str
+    sha256: str
+    normalize: str
+    layout: str | None = left_out()
+    ignored: tuple[str, ...] | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadResults:
+    """Accuracy of another head than the method's own."""
+
+    matrix: Matrix
+    summary: Summary
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Drift:
+    """[T, G] how far features moved since the end of the task that taught the group.
+
+    relative: |f - f0| / |f0|; cosine: 1 - cos(f, f0).
     """
 
-    drawn: dict[int, np.ndarray]
-
-    def load(self, stored: dict) -> None:
-        """Takes over what an earlier process wrote into `results.json`."""
-
-    def evaluate(self, memory, task: Task) -> dict:
-        """The row of `task`, ready for JSON: `accuracy` of each learned group, and more."""
-
-    def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
-        """Entries of `results.json` that only this kind of run has."""
+    relative: Matrix = ()
+    cosine: Matrix = ()
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-    """Rows and figures found so far, in task order."""
+    """What both kinds of runs have. Labels are positions in `class_order` and `class_names`.
 
-    setup: Setup
-    evaluation: Evaluation
-    rows: list[dict] = dataclasses.field(default_factory=list)
-    diagnosis: list[dict] = dataclasses.field(default_factory=list)
+    matrix: [T, G] accuracy on each group after each task; test_counts: [G] its test images.
+    parameters: sizes by name, as the method describes them.
+    """
 
-    def load(self, stored: dict | None, tasks: int) -> None:
-        """Takes over the rows of the first `tasks` tasks from an earlier process.
-
-        A row beyond the stored tasks describes parameters that no longer exist.
-        """
-        if stored is not None and tasks:
-            self.rows = stored["rows"][:tasks]
-            self.diagnosis = stored["diagnosis"][:tasks]
-            self.evaluation.load(stored)
-
-    def add(self, row: dict, diagnosis: dict) -> None:
-        """Appends what one task gave."""
-        self.rows.append(row)
-        self.diagnosis.append(diagnosis)
-
-    def as_dict(self) -> dict:
-        """The content of `results.json`."""
-        setup, run, stream = self.setup, self.setup.run, self.setup.data.stream
-        groups, counts = stream.groups, setup.data.test_counts()
-        matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
-        return {
-            "name": run.name,
-            "method": run.method,
-            "scenario": run.stream.scenario + (" (joint)" if run.stream.joint else ""),
-            "seed": run.seed,
-            "class_order": list(stream.class_order),
-            "class_names": setup.data.class_names(),
-            "tasks": [list(group.labels) for group in groups],
-            "task_names": setup.data.group_names(),
-            "steps_per_task": [setup.steps(task) for task in stream.tasks],
-            "stream_fingerprint": stream.fingerprint,
-            "matrix": matrix,
-            "test_counts": counts,
-            "summary": accuracy_matrix.summary(matrix, counts) if matrix else {},
-            **self.evaluation.sections(self.rows, self.diagnosis),
-            **_weights(setup),
-            "parameters": setup.method.describe(),
-            "diagnosis": self.diagnosis,
-            "rows": self.rows,
-            "versions": {
-                "flcl": __version__,
-                **{name: metadata.version(name) for name in _PACKAGES},
-            },
-            "complete": len(self.rows) == len(stream.tasks),
-        }
+    name: str = "run"
+    method: str
+    scenario: str
+    seed: int | None = None
+    class_order: tuple[int, ...]
+    class_names: tuple[str, ...]
+    tasks: tuple[tuple[int, ...], ...]
+    task_names: tuple[str, ...] = ()
+    steps_per_task: tuple[int, ...] = ()
+    stream_fingerprint: str = ""
+    matrix: Matrix
+    test_counts: tuple[int, ...]
+    summary: Summary
+    parameters: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    diagnosis: tuple[Diagnosis, ...] = ()
+    versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    complete: bool = False
 
 
-def _weights(setup: Setup) -> dict:
-    """What a classifier's trunk was before the first task."""
-    if not isinstance(setup.run, settings.ClassifierRun):
-        return {}
-    model = setup.run.model
-    weights = {"source": model.weights, "sha256": model.sha256, "normalize": model.normalize}
-    return {"weights": weights | dict(setup.origin)}
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GeneratorResults(Results):
+    """`results.json` of a generator. ceiling: accuracy of the judge trained on real images, [G]."""
+
+    kind: Literal["generator"] = "generator"
+    ceiling: Numbers | None = None
+    fidelity: Fidelity = Fidelity()
+    sampling: Sampling | None = None
+    importance: tuple[Importance, ...] | None = None
+    rows: tuple[GeneratorRow, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassifierResults(Results):
+    """`results.json` of a classifier. class_mean: that head where the method has another one."""
+
+    kind: Literal["classifier"] = "classifier"
+    head: str
+    class_mean: HeadResults | None = None
+    drift: Drift = Drift()
+    rank_selection: tuple[RankSelection, ...] = ()
+    weights: Weights | None = None
+    rows: tuple[ClassifierRow, ...] = ()
+
+
+KINDS = {"generator": GeneratorResults, "classifier": ClassifierResults}
+
+
+def to_json(results: Results) -> dict:
+    """The content of `results.json`."""
+    return schema.to_json(results)
+
+
+def from_json(values: Mapping, file: str = NAME) -> GeneratorResults | ClassifierResults:
+    """The content of a `results.json`, checked.
+
+    file: its name in errors. Raises `ValueError` with the place of an entry that has another type,
+    is missing or is not known.
+    """
+    kind = values.get("kind", "generator") if isinstance(values, Mapping) else "generator"
+    if kind not in KINDS:
+        raise ValueError(f"{file}: kind is {kind!r}, {' or '.join(map(repr, KINDS))} is needed")
+    return schema.from_json(KINDS[kind], values, file)

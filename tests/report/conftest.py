@@ -1,4 +1,4 @@
-"""Results of a generator (three tasks with two classes each) and of a classifier (domains)."""
+"""`results.json` of a generator (three tasks of two classes) and of a classifier (domains)."""
 
 import copy
 
@@ -25,6 +25,9 @@ RESULTS = {
     "sampling": {
         "solver": "heun",
         "num_steps": 25,
+        "rtol": 1e-5,
+        "atol": 1e-5,
+        "chunk": 64,
         "function_evaluations": 50,
         "images_per_class": [500, 500, 480, 500, 500, 500],
         "oversample": 5.0,

@@ -1,13 +1,20 @@
 import base64
+import io
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from absl import flags
+from PIL import Image
 
-from flcl.report import plots
+from flcl import cli
+from flcl.metrics.matrix import summary
+from flcl.report import answers, plots
 from flcl.report.page import write_page
+from flcl.settings import bridge
 
 
 class Reader(HTMLParser):
@@ -16,6 +23,7 @@ class Reader(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
         self.rows, self.images, self.loads, self.open = [], [], [], []
+        self.commands = []
         self.feed(text)
         assert not self.open, f"tags left open: {self.open}"
 
@@ -39,6 +47,12 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         if self.open and self.open[-1] in ("td", "th"):
             self.rows[-1][-1] += data
+        if self.open and self.open[-1] == "pre":
+            self.commands.append(data)
+
+
+def define_workdir(values: flags.FlagValues) -> None:
+    flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
 
 
 @pytest.fixture
@@ -106,13 +120,15 @@ def test_headline_numbers(workdir):
 
 def test_unfinished_and_sparse_results_still_give_a_page(workdir, results):
     few = {k: v for k, v in results.items() if k not in ("ceiling", "fidelity", "sampling")}
-    few |= {"complete": False, "matrix": [], "summary": {}, "parameters": {}}
+    first = results["matrix"][:1]
+    few |= {"complete": False, "matrix": first, "summary": summary(first, [10, 20, 30])}
+    del few["parameters"], few["versions"]
     (workdir / "results.json").write_text(json.dumps(few))
     for name in ("metrics.jsonl", "timing.json", "samples/task_01.png"):
         (workdir / name).unlink()
     page = Reader(write_page(workdir).read_text())
-    assert page.images == []
-    assert "not complete: 0 tasks evaluated" in (workdir / "report.html").read_text()
+    assert [alt for alt, _ in page.images] == ["Accuracy after every task"]
+    assert "not complete: 1 of 3 tasks evaluated" in (workdir / "report.html").read_text()
 
 
 def test_a_folder_without_results_is_named(tmp_path):
@@ -128,7 +144,11 @@ def test_page_of_a_classifier(tmp_path, classified):
     assert rows["after task"] == ["photo", "art_painting", "$sketch$", "all"]
     assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
     assert rows["class mean"] == ["65.0", "55.0", "70.0", "64.2"]
-    assert rows["drift |f - f0| / |f0|"] == ["25.0", "37.5", "0.0", ""]
+    assert rows["features moved"] == ["25.0", "37.5", "0.0", ""]
+    assert "Features moved: share of their length, in %; turned: 1 - cosine, in %, since" in text
+    sentence = "The features of the test images of the domain {} have moved by {} % of their length"
+    moved = [sentence.format("art_painting", 38), sentence.format("photo", 25)]
+    assert re.findall(r"The features [^<]*length", text) == moved
     assert rows["domains"] == ["3 with 2 classes each"]
     assert rows["weights"] == ["vit.safetensors"] and rows["layout of the weights"] == ["dinov2"]
     assert rows["SHA-256 of the weights"] == ["ab12"]
@@ -146,10 +166,76 @@ def test_page_of_a_classifier(tmp_path, classified):
 def test_a_classifier_without_drift_or_choice_has_no_such_picture(tmp_path, classified):
     for entry in classified["rank_selection"]:
         entry["probabilities"] = None
-    classified |= {"drift": {"relative": [[0.0, None, None]]}, "class_mean": None}
+    still = {"relative": [[0.0, None, None]], "cosine": [[0.0, None, None]]}
+    classified |= {"drift": still, "class_mean": None}
     (tmp_path / "results.json").write_text(json.dumps(classified))
     page = Reader(write_page(tmp_path).read_text())
     assert [alt for alt, _ in page.images] == ["Accuracy after every task"]
+
+
+def test_answers_of_a_classifier_are_shown(tmp_path, classified):
+    (tmp_path / "results.json").write_text(json.dumps(classified))
+    images = np.stack([np.full((4, 4, 3), shade, np.uint8) for shade in (10, 200)])
+    confusion = np.array([[5, 3], [1, 4]])
+    kept = answers.KeptAnswers(3, confusion, images, np.array([0, 1]), np.array([1, 0]))
+    answers.keep(tmp_path, kept)
+    text = write_page(tmp_path).read_text()
+    page = Reader(text)
+    assert "wrong answers after task 3" in text and page.loads == []
+    captions = re.findall(r"<b>(\w+)</b>, called <b>(\w+)</b>([^<]*)<", text)
+    assert captions == [("dog", "elephant", " (3 images)"), ("elephant", "dog", "")]
+    shown = [(alt, picture(data)) for alt, data in page.images if alt.startswith("a test image")]
+    assert [alt for alt, _ in shown] == ["a test image of dog", "a test image of elephant"]
+    for (_, pixels), image in zip(shown, images, strict=True):
+        np.testing.assert_array_equal(pixels, image)
+    assert "Answers after task 3, linear head" in [alt for alt, _ in page.images]
+    assert (tmp_path / "plots" / "confusion.png").exists()
+
+
+def picture(address: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(address.partition(",")[2]))))
+
+
+def test_the_page_says_how_to_make_the_run_again(workdir):
+    config = bridge.defaults("funlora")
+    config.data.source, config.data.channels, config.stream.tasks = "npz:my images.npz", 3, "2,2,2"
+    config.model.attention = ()
+    run = bridge.as_dict(bridge.freeze(config))
+    (workdir / "config.json").write_text(json.dumps(run))
+    page = Reader(write_page(workdir).read_text())
+    rows = {row[0]: row[1:] for row in page.rows if row}
+    assert rows["data source"] == ["npz:my images.npz"]
+    assert rows["image size"] == ["8 x 8 pixels, RGB"]
+    assert rows["data.source"] == ["npz:my images.npz", "digits"]
+    assert rows["model.attention"] == ["()", "16"]
+    assert "seed" in rows and "data.image_size" not in rows  # the latter has its default
+    (text,) = page.commands
+    arguments = cli.parse(shlex.split(text)[1:], define_workdir, config=True)
+    assert arguments.run == bridge.from_dict(run) and arguments.flags.workdir == "runs/again"
+
+
+def test_accuracy_above_the_ceiling_is_explained(workdir, results):
+    assert "above the ceiling" not in write_page(workdir).read_text()
+    results["ceiling"] = [0.7, 0.66, 0.55]
+    (workdir / "results.json").write_text(json.dumps(results))
+    text = write_page(workdir).read_text()
+    assert "above the ceiling (task 1, task 3; by at most 5.0 points)" in text
+
+
+def test_results_that_do_not_follow_the_schema_are_refused(workdir, results):
+    results["test_counts"][1] = "many"
+    (workdir / "results.json").write_text(json.dumps(results))
+    wanted = r"results.json: test_counts\[1\] is a string, an integer is needed"
+    with pytest.raises(ValueError, match=wanted):
+        write_page(workdir)
+
+
+def test_the_first_column_stays_in_view_on_a_telephone(workdir):
+    """Both rules are needed: the table scrolls in its box, and the names do not scroll away."""
+    text = write_page(workdir).read_text()
+    assert re.search(r"\.scroll \{[^}]*overflow-x: auto", text)
+    assert re.search(r"\.matrix th:first-child \{[^}]*position: sticky; left: 0", text)
+    assert '<div class="scroll"><table class="matrix">' in text
 
 
 def test_tasks_are_headed_by_their_classes_where_these_are_short(tmp_path, results):

@@ -43,6 +43,23 @@ def test_sample_grid_holds_every_image_in_sharp_squares(tmp_path, size, channels
         assert (band < 128).any()
 
 
+def test_real_images_stand_before_the_generated_ones(tmp_path):
+    images, real = samples(3, 2, 8, 1), samples(3, 1, 8, 1, seed=1)
+    plots.plot_samples(images, list("abc"), tmp_path / "grid.png", real=real)
+    picture = read(tmp_path / "grid.png")
+
+    def corner(image):
+        tile = np.kron(image, np.ones((6, 6, 1), np.uint8))
+        (place,) = find(picture, np.broadcast_to(tile, (48, 48, 3)))
+        return place
+
+    for row in range(3):
+        (top, left), (same, right) = corner(real[row, 0]), corner(images[row, 0])
+        assert top == same and left + 48 < right
+    with pytest.raises(ValueError, match="3 class names for 2 rows of samples"):
+        plots.plot_samples(images, list("abc"), tmp_path / "bad.png", real=real[:2])
+
+
 def test_grid_over_tasks_leaves_unlearned_classes_blank(tmp_path):
     images = samples(4, 3, 8, 1)
     per_task = [{0: images[0], 1: images[1]}, {k: images[k][:2] for k in (1, 0, 2, 3)}]
@@ -115,13 +132,21 @@ def test_accuracy_curve_shows_the_image_weighted_mean(tmp_path, results, monkeyp
     drawn = {}
     monkeypatch.setattr(plots, "save", lambda figure, path: drawn.update(figure=figure))
     plots.plot_accuracy_curve(
-        results["matrix"], results["test_counts"], tmp_path / "c.png", ceiling=0.977, title="T"
-    )
+        results["matrix"], results["test_counts"], tmp_path / "c.png", ceiling=0.977, title="T",
+        names=["cats", "$dogs$", "cows"],
+    )  # fmt: skip
     (axes,) = drawn["figure"].axes
     lines = {line.get_label(): line for line in axes.get_lines()}
     wanted = [90, 100 * 22 / 30, 100 * 38.5 / 60]
     np.testing.assert_allclose(lines["all learned classes"].get_ydata(), wanted)
-    np.testing.assert_allclose(lines["each task's own classes"].get_ydata(), [90, 80, 75])
+    np.testing.assert_allclose(lines["cats"].get_ydata(), [90, 80, 75])
+    np.testing.assert_allclose(lines[r"\$dogs\$"].get_ydata(), [np.nan, 70, 65])
+    whole, groups = drawn["figure"].legends[::-1]
+    assert [text.get_text() for text in groups.get_texts()] == ["cats", r"\$dogs\$", "cows"]
+    assert [text.get_text() for text in whole.get_texts()] == [
+        "all learned classes",
+        "the same judge trained on real images",
+    ]
     np.testing.assert_allclose(lines["the same judge trained on real images"].get_ydata(), 97.7)
     low, high = axes.get_ylim()
     assert low <= 60 and high >= 100 and axes.get_title("left") == "T"
@@ -139,10 +164,25 @@ def test_training_curves_are_one_per_task(tmp_path, monkeypatch):
         {"task": 1, "step": 2, "phase": "evaluation", "loss": 5.0},
         {"task": 1, "step": 3, "phase": "phase1", "loss": None},
     ]
-    plots.plot_training(records, tmp_path / "loss.png")
+    plots.plot_training(records, tmp_path / "loss.png", names=["cat, dog", "hen & co"])
+    (legend,) = drawn["figure"].legends
+    assert [text.get_text() for text in legend.get_texts()] == ["cat, dog", "hen & co"]
     curves = [line for line in drawn["figure"].axes[0].get_lines() if len(line.get_xdata())]
     assert [line.get_xdata().tolist() for line in curves] == [[1, 2], [1, 2]]
     np.testing.assert_allclose(curves[0].get_ydata(), [1, 0.5])
+    assert {line.get_marker() for line in curves} == {"o"}  # few points are seen one by one
+
+
+def test_of_many_curves_some_are_named(tmp_path, monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.update(figure=figure))
+    matrix = [[0.5 if j <= t else None for j in range(40)] for t in range(40)]
+    plots.plot_accuracy_curve(matrix, [1] * 40, tmp_path / "c.png")
+    named = [text.get_text() for text in drawn["figure"].legends[0].get_texts()]
+    assert named == [f"task {j}" for j in range(1, 41, 3)]
+    records = [{"task": t, "step": 1, "phase": "phase1", "loss": 1.0} for t in range(1, 41)]
+    plots.plot_training(records, tmp_path / "loss.png")
+    assert [text.get_text() for text in drawn["figure"].legends[0].get_texts()] == named
 
 
 def test_nothing_is_drawn_without_a_loss(tmp_path):
@@ -162,7 +202,7 @@ def test_a_failed_write_keeps_the_old_picture(tmp_path, monkeypatch):
     before = path.read_bytes()
 
     def fail(self, file):
-        file.write_bytes(b"half")
+        file.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(canvas.FigureCanvasAgg, "print_png", fail)

@@ -3,6 +3,7 @@ import pytest
 from PIL import Image
 
 from flcl.report import plots, plots_classifier
+from flcl.runs.results import from_json
 
 
 @pytest.fixture
@@ -19,7 +20,7 @@ def drawn(monkeypatch):
 
 
 def test_ranks_are_drawn_on_their_probabilities(drawn, classified):
-    plots_classifier.plot_rank_selection(classified["rank_selection"], "x.png", title="T")
+    plots_classifier.plot_rank_selection(from_json(classified).rank_selection, "x.png", title="T")
     heat, complexity = drawn["figure"].axes[:2]
     (picture,) = heat.get_images()
     wanted = [[np.nan, 0.125, 0.0625], [np.nan, 0.625, 0.0625], [np.nan, 0.25, 0.875]]
@@ -34,7 +35,7 @@ def test_ranks_are_drawn_on_their_probabilities(drawn, classified):
 def test_ranks_without_complexity_have_one_panel(drawn, classified):
     for entry in classified["rank_selection"]:
         entry |= {"complexity": None, "probabilities": None, "rank": 3}
-    plots_classifier.plot_rank_selection(classified["rank_selection"], "x.png")
+    plots_classifier.plot_rank_selection(from_json(classified).rank_selection, "x.png")
     (axes,) = drawn["figure"].axes
     assert [label.get_text() for label in axes.get_yticklabels()] == ["2", "3", "4", "10"]
     assert [text.get_text() for text in axes.texts] == ["3"] * 3
@@ -102,6 +103,6 @@ def test_accuracy_curve_with_both_heads(drawn, classified):
     # (10 * .7 + 20 * .5) / 30, (10 * .65 + 20 * .55 + 30 * .70) / 60
     wanted = [80, 100 * 17 / 30, 100 * 38.5 / 60]
     np.testing.assert_allclose(lines["the same, class-mean head"].get_ydata(), wanted)
-    assert {"each domain", "all learned domains"} <= set(lines)
+    assert "all learned domains" in lines
     heights = [text.xyann[1] for text in axes.texts]
     assert sorted(heights) == [-6, 6]  # equal last values stand above each other

@@ -8,9 +8,12 @@ import pytest
 from rich.console import Console
 
 from flcl import settings
+from flcl.evaluate.pictures import Answers, Pictures
 from flcl.metrics.matrix import summary
+from flcl.report import answers
 from flcl.report.reporter import Reporter
 from flcl.report.writers import read_metrics
+from flcl.runs.results import from_json
 
 RUN = settings.FunLoRARun(phase1=settings.Phase(steps=4), phase2=settings.Phase(steps=2))
 
@@ -21,7 +24,13 @@ def images(labels, shade: int = 0) -> dict[int, np.ndarray]:
 
 def partial(results: dict, rows: int) -> dict:
     matrix = results["matrix"][:rows]
-    return {**results, "matrix": matrix, "summary": summary(matrix, results["test_counts"])}
+    derived = {"matrix": matrix, "summary": summary(matrix, results["test_counts"])}
+    return {**results, **derived, "complete": rows == 3}
+
+
+def mistake(shade: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Image, label and answer of one wrong answer."""
+    return np.full((1, 4, 4, 3), shade, np.uint8), np.array([0]), np.array([1])
 
 
 def play(workdir, results, console, tasks=(1, 2, 3), first_step: int = 0) -> None:
@@ -36,10 +45,11 @@ def play(workdir, results, console, tasks=(1, 2, 3), first_step: int = 0) -> Non
             advance(step)
             reporter.record(step, {"loss": 1.0 / step})
         now = partial(results, index)
-        reporter.evaluated(task, now, images(range(2 * index)))
+        pictures = Pictures(images(range(2 * index)), images(range(1, 2 * index), shade=5))
+        reporter.evaluated(task, from_json(now), pictures)
         (workdir / "results.json").write_text(json.dumps(now))
         first_step = 0
-    reporter.finished(results)
+    reporter.finished(from_json(results))
 
 
 @pytest.fixture
@@ -90,8 +100,8 @@ def test_other_processes_are_silent(tmp_path, results, console, monkeypatch):
     advance = reporter.progress("task 1", 1)
     advance(1)
     reporter.record(1, {"loss": 1.0})
-    reporter.evaluated(task, partial(results, 1), images(range(2)))
-    reporter.finished(results)
+    reporter.evaluated(task, from_json(partial(results, 1)), Pictures(images(range(2))))
+    reporter.finished(from_json(results))
     assert console.file.getvalue() == "" and list(tmp_path.iterdir()) == []
 
 
@@ -110,19 +120,30 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
         reporter.begin_task(task, min(index, 2), 0)
         reporter.record(1, {"loss": 1.0, "accuracy": 0.5})
         now = partial(classified, index)
-        head = partial(classified["class_mean"] | {"test_counts": now["test_counts"]}, index)
-        reporter.evaluated(task, now | {"class_mean": head}, {})
+        other = partial(classified | {"matrix": classified["class_mean"]["matrix"]}, index)
+        head = {name: other[name] for name in ("matrix", "summary")}
+        shown = Answers(np.eye(2, dtype=int) * index, *mistake(index))
+        reporter.evaluated(task, from_json(now | {"class_mean": head}), Pictures(answers=shown))
+        # The page of every task is there as soon as the task is evaluated.
+        page = (tmp_path / "report.html").read_text()
+        assert f"wrong answers after task {index}" in page
+        assert ("not complete" in page) == (index < 3)
     (tmp_path / "results.json").write_text(json.dumps(classified))
-    reporter.finished(classified)
+    reporter.finished(from_json(classified))
     text = console.file.getvalue()
     wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, class mean accuracy 56.7\n"
     assert wanted in text and "samples" not in text.split("report:")[0]
     assert not (tmp_path / "samples").exists()
+    kept = answers.read(tmp_path)
+    assert kept.task == 3 and kept.confusion.tolist() == [[3, 0], [0, 3]]
+    assert kept.images.tolist() == mistake(3)[0].tolist()
+    assert (kept.labels.tolist(), kept.answers.tolist()) == ([0], [1])
     records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["phase"] == "evaluation"]
     assert [record["step"] for record in records] == [4, 2, 2]
     assert records[2]["class_mean_accuracy"] == pytest.approx(38.5 / 60)
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         "accuracy.png",
+        "confusion.png",
         "matrix.png",
         "loss.png",
         "drift.png",

@@ -15,8 +15,10 @@ from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.evaluate import classifiers as classifying
 from flcl.methods.fmlora import FMLoRA
+from flcl.report import answers
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.results import ClassifierResults, from_json, to_json
 from flcl.runs.setup import prepare
 from flcl.train import complexity
 from flcl.train.step import Phase
@@ -57,6 +59,27 @@ def test_results(learned):
         assert entry["rank"] in (1, 2, 4) and entry["complexity"] > 0
         assert sum(entry["probabilities"]) == pytest.approx(1.0, abs=1e-5)
     assert results["weights"]["normalize"] == "half"
+
+
+def test_results_follow_their_schema_byte_for_byte(learned):
+    text = (learned / "results.json").read_text()
+    typed = from_json(json.loads(text))
+    assert isinstance(typed, ClassifierResults)
+    assert json.dumps(to_json(typed), indent=2, sort_keys=True) + "\n" == text
+
+
+def test_the_answers_of_the_last_task_are_kept_and_agree_with_the_matrix(learned):
+    kept = answers.read(learned)
+    results = from_json(json.loads((learned / "results.json").read_text()))
+    assert kept.task == 3 and kept.confusion.sum() == sum(results.test_counts)
+    for group, accuracy in zip(results.tasks, results.matrix[-1], strict=True):
+        rows = kept.confusion[list(group)]
+        right = sum(kept.confusion[label, label] for label in group)
+        assert right / rows.sum() == accuracy
+    wrong = kept.confusion.sum() - np.trace(kept.confusion)
+    assert 0 < len(kept.images) == len(kept.labels) <= wrong and kept.images.shape[1:] == (8, 8, 3)
+    assert all(kept.confusion[kept.labels, kept.answers] > 0)
+    assert "wrong answers after task 3" in (learned / "report.html").read_text()
 
 
 def test_what_a_run_leaves_behind(learned):

@@ -14,7 +14,8 @@ import flcl
 from flcl.methods.funlora import FunLoRA
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
-from flcl.runs.results import Results
+from flcl.runs.record import Record
+from flcl.runs.results import GeneratorResults, from_json, to_json
 from flcl.runs.setup import prepare
 
 
@@ -104,6 +105,23 @@ def test_results(finished):
     assert sizes[1] < sizes[0] / 2
 
 
+def test_results_follow_their_schema_byte_for_byte(finished):
+    text = (finished / "results.json").read_text()
+    typed = from_json(json.loads(text))
+    assert isinstance(typed, GeneratorResults)
+    assert json.dumps(to_json(typed), indent=2, sort_keys=True) + "\n" == text
+
+
+def test_a_damaged_entry_of_the_results_is_named(finished, tmp_path, data):
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    results = json.loads((copy / "results.json").read_text())
+    results["rows"][1]["accuracy"] = "high"
+    (copy / "results.json").write_text(json.dumps(results))
+    with pytest.raises(ValueError, match=r"results.json: rows\[1\].accuracy is a string"):
+        flcl.run(tiny.settings_of(data), copy)
+
+
 def test_steps_are_logged_once_each(finished):
     records = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     steps = [(r["task"], r["step"]) for r in records if r["phase"].startswith("phase")]
@@ -171,11 +189,11 @@ def test_figures_are_not_taken_over_without_their_tasks(finished):
     """Whoever deletes the checkpoints starts anew, perhaps with other settings."""
     stored = json.loads((finished / "results.json").read_text())
     taken = []
-    results = Results(None, types.SimpleNamespace(load=taken.append))
-    results.load(stored, 0)
-    assert not results.rows and not taken
-    results.load(stored, 2)
-    assert len(results.rows) == 2 and taken == [stored]
+    record = Record(None, types.SimpleNamespace(load=taken.append))
+    record.load(stored, 0)
+    assert not record.rows and not taken
+    record.load(stored, 2)
+    assert len(record.rows) == 2 and taken == [stored]
 
 
 def test_a_workdir_whose_data_changed_is_refused(finished, data, tmp_path):

@@ -17,7 +17,8 @@ from flcl.methods.base import Memory
 from flcl.runs import workdir as workdirs
 from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
-from flcl.runs.results import Evaluation, Results
+from flcl.runs.record import Evaluation, Record
+from flcl.runs.results import to_json
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
 from flcl.settings import bridge, formats
 
@@ -73,12 +74,12 @@ class Run:
         workdirs.check_stream(self.workdir, setup.data.to_dict())
         with jax.set_mesh(setup.mesh):
             evaluation = make(setup)
-            results, memory = Results(setup, evaluation), empty_memory(self._setup)
+            record, memory = Record(setup, evaluation), empty_memory(self._setup)
             for index in self.learned:
                 task = self.stream.tasks[index - 1]
                 memory = restore_task(self._setup, self._checkpoints, memory, task)
-                results.add(evaluation.evaluate(memory, task), {})
-        return results.as_dict()
+                record.add(evaluation.evaluate(memory, task), {})
+        return to_json(record.results())
 
     def _labels(self, ids) -> list[int]:
         return [int(label) for label in self.stream.labels_of(np.asarray(ids))]

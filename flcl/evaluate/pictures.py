@@ -1,0 +1,85 @@
+"""What an evaluation has to show beside numbers: generated, real and wrongly answered images."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from flcl.data.selection import Selection
+from flcl.data.tasks import TaskData
+from flcl.metrics import classification
+
+REAL = 4
+"""Real images of each class that are shown beside generated ones."""
+MISTAKES = 12
+"""Wrong answers that are kept with their images."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """What a classifier's own head said about all test images after a task.
+
+    Attributes:
+      confusion: int [K, K] images of each true label (rows) that got each answer.
+      images: uint8 [M, H, W, C] of the most frequent mistakes, one of each.
+      labels, answers: the true and the given label of those, [M].
+    """
+
+    confusion: np.ndarray
+    images: np.ndarray
+    labels: np.ndarray
+    answers: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pictures:
+    """Images after a task, by label uint8 [n, H, W, C], and a classifier's answers.
+
+    generated, real: empty for a classifier. answers: None for a generator.
+    """
+
+    generated: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    real: Mapping[int, np.ndarray] = dataclasses.field(default_factory=dict)
+    answers: Answers | None = None
+
+
+class AnswerCount:
+    """Counts answers group after group; of every kind of mistake it remembers the first image."""
+
+    def __init__(self, capacity: int):
+        self._confusion = np.zeros((capacity, capacity), int)
+        self._first: dict[tuple[int, int], tuple[Selection, int]] = {}
+
+    def add(self, images: Selection, answers: np.ndarray) -> None:
+        """Counts the answers [N] to the images of one group."""
+        self._confusion += classification.confusion(answers, images.labels, len(self._confusion))
+        for row in np.flatnonzero(answers != images.labels):
+            kind = (int(images.labels[row]), int(answers[row]))
+            self._first.setdefault(kind, (images, int(row)))
+
+    def answers(self) -> Answers | None:
+        """All that was counted, with images of the most frequent mistakes; None = no image."""
+        if not self._confusion.any():
+            return None
+        # Equal counts are sorted by label, so that a repeated evaluation shows the same images.
+        kinds = sorted(self._first, key=lambda kind: (-self._confusion[kind], kind))[:MISTAKES]
+        pixels = [images[np.array([row])] for images, row in map(self._first.get, kinds)]
+        labels, answers = np.array(kinds, int).reshape(-1, 2).T
+        shown = np.concatenate(pixels) if pixels else np.zeros((0, 1, 1, 1), np.uint8)
+        return Answers(self._confusion, shown, labels, answers)
+
+
+def real_images(data: TaskData, labels, count: int = REAL) -> dict[int, np.ndarray]:
+    """The first test images of some labels, at most `count` of each.
+
+    A label without a test image is left out.
+    """
+    chosen: dict[int, list[np.ndarray]] = {}
+    for group in data.stream.groups:
+        images = data.test(group) if set(group.labels) & set(labels) else None
+        for label in set(group.labels) & set(labels):
+            taken = sum(map(len, chosen.get(label, ())))
+            rows = np.flatnonzero(images.labels == label)[: count - taken]
+            if len(rows):
+                chosen.setdefault(label, []).append(images[rows])
+    return {label: np.concatenate(parts) for label, parts in sorted(chosen.items())}

@@ -1,0 +1,104 @@
+"""Assembles `results.json`: everything a run found, rewritten whole after every task.
+
+It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as
+an uninterrupted one; seconds and sizes of files are in `timing.json`.
+"""
+
+import dataclasses
+from importlib import metadata
+from typing import Protocol
+
+from flcl import __version__, settings
+from flcl.data.stream import Task
+from flcl.evaluate.pictures import Pictures
+from flcl.metrics import matrix as accuracy_matrix
+from flcl.runs.results import Results, from_json
+from flcl.runs.setup import Setup
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain")
+
+
+class Evaluation(Protocol):
+    """What tests a model after every task; one kind for generators, one for classifiers.
+
+    Attributes:
+      pictures: what the newest evaluation has to show beside numbers.
+    """
+
+    pictures: Pictures
+
+    def load(self, stored: dict) -> None:
+        """Takes over what an earlier process wrote into `results.json`."""
+
+    def evaluate(self, memory, task: Task) -> dict:
+        """The row of `task`, ready for JSON: `accuracy` of each learned group, and more."""
+
+    def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
+        """Entries of `results.json` that only this kind of run has."""
+
+
+@dataclasses.dataclass
+class Record:
+    """Rows and figures found so far, in task order."""
+
+    setup: Setup
+    evaluation: Evaluation
+    rows: list[dict] = dataclasses.field(default_factory=list)
+    diagnosis: list[dict] = dataclasses.field(default_factory=list)
+
+    def load(self, stored: dict | None, tasks: int) -> None:
+        """Takes over the rows of the first `tasks` tasks from an earlier process.
+
+        A row beyond the stored tasks describes parameters that no longer exist.
+        """
+        if stored is not None and tasks:
+            from_json(stored)  # what another hand changed is told with its place
+            self.rows = stored["rows"][:tasks]
+            self.diagnosis = stored["diagnosis"][:tasks]
+            self.evaluation.load(stored)
+
+    def add(self, row: dict, diagnosis: dict) -> None:
+        """Appends what one task gave."""
+        self.rows.append(row)
+        self.diagnosis.append(diagnosis)
+
+    def results(self) -> Results:
+        """The content of `results.json`; raises `ValueError` for what is not in its schema."""
+        setup, run, stream = self.setup, self.setup.run, self.setup.data.stream
+        groups, counts = stream.groups, setup.data.test_counts()
+        matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
+        values = {
+            "name": run.name,
+            "method": run.method,
+            "scenario": run.stream.scenario + (" (joint)" if run.stream.joint else ""),
+            "seed": run.seed,
+            "class_order": list(stream.class_order),
+            "class_names": setup.data.class_names(),
+            "tasks": [list(group.labels) for group in groups],
+            "task_names": setup.data.group_names(),
+            "steps_per_task": [setup.steps(task) for task in stream.tasks],
+            "stream_fingerprint": stream.fingerprint,
+            "matrix": matrix,
+            "test_counts": counts,
+            "summary": accuracy_matrix.summary(matrix, counts),
+            **self.evaluation.sections(self.rows, self.diagnosis),
+            **_weights(setup),
+            "parameters": setup.method.describe(),
+            "diagnosis": self.diagnosis,
+            "rows": self.rows,
+            "versions": {
+                "flcl": __version__,
+                **{name: metadata.version(name) for name in _PACKAGES},
+            },
+            "complete": len(self.rows) == len(stream.tasks),
+        }
+        return from_json(values)
+
+
+def _weights(setup: Setup) -> dict:
+    """What a classifier's trunk was before the first task."""
+    if not isinstance(setup.run, settings.ClassifierRun):
+        return {}
+    model = setup.run.model
+    weights = {"source": model.weights, "sha256": model.sha256, "normalize": model.normalize}
+    return {"weights": weights | dict(setup.origin)}
