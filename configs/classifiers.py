@@ -36,19 +36,22 @@ class Args:
     """What stands behind the colon of `--config=FILE:ARG`."""
 
     smoke: bool
+    small: bool
     baseline: str
     ablations: tuple[str, ...]
     choices: Mapping[str, str]
 
 
-def parse_arg(arg: str, **choices: Sequence[str]) -> Args:
+def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Args:
     """`smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp` as `Args`; every word may be left out.
 
-    choices: further words of this config with their accepted values, the default first, such as
-    `tasks=("10", "5")`. Raises `ValueError` for an unknown or repeated word, an unknown value, and
-    for an ablation of a method that has no such part.
+    small: whether the config has a small variant. choices: further words of this config with their
+    accepted values, the default first, such as `tasks=("10", "5")`. Raises `ValueError` for an
+    unknown or repeated word, an unknown value, and for an ablation of a method that has no such
+    part.
     """
-    words = arguments.words(arg, ("smoke", *ABLATIONS), {"baseline": BASELINES, **choices})
+    flags = ("smoke", "small", *ABLATIONS) if small else ("smoke", *ABLATIONS)
+    words = arguments.words(arg, flags, {"baseline": BASELINES, **choices})
     baseline = words.get("baseline", "")
     ablations = tuple(each for each in ABLATIONS if each in words)
     if ablations and baseline in METHODS:
@@ -58,6 +61,7 @@ def parse_arg(arg: str, **choices: Sequence[str]) -> Args:
         raise ValueError("config argument no_drs: joint has one task, which has the full rank")
     return Args(
         smoke="smoke" in words,
+        small="small" in words,
         baseline=baseline,
         ablations=ablations,
         choices={name: words.get(name, values[0]) for name, values in choices.items()},

@@ -89,6 +89,11 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
 
 def _joint(config: ml_collections.ConfigDict) -> None:
     """All classes at once, with as many steps as the whole sequence has."""
+    if not config.stream.tasks.isdecimal():
+        raise ValueError(
+            "config argument baseline=joint: how many steps it takes follows from the number of "
+            f"tasks, which {config.stream.tasks} leaves open; use a config that names it"
+        )
     config.stream.joint = True
     config.phase1.steps += (int(config.stream.tasks) - 1) * config.phase2.steps
     config.phase1.groups = 8  # ours: a batch of two classes is a noisy gradient for ten or more
@@ -115,8 +120,8 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.data.image_size = 8
     config.stream.tasks = "5,5"
     config.stream.capacity = 0
-    config.model.update(width=16, multipliers=(1, 2), blocks=1, head_channels=16)
-    config.model.attention = (4,) if config.model.attention else ()
+    config.model.update(width=16, multipliers=(1,), blocks=1, head_channels=16)
+    config.model.attention = (8,) if config.model.attention else ()
     for phase in (config.phase1, config.phase2):
         phase.update(steps=4, batch_size=16, groups=2, warmup_steps=1)
     config.sample.update(solver="euler", num_steps=2, chunk=16)
@@ -124,6 +129,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.runtime.update(save_every=2, log_every=2)
     if "adapter" in config:
         # A window as in the paper: compiling the factors of every layer takes most of a minute.
-        config.adapter.layers = "16-22"
+        config.adapter.layers = "2-5"
     if "replay" in config:
         config.replay.images_per_class = 16

@@ -66,7 +66,7 @@ def main(arguments: cli.Arguments) -> int:
     else:
         from rich.console import Console
 
-        from flcl.report.precompiled import print_precompiled
+        from flcl.cost.show import print_precompiled
 
         print_precompiled(figures, Console(), projected=given.project)
     for line in figures["problems"]:

@@ -68,7 +68,7 @@ def main(arguments: cli.Arguments) -> None:
     if not cli.writes():
         return
     if out.suffix == ".png":
-        from flcl.report import plots  # late: it loads matplotlib
+        from flcl.report.pictures import plots  # late: it loads matplotlib
 
         plots.plot_samples(samples.images, samples.names, out)
     else:

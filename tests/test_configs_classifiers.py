@@ -12,11 +12,12 @@ from flcl import cli, settings
 from flcl.settings import bridge
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "pacs"]
+NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "images", "pacs"]
 PEERS = ["cifar100", "cub200", "domainnet", "imagenet_r"]
 CHOICES = {
     "cifar100": ["tasks=10", "tasks=5", "tasks=20"],
     "imagenet_r": ["tasks=10", "tasks=5", "tasks=20"],
+    "images": ["tasks=per:2", "tasks=per:5", "tasks=per:10"],
     "domainnet": ["protocol=dil-6", "protocol=cil-5x69"],
 }
 _TRAINING = [field.name for field in dataclasses.fields(settings.Train)]

@@ -72,6 +72,14 @@ def test_no_file_is_too_long():
     assert library[len(library) // 2] < 200
 
 
+def test_no_room_is_too_large():
+    """A room is a folder; one inside another is a room of its own."""
+    lines: dict[Path, int] = {}
+    for path in sources("flcl"):
+        lines[path.parent] = lines.get(path.parent, 0) + len(path.read_text().splitlines())
+    assert {name_of(room): count for room, count in lines.items() if count > 1700} == {}
+
+
 def test_nine_functions_in_ten_are_short():
     lengths = sorted(
         node.end_lineno - node.lineno + 1

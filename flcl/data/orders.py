@@ -42,11 +42,14 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
 
 def sizes(text: str, count: int) -> tuple[int, ...]:
     """Classes of each task; `ValueError` unless they add up to `count`."""
+    if each := re.fullmatch(r"per:([1-9]\d*)", text.strip()):
+        size = min(int(each[1]), count)
+        return (size,) * (count // size - 1) + (size + count % size,)
     found = _integers(text)
     if found is None or 0 in found:
         raise ValueError(
-            f"stream.tasks={text!r}: accepted are a number of equal tasks such as 5, or the "
-            "classes of each task such as 4,2,2,2"
+            f"stream.tasks={text!r}: accepted are a number of equal tasks such as 5, the classes "
+            "of each task such as 4,2,2,2, or per:2 for two classes in every task"
         )
     if len(found) > 1:
         if sum(found) != count:

@@ -29,6 +29,18 @@ class TaskData:
         """The test images of a group."""
         return joined(self._by_label(self.source.test, group))
 
+    def summary(self) -> str:
+        """What was found, in one line: classes, domains, images and tasks."""
+        source = self.source
+        train, test = (f"{len(split.labels):,}" for split in (source.train, source.test))
+        names = ", ".join(source.domain_names)
+        domains = f", {len(source.domain_names)} domains ({names})" if names else ""
+        tasks = "one joint task" if self.stream.joint else f"{len(self.stream.tasks)} tasks"
+        return (
+            f"{source.name}: {len(source.class_names)} classes{domains}, {train} training and "
+            f"{test} test images, {tasks}"
+        )
+
     def test_counts(self) -> list[int]:
         """Test images of each group."""
         return [len(self.test(group)) for group in self.stream.groups]

@@ -4,7 +4,8 @@ import re
 from pathlib import Path
 
 from flcl import files
-from flcl.report import plots_classifier, tables
+from flcl.report import tables
+from flcl.report.pictures import plots_classifier
 
 
 def default_path(workdir: Path, results: dict) -> Path:

@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from flcl import files
-from flcl.report import answers, command, facts, plots, plots_classifier, reading
+from flcl.report import answers, command, facts, reading
+from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json

@@ -96,7 +96,7 @@ class Reporter:
 
     def _keep_samples(self, index: int, pictures, results: Results) -> Path:
         """Draws samples beside real images and keeps the samples; returns the picture's path."""
-        from flcl.report import plots
+        from flcl.report.pictures import plots
 
         labels = sorted(pictures.generated)
         count = min(KEPT, *(len(pictures.generated[label]) for label in labels))
@@ -112,7 +112,7 @@ class Reporter:
 
     def _draw_over_tasks(self, results: Results) -> None:
         """`samples/over_tasks.png` from what `_keep_samples` left; of many classes only some."""
-        from flcl.report import plots
+        from flcl.report.pictures import plots
 
         stored = sorted((self._workdir / "samples").glob("task_*.npz"))
         if len(stored) < 2:

@@ -87,6 +87,9 @@ def run(
         memory = empty_memory(setup) if stored else first_memory(setup, weights)
         del weights
         reporter = make_reporter(workdir, setup.run)
+        reporter.say(
+            f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
+        )
         return Experiment(setup, workdir, checkpoints, reporter, sigterm).run(memory, stored)
 
 
@@ -225,6 +228,11 @@ class Experiment:
     def _phase(self, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; every task of the phase calls the same ones."""
         if index not in self._phases:
+            tasks = "the first task" if index == 1 else "all later tasks"
+            self.reporter.say(
+                f"compiling the training step of {tasks}, once: seconds for a small network, "
+                "minutes for a large one"
+            )
             self._phases[index] = Phase(self.method, index, trainable, frozen, self.setup.mesh)
         return self._phases[index]
 

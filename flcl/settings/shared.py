@@ -51,7 +51,9 @@ class ClassStream:
     )
     class_order: str = key("natural", "natural | seed:N | explicit list such as 3,1,0,2")
     tasks: str = key(
-        "5", "number of equal tasks, or classes per task such as 4,2,2,2; dil: domains"
+        "5",
+        "number of equal tasks | classes of each such as 4,2,2,2 | per:2, and the last task takes "
+        "what is left; dil: domains",
     )
     joint: bool = key(False, "train on all classes at once: the upper bound")
     capacity: int = key(

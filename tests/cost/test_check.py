@@ -12,11 +12,11 @@ from rich.console import Console
 from flcl import methods
 from flcl.cost import check, meter, programs, targets
 from flcl.cost.chips import CHIPS
+from flcl.cost.show import print_precompiled
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
-from flcl.report.precompiled import print_precompiled
 
 needs_libtpu = [
     pytest.mark.aot,

@@ -334,3 +334,17 @@ def test_a_task_without_images_is_named():
     gone = tuple((1, d) for d in range(4))
     with pytest.raises(ValueError, match=r"task 2 \(classes class 1\) has no test images"):
         stream.make_stream(settings.Stream(tasks="3"), domain_source(drop_test=gone))
+
+
+@pytest.mark.parametrize(
+    ("count", "tasks", "sizes"),
+    [(6, "per:2", (2, 2, 2)), (7, "per:2", (2, 2, 3)), (3, "per:5", (3,)), (4, "per:1", (1,) * 4)],
+)
+def test_tasks_of_so_many_classes_for_any_number_of_them(count, tasks, sizes):
+    assert make(count, tasks=tasks).sizes == sizes
+
+
+@pytest.mark.parametrize("tasks", ["per:0", "per:", "per:2,2", "per:-1"])
+def test_other_forms_are_refused(tasks):
+    with pytest.raises(ValueError, match=f"stream.tasks='{tasks}': .*or per:2 for two classes"):
+        make(6, tasks=tasks)

@@ -12,8 +12,9 @@ from PIL import Image
 
 from flcl import cli
 from flcl.metrics.matrix import summary
-from flcl.report import answers, plots
+from flcl.report import answers
 from flcl.report.page import write_page
+from flcl.report.pictures import plots
 from flcl.settings import bridge
 
 

@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
 from flcl import files
-from flcl.report import grids
+from flcl.report.pictures import grids
 
 INK, SOFT, FAINT = "#1f2933", "#7b8794", "#e4e7eb"
 MAIN, CEILING, SECOND = "#1d4ed8", "#d97706", "#0f766e"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flcl.report import canvas, grids, plots
+from flcl.report.pictures import canvas, grids, plots
 
 
 def read(path) -> np.ndarray:

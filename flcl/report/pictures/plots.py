@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
 
 from flcl.metrics import matrix as accuracy
-from flcl.report import grids
-from flcl.report.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
+from flcl.report.pictures import grids
+from flcl.report.pictures.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
 
 _REAL = "the same judge trained on real images"
 _NAMED = 15  # curves in a legend

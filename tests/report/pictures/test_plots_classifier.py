@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flcl.report import plots, plots_classifier
+from flcl.report.pictures import plots, plots_classifier
 from flcl.runs.results import from_json
 
 

@@ -9,9 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 
-from flcl.report import grids, reading
-from flcl.report.canvas import CEILING, FAINT, HEAT, INK, MAIN, chart, save, sheet, style
-from flcl.report.canvas import task_ticks as ticks
+from flcl.report import reading
+from flcl.report.pictures import grids
+from flcl.report.pictures.canvas import CEILING, FAINT, HEAT, INK, MAIN, chart, save, sheet, style
+from flcl.report.pictures.canvas import task_ticks as ticks
 from flcl.runs.results import RankSelection
 
 _MOST_NAMES = 50

@@ -1,0 +1,54 @@
+"""FM-LoRA on your own images, any number of classes: two new classes in every task.
+
+    python launch/train.py --config=configs/fmlora_images.py --config.data.source=folder:PATH
+
+Add the run's folder by `--workdir`, and a ViT-B/16 by `--config.model.weights=PATH` (another size
+also needs its name, such as `--config.model.variant=S/14`). Any other source will do as well as a
+folder. Domains instead of classes: `--config.stream.scenario=dil` and
+`--config.stream.tasks=domains`.
+
+Arguments: `:small` (16 pixels with the embedded tiny ViT, minutes on two CPU cores), `:smoke`,
+`:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora, joint), `:no_drs` (one
+rank for all tasks), `:no_dmp` (no prompt), `:tasks=per:5` (five classes in every task); joined by
+commas.
+"""
+
+from configs import classifiers
+from flcl.settings import bridge
+
+
+def get_config(arg: str = ""):
+    """The config of a run; `arg` is described above."""
+    args = classifiers.parse_arg(arg, small=True, tasks=("per:2", "per:5", "per:10"))
+    config = bridge.defaults("fmlora")
+    config.name = "images"
+
+    config.data.source = "folder:images"  # yours
+    config.data.image_size = 224  # what the backbone has learned
+    config.data.channels = 3  # RGB; grey images are converted
+    config.data.flip = True  # ours: most pictures have no left and right
+
+    config.stream.tasks = args.choices["tasks"]  # the last one takes what is left
+
+    config.model.variant = "B/16"  # 196 patches of 16 x 16 pixels
+    config.model.weights = classifiers.B16  # stated in kind: a ViT trained on ImageNet
+
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs as the
+    # weights want.
+    if args.small:
+        _small(config)
+    return classifiers.finish(config, args)
+
+
+def _small(config):
+    """What two CPU cores can do in minutes: all of it ours."""
+    config.name = "images at 16 pixels"
+    config.data.image_size = 16  # what the tiny ViT has learned
+    config.model.variant = "Nano/4"  # 16 patches of 4 x 4 pixels
+    config.model.weights = "tiny"  # embedded; it has seen clothes and nothing else
+    config.train.epochs = 10.0
+    config.train.batch_size = 32
+    config.train.learning_rate = 1e-4  # more forgets more on a trunk this small
+    config.train.head_learning_rate = 1e-2
+    config.train.min_crop = 0.6
+    config.runtime.save_every = 50
