@@ -54,7 +54,7 @@ def main(arguments: cli.Arguments) -> None:
     run = flcl.open_run(workdir)
     if not isinstance(run.settings, settings.GeneratorRun):
         raise ValueError(
-            f"--workdir={workdir}: this is the run of a classifier, which draws no images; "
+            f"--workdir={workdir}: this is the run of a classifier, which draws nothing; "
             "use launch/evaluate.py"
         )
     samples = run.sample(
