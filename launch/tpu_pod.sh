@@ -238,7 +238,7 @@ start() {
   done
 }
 
-# --- checking --------------------------------------------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------
 
 # Prints the state of the node or queued resource, NOT_FOUND, or UNKNOWN (gcloud's error on stderr).
 node_state() {
