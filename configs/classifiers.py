@@ -100,5 +100,6 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
         variant="Nano/4", weights="tiny", sha256="", layer_scale=False, normalize="weights"
     )
     config.model.update(dtype="float32", trunk_dtype="float32")
-    config.train.update(epochs=1.0, batch_size=16, eval_batch_size=16)
+    config.train.update(epochs=1.0, batch_size=16, eval_batch_size=16, min_crop=0.6)
+    config.train.update(learning_rate=1e-4, head_learning_rate=1e-2)
     config.runtime.update(save_every=2, log_every=2)

@@ -60,4 +60,4 @@ def test_a_sum_over_a_sharded_axis_is_one_all_reduce():
         out_shardings=sharding.replicated(mesh),
     )
     text = program.lower(jax.ShapeDtypeStruct((16, 10), jnp.float32)).compile().as_text()
-    assert hlo.collectives(text, mesh.size) == [("all-reduce", 40, 8)]
+    assert hlo.collectives(text, mesh.size) == [("all-reduce", 40, mesh.size)]

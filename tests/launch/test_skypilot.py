@@ -30,7 +30,7 @@ def test_its_commands_exist(task, root):
     assert "install.sh cuda" in task["setup"]
     python, program, *_ = shlex.split(task["run"])[1:]
     assert (python, program) == (".venv/bin/python", "launch/train.py")
-    assert 'VENV="$ROOT/.venv"' in (root / "launch" / "_environment.sh").read_text()
+    assert 'VENV="${FLCL_VENV:-$ROOT/.venv}"' in (root / "launch" / "_environment.sh").read_text()
 
 
 def test_every_word_of_the_run_is_a_flag_or_a_key(task):

@@ -22,7 +22,7 @@ def target_of(tree, mesh):
 
 
 def test_a_task_comes_back_on_another_number_of_devices(tmp_path):
-    tree = jax.device_put(TREE, sharding.of_tree({"x": TREE}, meshes.make_mesh(fsdp=8))["x"])
+    tree = jax.device_put(TREE, sharding.of_tree({"x": TREE}, meshes.make_mesh(fsdp=4))["x"])
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save_task(1, tree)
     for mesh in (meshes.make_mesh(devices=jax.devices()[:1]), meshes.make_mesh(fsdp=2)):

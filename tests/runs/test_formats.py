@@ -15,7 +15,7 @@ import flcl
 from flcl.settings import bridge, formats
 
 FROZEN = Path(__file__).parent / "frozen"
-NUMBERS = sorted(int(path.name.removeprefix("format_")) for path in FROZEN.iterdir())
+NUMBERS = sorted(int(path.name.removeprefix("format_")) for path in FROZEN.glob("format_*"))
 
 
 def unpacked(number: int, kind: str, folder: Path) -> tuple[Path, dict[str, np.ndarray]]:
