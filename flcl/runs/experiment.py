@@ -237,7 +237,7 @@ class Experiment:
         return self._phases[index]
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):
-        """`(state, complexity)` of the newest readable save of this task, or `(new state, None)`."""
+        """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
         target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
         while (newest := self.checkpoints.running()) is not None:
             position, meta = newest

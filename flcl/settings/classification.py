@@ -208,7 +208,7 @@ class RankSelection:
             )
         if list(self.candidates) != sorted(set(self.candidates)):
             raise ValueError(
-                f"rank.candidates={self.candidates}: must ascend, with each rank once, such as 2,4,6"
+                f"rank.candidates={self.candidates}: must ascend, each rank once, such as 2,4,6"
             )
         if self.final_temperature > self.temperature:
             raise ValueError(
