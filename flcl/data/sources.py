@@ -85,7 +85,7 @@ def _translated(spec: str, names: tuple[str, ...], known: tuple[str, ...]) -> np
         if name not in known:
             some = ", ".join(known[:5]) + (" and so on" if len(known) > 5 else "")
             raise ValueError(
-                f"{spec}: class {name!r} is none of the {len(known)} classes that were learned; "
+                f"{spec}: class {name!r} is not one of the {len(known)} learned classes; "
                 f"accepted are {some}.{hints.did_you_mean(name, list(known))}"
             )
     return np.array([known.index(name) for name in names], np.int32)

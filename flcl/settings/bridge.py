@@ -25,7 +25,7 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
         if issubclass(before, kind) and not issubclass(run_class(method), kind):
             same = [name for name, cls in settings.RUNS.items() if issubclass(cls, kind)]
             raise ValueError(
-                f"method={method!r}: does not fit a config of {config.method!r}; choose one of "
+                f"method={method!r}: cannot be taken over from {config.method!r}, choose one of "
                 f"{', '.join(same)}"
             )
     shared = {name for name, _ in keys(run_class(method))} - {"method"}

@@ -74,7 +74,7 @@ def test_archives_cannot_run_code(tmp_path):
             return (open, (str(tmp_path / "trace"), "w"))
 
     pack(tmp_path, pickle.dumps(Evil(), 2))
-    with pytest.raises(ValueError, match="open has no place in a pickled image batch"):
+    with pytest.raises(ValueError, match="open is not allowed in a pickled image batch"):
         numeric.read_cifar100(tmp_path)
     assert not (tmp_path / "trace").exists()
 
