@@ -120,7 +120,7 @@ class Run:
     def __post_init__(self):
         methods = methods_of(type(self))
         if self.method not in methods:
-            names = ", ".join(methods) or "no method, because it is a base class"
+            names = ", ".join(methods) or "none, because it is a base class"
             raise ValueError(f"method={self.method!r}: {type(self).__name__} accepts {names}")
 
     def check(self) -> None:

@@ -69,7 +69,7 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
 
 
 def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [3], standard deviation [3]) float32 of `name` in `NORMALIZATIONS`, for images in [0, 1]."""
+    """(mean [3], standard deviation [3]) float32 of an entry of `NORMALIZATIONS`."""
     mean, std = NORMALIZATIONS[name]
     return np.array(mean, np.float32), np.array(std, np.float32)
 
