@@ -60,7 +60,7 @@ def test_confusion_and_per_class_accuracy_against_loops():
 
 
 def test_confusion_refuses_what_is_no_class():
-    with pytest.raises(ValueError, match=r"predicted lie in 0\.\.4: accepted are 0\.\.3"):
+    with pytest.raises(ValueError, match=r"predicted are in 0\.\.4: accepted are 0\.\.3"):
         c.confusion([0, 4], [0, 1], 4)
     with pytest.raises(ValueError, match=r"predicted have shape \(1,\): expected \[2\]"):
         c.confusion([0], [0, 1], 4)
