@@ -52,7 +52,7 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
-    """What the programs of a run need on devices that are not here: see `flcl.cost.check`.
+    """The memory and work of the programs of a run on other devices: see `flcl.cost.check`.
 
     topology: such as `v5e:4x4` or `h100:8`. `options` are those of `flcl.cost.check.check`.
     """

@@ -55,7 +55,7 @@ _SMALL = Size(
     convolutions=((16, 32, 40), (8, 64, 40)),
     groups=(1, 2, 5, 10, 20),
     step_groups=(2, 10),
-    window="16-21",  # where 40-54 lies among 65 convolutions, among the 26 of this network
+    window="16-21",  # the same place among 26 convolutions as 40-54 among 65
     generator={
         "data.image_size": 16,
         "model.width": 32,

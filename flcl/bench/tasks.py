@@ -50,10 +50,10 @@ class Watch:
         self._task, self._last = 0, 0.0
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def progress(self, description: str, total: int) -> Callable[..., None]:
-        """Nothing."""
+        """Ignored."""
         del description, total
         return lambda *_: None
 
@@ -76,7 +76,7 @@ class Watch:
         self.bytes[task.index] = live_bytes() - self._before
 
     def finished(self, results: dict) -> None:
-        """Nothing."""
+        """Ignored."""
 
 
 def live_bytes() -> int:

@@ -139,7 +139,7 @@ def _chosen(known: list[Program], names: Sequence[str]) -> list[Program]:
     for name in names:
         if name not in [program.name for program in known]:
             raise ValueError(
-                f"--programs={','.join(names)}: {name!r} is none of this method's programs, which "
+                f"--programs={','.join(names)}: {name!r} is not a program of this method; they "
                 f"are {', '.join(program.name for program in known)}"
             )
     return [program for program in known if not names or program.name in names]

@@ -18,7 +18,7 @@ from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
 from flcl.train.step import Phase
 
-TURNS = "the step takes its classes in a loop, of which XLA counts the work of a single turn"
+TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
 """The reason why the work of such a train step is unknown."""
 
 

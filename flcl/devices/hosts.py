@@ -149,7 +149,7 @@ def from_main(value):
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """The first process runs the block alone and prepares files; then the others run it."""
+    """The first process runs the block first, and may prepare files; then the others run it."""
     several = jax.process_count() > 1
     if several and not is_main():
         multihost_utils.sync_global_devices(name)

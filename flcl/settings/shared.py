@@ -41,7 +41,7 @@ class TrainingData(Data):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassStream:
-    """Which classes arrive when."""
+    """The order of classes and their tasks."""
 
     # The value for a method without this key.
     domain_order = "natural"
@@ -63,7 +63,7 @@ class ClassStream:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream(ClassStream):
-    """Which classes or domains arrive when."""
+    """The order of classes or domains and their tasks."""
 
     domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch")
 

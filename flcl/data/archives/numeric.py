@@ -144,7 +144,7 @@ def _checked(path: pathlib.Path, archive: Archive) -> Archive:
     for part, (_, labels) in archive.parts.items():
         if not len(labels) or labels.min() < 0 or labels.max() >= len(archive.class_names):
             raise ValueError(
-                f"{path}: {part} labels do not lie in 0 to {len(archive.class_names) - 1}; "
+                f"{path}: {part} labels are not in 0 to {len(archive.class_names) - 1}; "
                 "fetch the official archive again"
             )
     return archive
