@@ -1,13 +1,13 @@
-"""The words behind the colon of `--config=FILE:ARG`."""
+"""The words after the colon of `--config=FILE:ARG`."""
 
 from collections.abc import Mapping, Sequence
 
 
 def words(arg: str, flags: Sequence[str], accepted: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """`smoke,baseline=joint` as {"smoke": "", "baseline": "joint"}; every word may be left out.
+    """Parses `smoke,baseline=joint` to {"smoke": "", "baseline": "joint"}; no word is required.
 
-    flags: accepted words without a value; accepted: values of each word with one. Raises
-    `ValueError` for an unknown or repeated word and for an unknown value.
+    flags: the words without a value. accepted: for each word with a value, the values that are
+    accepted. Raises `ValueError` for an unknown or repeated word and for an unknown value.
     """
     found = {}
     for word in filter(None, (part.strip() for part in (arg or "").split(","))):

@@ -1,9 +1,9 @@
-"""What the classifiers' configs share: arguments, baselines, ablations, the smoke run.
+"""The common part of the classifiers' configs: arguments, baselines, ablations, the smoke run.
 
-Where a value comes from, as the comments of the config files say it:
-  stated  printed by the FM-LoRA paper
-  peers   what SD-LoRA's or InfLoRA's paper or public code does; FM-LoRA is silent
-  ours    our choice: nothing is known, or our own runs said so (M1-M12 in README.md)
+The comments in the config files say where a value comes from:
+  stated  the FM-LoRA paper prints it
+  peers   the paper or public code of SD-LoRA or InfLoRA uses it; FM-LoRA does not say
+  ours    our choice: nothing is known, or our own runs showed it (M1-M12 in README.md)
 """
 
 import dataclasses
@@ -28,12 +28,12 @@ ABLATIONS = ("no_drs", "no_dmp")
 # The ViT-B/16 of SD-LoRA's code: trained on ImageNet-21K, then on ImageNet-1K (M9).
 B16 = "hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
 
-FINETUNE_SHARE = 0.1  # ours: of the adapters' learning rate, for every weight moves
+FINETUNE_SHARE = 0.1  # ours: share of the adapters' learning rate, because every weight changes
 
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """What stands behind the colon of `--config=FILE:ARG`."""
+    """The parsed words after the colon of `--config=FILE:ARG`."""
 
     smoke: bool
     small: bool
@@ -43,12 +43,12 @@ class Args:
 
 
 def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Args:
-    """`smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp` as `Args`; every word may be left out.
+    """Parses `smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp`; no word is required.
 
-    small: whether the config has a small variant. choices: further words of this config with their
+    small: whether the config has a small variant. choices: other words of this config with their
     accepted values, the default first, such as `tasks=("10", "5")`. Raises `ValueError` for an
-    unknown or repeated word, an unknown value, and for an ablation of a method that has no such
-    part.
+    unknown or repeated word, for an unknown value, and for an ablation of a part that the method
+    does not have.
     """
     flags = ("smoke", "small", *ABLATIONS) if small else ("smoke", *ABLATIONS)
     words = arguments.words(arg, flags, {"baseline": BASELINES, **choices})
@@ -69,7 +69,7 @@ def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Arg
 
 
 def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
-    """Turns a complete FM-LoRA config into what was asked for, and completes its title."""
+    """Changes a complete FM-LoRA config as the arguments say, and completes its title."""
     title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.ablations)]
     if args.smoke:
         _smoke(config)  # first, because a baseline has fewer keys
@@ -88,10 +88,10 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
 
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
-    """A run of seconds through the same code: embedded digits, the embedded tiny ViT, few steps.
+    """Runs the same code in seconds: embedded digits, the embedded tiny ViT, few steps.
 
-    Method, adapters, prompt and flip stay those of the real config; classes always come in two
-    tasks, because no embedded data has domains. Its numbers mean nothing.
+    Method, adapters, prompt and flip are those of the real config. There are always two tasks of
+    new classes, because no embedded data has domains. The results mean nothing.
     """
     config.data.update(source="digits", image_size=16, train_per_class=8, test_per_class=4)
     config.stream.update(scenario="cil", domain_order="natural", class_order="natural")

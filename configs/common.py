@@ -1,9 +1,9 @@
-"""What the generators' configs share: arguments, baselines, families, the smoke run.
+"""The common part of the generators' configs: arguments, baselines, families, the smoke run.
 
-Where a value comes from, as the comments of the config files say it:
-  stated       printed by the FunLoRA paper
-  common code  what public flow-matching code for the same network does; the paper is silent
-  ours         our choice: nothing is known, or our own runs said so (F1-F13 in README.md)
+The comments in the config files say where a value comes from:
+  stated       the FunLoRA paper prints it
+  common code  public flow-matching code for the same network uses it; the paper does not say
+  ours         our choice: nothing is known, or our own runs showed it (F1-F13 in README.md)
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ FACTOR_LEARNING_RATE = {
 
 @dataclasses.dataclass(frozen=True)
 class Args:
-    """What stands behind the colon of `--config=FILE:ARG`."""
+    """The parsed words after the colon of `--config=FILE:ARG`."""
 
     smoke: bool
     small: bool
@@ -45,7 +45,7 @@ class Args:
 
 
 def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = False) -> Args:
-    """`smoke,baseline=joint,family=shift,tasks=10` as `Args`; every word may be left out.
+    """Parses `smoke,baseline=joint,family=shift,tasks=10`; no word is required.
 
     `tasks` are the accepted numbers of tasks, the default first; `small` says whether the config
     has a small variant. Raises `ValueError` for an unknown or repeated word, an unknown value and
@@ -73,7 +73,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
 
 
 def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
-    """Turns a complete FunLoRA config into the asked baseline and size, and completes its title."""
+    """Changes a complete FunLoRA config as the arguments say, and completes its title."""
     title = f"{args.baseline} " if args.baseline else ""
     if args.baseline in UNPROTECTED:
         config = _unprotected(config, args.baseline)
@@ -88,19 +88,19 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
 
 
 def _joint(config: ml_collections.ConfigDict) -> None:
-    """All classes at once, with as many steps as the whole sequence has."""
+    """All classes at once, with as many steps as the whole sequence."""
     if not config.stream.tasks.isdecimal():
         raise ValueError(
-            "config argument baseline=joint: how many steps it takes follows from the number of "
-            f"tasks, which {config.stream.tasks} leaves open; use a config that names it"
+            "config argument baseline=joint: the number of steps depends on the number of tasks, "
+            f"which {config.stream.tasks} leaves open; use a config that names it"
         )
     config.stream.joint = True
     config.phase1.steps += (int(config.stream.tasks) - 1) * config.phase2.steps
-    config.phase1.groups = 8  # ours: a batch of two classes is a noisy gradient for ten or more
+    config.phase1.groups = 8  # ours: two classes per batch give a noisy gradient for ten or more
 
 
 def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
-    """The same network and steps; every task trains every parameter, so at the rate of phase 1."""
+    """The same network and steps; every task trains every parameter, at the rate of phase 1."""
     config = bridge.switch(config, method)
     config.phase2.learning_rate = config.phase1.learning_rate
     config.phase2.dropout = config.phase1.dropout
@@ -110,9 +110,9 @@ def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collectio
 
 
 def _smoke(config: ml_collections.ConfigDict) -> None:
-    """A run of seconds through the same code: embedded stand-in images, a tiny net, few steps.
+    """Runs the same code in seconds: small embedded images, a tiny network, few steps.
 
-    Channels, flip, attention, method and family stay those of the real config. Its numbers mean
+    Channels, flip, attention, method and family are those of the real config. The results mean
     nothing.
     """
     config.name = f"{config.name} (smoke)"
@@ -128,7 +128,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.judge.update(width=8, epochs=1.0, batch_size=32, images_per_class=16, crop=1)
     config.runtime.update(save_every=2, log_every=2)
     if "adapter" in config:
-        # A window as in the paper: compiling the factors of every layer takes most of a minute.
+        # A window, as in the paper: with every layer, compiling takes most of a minute.
         config.adapter.layers = "2-5"
     if "replay" in config:
         config.replay.images_per_class = 16

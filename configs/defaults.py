@@ -1,9 +1,9 @@
-"""The defaults of a method and nothing else: `report.html` gives commands that start from here.
+"""Only the defaults of a method: the commands in `report.html` start from this config.
 
     python launch/train.py --config=configs/defaults.py:funlora --config.data.source=digits \
         --workdir=runs/again
 
-Argument: the method, such as funlora or fmlora.
+The argument is the method, such as funlora or fmlora.
 """
 
 from flcl.settings import bridge

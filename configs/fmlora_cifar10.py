@@ -2,10 +2,10 @@
 
     python launch/train.py --config=configs/fmlora_cifar10.py --workdir=runs/fmlora_cifar10
 
-Expects `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's `Dinov2Model`
-(such as dinov2-small); another one by `--config.model.weights=PATH` and
-`--config.model.variant=B/14`. Images from class folders instead of the official archive:
-`--config.data.source=folder:.data/cifar10`. On a CPU, fewer images:
+The weights are `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's
+`Dinov2Model` (such as dinov2-small). Others are given by `--config.model.weights=PATH` and
+`--config.model.variant=B/14`. `--config.data.source=folder:.data/cifar10` reads images from class
+folders instead of the official archive. On a CPU, use fewer images:
 `--config.data.train_per_class=100` and `--config.data.test_per_class=50`.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
@@ -28,12 +28,12 @@ def get_config(arg: str = ""):
     config.data.flip = True  # peers
 
     config.stream.tasks = "5"  # 2 classes each
-    config.stream.capacity = 10  # so that sizes are known before the data is there
+    config.stream.capacity = 10  # gives all sizes before the data is prepared
 
     config.model.variant = "S/14"  # ours: small enough for any GPU
     config.model.weights = ".data/vit_s14.safetensors"  # layout of Dinov2Model
     config.model.layer_scale = True  # DINOv2 has it
 
-    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128; inputs as the weights want.
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128; inputs as the weights need.
     config.train.epochs = 5.0  # ours: 10,000 images per task
     return classifiers.finish(config, args)

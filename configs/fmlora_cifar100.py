@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/fmlora_cifar100.py --workdir=runs/fmlora_cifar100
 
-The weights come from the hub when `huggingface_hub` is installed; a local file instead:
-`--config.model.weights=PATH`. Another class order: `--config.stream.class_order=seed:1994`.
+The weights come from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names
+a local file instead, and `--config.stream.class_order=seed:1994` gives another class order.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
 joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=5`; joined by commas.
@@ -20,14 +20,14 @@ def get_config(arg: str = ""):
     config.name = "CIFAR-100"
 
     config.data.source = "tfds:cifar100"  # prepared from the archive in data.manual_dir
-    config.data.image_size = 224  # the size of the weights
+    config.data.image_size = 224  # the size that the weights were trained with
     config.data.channels = 3  # RGB
     config.data.flip = True  # peers
     config.data.memory_gib = 8.0  # ours: 50,000 images of 224 pixels are 7 GiB
 
-    config.stream.tasks = args.choices["tasks"]  # 10 by the peers
+    config.stream.tasks = args.choices["tasks"]  # peers use 10
     config.stream.class_order = "seed:1993"  # peers
-    config.stream.capacity = 100  # so that sizes are known before the data is there
+    config.stream.capacity = 100  # gives all sizes before the data is prepared
 
     config.model.variant = "B/16"  # peers
     config.model.weights = classifiers.B16  # peers (M9)

@@ -2,8 +2,9 @@
 
     python launch/train.py --config=configs/fmlora_cub200.py --workdir=runs/fmlora_cub200
 
-Prepared from the official `CUB_200_2011.tgz` in `data.manual_dir`. The weights come from the hub
-when `huggingface_hub` is installed; a local file instead: `--config.model.weights=PATH`.
+The data is prepared from the official `CUB_200_2011.tgz` in `data.manual_dir`. The weights come
+from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file
+instead.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
 joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
@@ -20,13 +21,13 @@ def get_config(arg: str = ""):
     config.name = "CUB-200"
 
     config.data.source = "tfds:cub200"  # 5,994 training and 5,794 test images, the official split
-    config.data.image_size = 224  # the size of the weights
+    config.data.image_size = 224  # the size that the weights were trained with
     config.data.channels = 3  # RGB
     config.data.flip = True  # peers
 
     config.stream.tasks = "10"  # peers: 20 classes each
     config.stream.class_order = "seed:1993"  # peers
-    config.stream.capacity = 200  # so that sizes are known before the data is there
+    config.stream.capacity = 200  # gives all sizes before the data is prepared
 
     config.model.variant = "B/16"  # peers
     config.model.weights = classifiers.B16  # peers (M9)
@@ -34,5 +35,5 @@ def get_config(arg: str = ""):
     config.model.dtype = "bfloat16"  # ours: half the memory of the activations
 
     # Defaults (M2, M3, M8): rank 10 on q and v, Adam 5e-4 with cosine, head 1e-3, batch 128,
-    # 20 epochs of five steps: look at the class-mean head too, which is strong on birds.
+    # 20 epochs of five steps. Look at the class-mean head too: it is strong on birds.
     return classifiers.finish(config, args)

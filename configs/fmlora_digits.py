@@ -17,19 +17,19 @@ def get_config(arg: str = ""):
     config.name = "digits"
 
     config.data.source = "digits"  # 1,797 grey images; a fifth of each class is the test set
-    config.data.image_size = 16  # the size that the tiny ViT has learned
+    config.data.image_size = 16  # the size that the tiny ViT was trained with
     config.data.channels = 3  # a ViT takes RGB
-    config.data.flip = False  # a mirrored digit is another sign
+    config.data.flip = False  # a mirrored digit is a different symbol
 
     config.stream.tasks = "5"  # 2 classes each
 
     config.model.variant = "Nano/4"  # 16 patches of 4 x 4 pixels
-    config.model.weights = "tiny"  # embedded; it has seen clothes, no digits
+    config.model.weights = "tiny"  # embedded; it was trained on clothes only
 
     config.train.epochs = 10.0  # ours: enough for 290 images per task
     config.train.batch_size = 32  # ours: nine steps per epoch
-    config.train.learning_rate = 1e-4  # ours: more forgets more on a trunk this small
+    config.train.learning_rate = 1e-4  # ours: a higher rate forgets more on such a small trunk
     config.train.head_learning_rate = 1e-2  # ours: ninety steps per task
-    config.train.min_crop = 0.6  # ours: less of a digit is another digit
+    config.train.min_crop = 0.6  # ours: a smaller part may look like another digit
     config.runtime.save_every = 50  # a few seconds of work
     return classifiers.finish(config, args)

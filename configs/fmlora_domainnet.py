@@ -2,10 +2,11 @@
 
     python launch/train.py --config=configs/fmlora_domainnet.py --workdir=runs/fmlora_domainnet
 
-Two protocols that must not be confused (M10). `dil-6`: one domain after the other, all 345 classes
-in each. `cil-5x69`: all domains mixed, 69 new classes in each of 5 tasks, as SD-LoRA and InfLoRA.
-Prepared from the official zip files and lists in `data.manual_dir`. The weights come from the hub
-when `huggingface_hub` is installed; a local file instead: `--config.model.weights=PATH`.
+There are two protocols, which must not be confused (M10). In `dil-6`, a task is one domain with all
+345 classes. In `cil-5x69`, all domains are mixed, and each of 5 tasks has 69 new classes, as in
+SD-LoRA and InfLoRA. The data is prepared from the official zip files and lists in
+`data.manual_dir`. The weights come from the hub if `huggingface_hub` is installed.
+`--config.model.weights=PATH` names a local file instead.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
 joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:protocol=cil-5x69`;
@@ -26,14 +27,14 @@ def get_config(arg: str = ""):
     config.name = f"DomainNet {args.choices['protocol']}"
 
     config.data.source = "tfds:domainnet"  # 586,575 images, decoded as they are needed
-    config.data.image_size = 224  # the size of the weights
+    config.data.image_size = 224  # the size that the weights were trained with
     config.data.channels = 3  # RGB
     config.data.flip = True  # peers
 
-    config.stream.capacity = 345  # so that sizes are known before the data is there
+    config.stream.capacity = 345  # gives all sizes before the data is prepared
     if args.choices["protocol"] == "dil-6":
         config.stream.scenario = "dil"  # stated, without an order of the domains
-        config.stream.tasks = "domains"  # one each
+        config.stream.tasks = "domains"  # one task per domain
         config.stream.domain_order = _DOMAINS  # ours (M10)
     else:
         config.stream.tasks = "5"  # peers: 69 classes each
@@ -46,5 +47,5 @@ def get_config(arg: str = ""):
 
     # Defaults (M2, M3, M8): rank 10 on q and v, Adam 5e-4 with cosine, head 1e-3, batch 128.
     config.train.epochs = 10.0  # peers
-    config.runtime.threads = 16  # ours: as many cores as decode 1,000 images a second
+    config.runtime.threads = 16  # ours: 16 cores decode 1,000 images a second
     return classifiers.finish(config, args)

@@ -2,10 +2,10 @@
 
     python launch/train.py --config=configs/fmlora_imagenet_r.py --workdir=runs/fmlora_imagenet_r
 
-Prepared from the official `imagenet-r.tar` in `data.manual_dir`. It has no training set of its
-own: a fifth of the images, chosen by a hash of their names, is the test set. Your own split:
-`--config.data.source=folder:PATH` with `train/` and `test/`. The weights come from the hub when
-`huggingface_hub` is installed; a local file instead: `--config.model.weights=PATH`.
+The data is prepared from the official `imagenet-r.tar` in `data.manual_dir`. The archive has no
+split: a fifth of the images, chosen by a hash of their names, becomes the test set. For your own
+split, use `--config.data.source=folder:PATH` with `train/` and `test/`. The weights come from the
+hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file instead.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
 joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=20`; joined by commas.
@@ -22,13 +22,13 @@ def get_config(arg: str = ""):
     config.name = "ImageNet-R"
 
     config.data.source = "tfds:imagenet_r"  # 30,000 images of 200 classes
-    config.data.image_size = 224  # the size of the weights
+    config.data.image_size = 224  # the size that the weights were trained with
     config.data.channels = 3  # RGB
     config.data.flip = True  # peers
 
     config.stream.tasks = args.choices["tasks"]  # stated: several lengths, up to 20
     config.stream.class_order = "seed:1993"  # peers
-    config.stream.capacity = 200  # so that sizes are known before the data is there
+    config.stream.capacity = 200  # gives all sizes before the data is prepared
 
     config.model.variant = "B/16"  # peers
     config.model.weights = classifiers.B16  # peers (M9)

@@ -2,9 +2,9 @@
 
     python launch/train.py --config=configs/fmlora_images.py --config.data.source=folder:PATH
 
-Add the run's folder by `--workdir`, and a ViT-B/16 by `--config.model.weights=PATH` (another size
-also needs its name, such as `--config.model.variant=S/14`). Any other source will do as well as a
-folder. Domains instead of classes: `--config.stream.scenario=dil` and
+Add `--workdir=DIR` for the folder of the run and `--config.model.weights=PATH` for a ViT-B/16 (for
+another size also its name, such as `--config.model.variant=S/14`). Other sources than folders work,
+too. To learn domains instead of classes, add `--config.stream.scenario=dil` and
 `--config.stream.tasks=domains`.
 
 Arguments: `:small` (16 pixels with the embedded tiny ViT, minutes on two CPU cores), `:smoke`,
@@ -23,32 +23,32 @@ def get_config(arg: str = ""):
     config = bridge.defaults("fmlora")
     config.name = "images"
 
-    config.data.source = "folder:images"  # yours
-    config.data.image_size = 224  # what the backbone has learned
+    config.data.source = "folder:images"  # your folder of images
+    config.data.image_size = 224  # the size that the backbone was trained with
     config.data.channels = 3  # RGB; grey images are converted
     config.data.flip = True  # ours: most pictures have no left and right
 
-    config.stream.tasks = args.choices["tasks"]  # the last one takes what is left
+    config.stream.tasks = args.choices["tasks"]  # the last task takes the remaining classes
 
     config.model.variant = "B/16"  # 196 patches of 16 x 16 pixels
-    config.model.weights = classifiers.B16  # stated in kind: a ViT trained on ImageNet
+    config.model.weights = classifiers.B16  # stated: a ViT trained on ImageNet; peers: this one
 
-    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs as the
-    # weights want.
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs are
+    # normalised as the weights require.
     if args.small:
         _small(config)
     return classifiers.finish(config, args)
 
 
 def _small(config):
-    """What two CPU cores can do in minutes: all of it ours."""
+    """Values for a run of minutes on two CPU cores; all of them are ours."""
     config.name = "images at 16 pixels"
-    config.data.image_size = 16  # what the tiny ViT has learned
+    config.data.image_size = 16  # the size that the tiny ViT was trained with
     config.model.variant = "Nano/4"  # 16 patches of 4 x 4 pixels
-    config.model.weights = "tiny"  # embedded; it has seen clothes and nothing else
+    config.model.weights = "tiny"  # embedded; it was trained on clothes only
     config.train.epochs = 10.0
     config.train.batch_size = 32
-    config.train.learning_rate = 1e-4  # more forgets more on a trunk this small
+    config.train.learning_rate = 1e-4  # a higher rate forgets more on such a small trunk
     config.train.head_learning_rate = 1e-2
     config.train.min_crop = 0.6
     config.runtime.save_every = 50

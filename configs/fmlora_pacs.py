@@ -2,10 +2,10 @@
 
     python launch/train.py --config=configs/fmlora_pacs.py --workdir=runs/fmlora_pacs
 
-Expects `.data/pacs112/{train,test}/<domain>/<class>/*.jpg`, or another folder by
-`--config.data.source=folder:PATH`, and `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of
-Hugging Face's `Dinov2Model` (such as dinov2-small); another one by `--config.model.weights=PATH`.
-On a CPU, fewer images: `--config.data.train_per_class=40`, which counts per class and domain.
+The images are `.data/pacs112/{train,test}/<domain>/<class>/*.jpg`. The weights are
+`.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's `Dinov2Model` (such as
+dinov2-small). `--config.data.source=folder:PATH` and `--config.model.weights=PATH` name others.
+On a CPU, use fewer images: `--config.data.train_per_class=40` counts per class and domain.
 
 Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
 joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
@@ -28,14 +28,14 @@ def get_config(arg: str = ""):
     config.data.flip = True  # peers
 
     config.stream.scenario = "dil"  # all 7 classes in every task
-    config.stream.tasks = "domains"  # one each
-    config.stream.domain_order = "photo,art_painting,cartoon,sketch"  # ever further from photos
-    config.stream.capacity = 7  # so that sizes are known before the data is there
+    config.stream.tasks = "domains"  # one task per domain
+    config.stream.domain_order = "photo,art_painting,cartoon,sketch"  # less and less like photos
+    config.stream.capacity = 7  # gives all sizes before the data is prepared
 
     config.model.variant = "S/14"  # ours: small enough for any GPU
     config.model.weights = ".data/vit_s14.safetensors"  # layout of Dinov2Model
     config.model.layer_scale = True  # DINOv2 has it
 
-    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs as the
-    # weights want.
+    # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs are
+    # normalised as the weights require.
     return classifiers.finish(config, args)

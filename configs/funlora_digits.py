@@ -17,20 +17,20 @@ def get_config(arg: str = ""):
     config.name = "digits"
 
     config.data.source = "digits"  # 1,797 grey images; a fifth of each class is the test set
-    config.data.image_size = 8  # their own size
+    config.data.image_size = 8  # the size of the images
     config.data.channels = 1  # grey
-    config.data.flip = False  # a mirrored digit is another sign
+    config.data.flip = False  # a mirrored digit is a different symbol
 
     config.stream.tasks = args.tasks  # 2 classes each
 
     config.model.width = 16  # ours: small enough for two CPU cores
     config.model.multipliers = (1, 2)  # ours: 8 and 4 pixels
     config.model.blocks = 1  # ours
-    config.model.attention = ()  # ours: the middle block attends anyway
+    config.model.attention = ()  # ours: the middle block always has attention
     config.model.head_channels = 16  # ours
 
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
-    config.adapter.learning_rate = 2e-3  # ours: as the trunk in phase 1
+    config.adapter.learning_rate = 2e-3  # ours: like the trunk in phase 1
 
     config.phase1.steps = 600  # ours: enough for a trunk at this size
     config.phase1.batch_size = 64  # ours
@@ -49,13 +49,13 @@ def get_config(arg: str = ""):
     config.sample.num_steps = 20  # ours (F9): 40 function evaluations with Heun
     config.sample.chunk = 80  # two chunks for the 150 images of a class
 
-    config.judge.width = 16  # ours: 8x8 images need no 64 channels
+    config.judge.width = 16  # ours: 8x8 images do not need 64 channels
     config.judge.epochs = 10.0  # ours
     config.judge.batch_size = 64  # ours
     config.judge.learning_rate = 0.05  # ours
     config.judge.crop = 0  # ours: a digit fills its image
-    config.judge.flip = False  # a mirrored digit is another sign
-    config.judge.images_per_class = 150  # ours (F10): about what a class really has
+    config.judge.flip = False  # a mirrored digit is a different symbol
+    config.judge.images_per_class = 150  # ours (F10): about the number of real images
 
     config.runtime.save_every = 200  # a few seconds of work
     return common.finish(config, args)

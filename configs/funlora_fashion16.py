@@ -17,7 +17,7 @@ def get_config(arg: str = ""):
     config.name = "fashion16"
 
     config.data.source = "fashion16"  # 5,000 training and 1,000 test images
-    config.data.image_size = 16  # their own size
+    config.data.image_size = 16  # the size of the images
     config.data.channels = 1  # grey
     config.data.flip = False  # ours: all shoes point the same way
 
@@ -26,11 +26,11 @@ def get_config(arg: str = ""):
     config.model.width = 16  # ours: small enough for two CPU cores
     config.model.multipliers = (1, 2, 2)  # ours: 16, 8 and 4 pixels
     config.model.blocks = 1  # ours
-    config.model.attention = ()  # ours: the middle block attends anyway
+    config.model.attention = ()  # ours: the middle block always has attention
     config.model.head_channels = 16  # ours
 
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
-    config.adapter.learning_rate = 2e-3  # ours: as the trunk in phase 1
+    config.adapter.learning_rate = 2e-3  # ours: like the trunk in phase 1
 
     config.phase1.steps = 1_500  # ours
     config.phase1.batch_size = 64  # ours

@@ -1,4 +1,4 @@
-"""FunLoRA on Fashion-MNIST at 28x28, 5 tasks of 2 classes: one GPU, or a patient laptop.
+"""FunLoRA on Fashion-MNIST at 28x28, 5 tasks of 2 classes: one GPU, or slowly on a laptop.
 
     python launch/train.py --config=configs/funlora_fashion_mnist.py --workdir=runs/fashion_mnist
 
@@ -18,12 +18,12 @@ def get_config(arg: str = ""):
     config.name = "Fashion-MNIST"
 
     config.data.source = "tfds:fashion_mnist"  # prepared from the files in data.manual_dir
-    config.data.image_size = 28  # their own size
+    config.data.image_size = 28  # the size of the images
     config.data.channels = 1  # grey
     config.data.flip = False  # ours: all shoes point the same way
 
     config.stream.tasks = args.tasks  # 2 classes each
-    config.stream.capacity = 10  # so that sizes are known before the data is there
+    config.stream.capacity = 10  # gives all sizes before the data is prepared
 
     config.model.width = 64  # ours: half of the CIFAR network
     config.model.multipliers = (1, 2, 2)  # ours: 28, 14 and 7 pixels
@@ -49,14 +49,14 @@ def get_config(arg: str = ""):
 
 
 def _small(config):
-    """What two CPU cores can do in minutes: all of it ours."""
+    """Values for a run of minutes on two CPU cores; all of them are ours."""
     config.name = "Fashion-MNIST at 16 pixels"
     config.data.image_size = 16  # a third of the pixels
     config.model.width = 16  # a sixteenth of the work
     config.model.blocks = 1  # half of the depth
-    config.model.attention = ()  # the middle block attends anyway
+    config.model.attention = ()  # the middle block always has attention
     config.model.head_channels = 16
-    config.adapter.learning_rate = 2e-3  # as the trunk in phase 1
+    config.adapter.learning_rate = 2e-3  # like the trunk in phase 1
     for phase in (config.phase1, config.phase2):
         phase.batch_size = 64
         phase.dropout = 0.0  # not enough steps to overfit
@@ -74,5 +74,5 @@ def _small(config):
     config.judge.learning_rate = 0.05
     config.judge.crop = 1
     config.judge.flip = False
-    config.judge.images_per_class = 300  # of the 6,000 that a class really has
+    config.judge.images_per_class = 300  # a class has 6,000 real images
     config.runtime.save_every = 200

@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/funlora_imagenet100.py --workdir=runs/imagenet100
 
-Expects `.data/imagenet100/{train,test}/<class>/*.jpg`, or name another folder with
-`--config.data.source=folder:PATH`; images of any size are resized once.
+The images are `.data/imagenet100/{train,test}/<class>/*.jpg`. They may have any size and are
+resized once. `--config.data.source=folder:PATH` names another folder.
 
 Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
 `:family=shift` (or another family, with its own learning rate), `:tasks=10`; joined by commas.
@@ -12,7 +12,7 @@ Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_
 from configs import common
 from flcl.settings import bridge
 
-# Optimiser steps of a later task (ours, F8): in proportion to the classes that it brings.
+# Optimiser steps of a later task (ours, F8), in proportion to its number of classes.
 _PHASE2_STEPS = {"5": 50_000, "10": 25_000}
 
 
@@ -28,7 +28,7 @@ def get_config(arg: str = ""):
     config.data.flip = True  # common code
 
     config.stream.tasks = args.tasks  # 20 classes each in the paper
-    config.stream.capacity = 100  # so that sizes are known before the data is there
+    config.stream.capacity = 100  # gives all sizes before the data is prepared
 
     # 89,535,619 parameters; with 12.5 K per class about the 90.7 M that the paper prints (F6).
     config.model.multipliers = (1, 2, 3, 4)  # common code at 64 pixels
@@ -36,18 +36,18 @@ def get_config(arg: str = ""):
 
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
 
-    # The other defaults of `phase1` are the common code's (F8): Adam 2e-4 with 5,000 steps of
+    # The other defaults of `phase1` come from the common code (F8): Adam 2e-4 with 5,000 steps of
     # warm-up, clipping at 1, batch 128, EMA 0.9999, dropout 0.1, 100,000 steps.
     config.phase1.groups = 8  # ours: 8 of the task's classes per batch, 16 images of each
 
     config.phase2.steps = _PHASE2_STEPS[args.tasks]  # ours (F8)
     config.phase2.groups = 8  # ours, as in phase 1
     config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
-    config.phase2.warmup_steps = 200  # ours (F8): nothing delicate is left to break
+    config.phase2.warmup_steps = 200  # ours (F8): the trunk is frozen, and a short warm-up is safe
     config.phase2.ema_decay = 0.999  # ours (F8): shorter runs need a shorter window
     config.phase2.dropout = 0.0  # ours (F5): the trunk is frozen
 
     config.sample.chunk = 32  # ours: four times the pixels of CIFAR
     # The other defaults of `sample` and `judge` are F9 (100 function evaluations) and F10, F11: as
-    # many images per class as are real, 1,300.
+    # many images per class as there are real ones, 1,300.
     return common.finish(config, args)

@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/funlora_images.py --config.data.source=folder:PATH
 
-Add the run's folder by `--workdir`. Any other source will do as well as a folder. Images become RGB
-and 32 x 32 pixels, for a GPU.
+Add `--workdir=DIR` for the folder of the run. Other sources than folders work, too. Images are
+converted to RGB and 32 x 32 pixels. This size needs a GPU.
 
 Arguments: `:small` (16 pixels, minutes on two CPU cores), `:smoke`, `:baseline=finetune` (or
 generative_replay, vanilla_add, vanilla_mult), `:family=shift` (or another family, with its own
@@ -22,12 +22,12 @@ def get_config(arg: str = ""):
     config = bridge.defaults("funlora")
     config.name = "images"
 
-    config.data.source = "folder:images"  # yours
-    config.data.image_size = 32  # the size that the paper's network for CIFAR has learned
+    config.data.source = "folder:images"  # your folder of images
+    config.data.image_size = 32  # the image size of the paper's network for CIFAR
     config.data.channels = 3  # RGB; grey images are converted
     config.data.flip = True  # ours: most pictures have no left and right
 
-    config.stream.tasks = args.tasks  # the last one takes what is left
+    config.stream.tasks = args.tasks  # the last task takes the remaining classes
 
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
 
@@ -41,7 +41,7 @@ def get_config(arg: str = ""):
     config.phase2.ema_decay = 0.999  # ours
     config.phase2.dropout = 0.0  # ours (F5): the trunk is frozen
 
-    config.judge.epochs = 50.0  # ours: few images need fewer than CIFAR
+    config.judge.epochs = 50.0  # ours: few images need fewer epochs than CIFAR
     if args.tasks == "per:1":
         for phase in (config.phase1, config.phase2):
             phase.groups = 1  # a batch cannot have more classes than its task
@@ -51,15 +51,15 @@ def get_config(arg: str = ""):
 
 
 def _small(config):
-    """What two CPU cores can do in minutes: all of it ours."""
+    """Values for a run of minutes on two CPU cores; all of them are ours."""
     config.name = "images at 16 pixels"
     config.data.image_size = 16  # a quarter of the pixels
     config.model.width = 32  # a sixteenth of the work
     config.model.multipliers = (1, 2)  # 16 and 8 pixels
     config.model.blocks = 1  # half of the depth
-    config.model.attention = ()  # the middle block attends anyway
+    config.model.attention = ()  # the middle block always has attention
     config.model.head_channels = 16
-    config.adapter.learning_rate = 2e-3  # as the trunk in phase 1
+    config.adapter.learning_rate = 2e-3  # like the trunk in phase 1
     for phase in (config.phase1, config.phase2):
         phase.batch_size = 64
         phase.dropout = 0.0  # not enough steps to overfit

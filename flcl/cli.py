@@ -1,7 +1,7 @@
 """The command line of `launch/`: flags, config overrides, help, and errors in one line.
 
-Overrides are parsed by absl and `ml_collections.config_flags`; this module adds what they lack:
-every complaint is one line that says what is accepted, and `--help` lists every key of a config.
+absl and `ml_collections.config_flags` parse the overrides. This module adds what they lack: every
+error is one line that says what is accepted, and `--help` lists every key of a config.
 """
 
 import importlib.util
@@ -26,11 +26,11 @@ _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _SPEC = re.compile(r"--?config(=|$)")
 
 STOPPED = 75
-"""Exit code after SIGTERM (EX_TEMPFAIL): all is saved, start the same command again."""
+"""Exit code after SIGTERM (EX_TEMPFAIL): everything is saved, run the same command again."""
 
 
 class Arguments(NamedTuple):
-    """What a program was called with: its own flags and, when it takes a config, the settings."""
+    """A parsed command line: the flags of the program and, if it takes a config, the settings."""
 
     flags: flags.FlagValues
     run: settings.Run | None
@@ -48,16 +48,16 @@ def main(
     """Parses the command line, runs `program` and returns the exit code.
 
     Args:
-      program: called with the parsed `Arguments`; what it returns is the exit code, None = 0.
-      doc: what `--help` prints first.
+      program: called with the parsed `Arguments`; returns the exit code, None means 0.
+      doc: the first text that `--help` prints.
       define: adds the program's own flags to a `FlagValues`.
-      config: whether `--config` and its overrides are taken (and needed).
+      config: whether the program takes (and needs) `--config` and its overrides.
       distributed: whether the program may run in several processes.
-      argv: the words of the command line with the program's name first; None: `sys.argv`.
+      argv: the command line, with the program's name first; None means `sys.argv`.
 
-    Bad input (`ValueError`, `OSError`) becomes one line on stderr and exit code 2, a run that had
-    to stop (`FloatingPointError`) code 1, Ctrl-C code 130, SIGTERM code 75 where the same command
-    continues. FLCL_TRACEBACK=1 shows where.
+    Bad input (`ValueError`, `OSError`) gives one line on stderr and exit code 2. A run that had to
+    stop (`FloatingPointError`) gives code 1, Ctrl-C code 130, and SIGTERM code 75: the same command
+    then continues. FLCL_TRACEBACK=1 prints the traceback of an error.
     """
     argv = list(sys.argv if argv is None else argv)
     defines = _with_processes(define) if distributed else define
@@ -70,7 +70,7 @@ def main(
                 _join(arguments.flags)
             return program(arguments) or 0
         return 0
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has seen enough
+    except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except (ValueError, OSError) as error:
@@ -96,7 +96,7 @@ def main(
 def parse(
     argv: Sequence[str], define: Callable[[flags.FlagValues], None], config: bool = False
 ) -> Arguments:
-    """Flags and frozen settings of a command line; raises `ValueError` in one clear line."""
+    """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
     define(values)
     edited = None
@@ -120,8 +120,8 @@ def parse(
 def load_config(spec: str) -> ConfigDict:
     """The config of `path.py` or `path.py:argument`, before overrides.
 
-    Raises `ValueError` for a missing or broken file, one without `get_config` and an argument that
-    it does not take.
+    Raises `ValueError` if the file is missing, is broken or has no `get_config`, and if it does not
+    accept the argument.
     """
     name, _, argument = spec.partition(":")
     path = Path(name)
@@ -148,14 +148,18 @@ def load_config(spec: str) -> ConfigDict:
 
 
 def require(value, flag: str, example: str):
-    """`value` itself; raises `ValueError` with an example when the flag was not given."""
+    """Returns `value`; raises `ValueError` with an example if the flag was not given."""
     if value in (None, ""):
         raise ValueError(f"--{flag} is missing, such as --{flag}={example}")
     return value
 
 
 def new_file(path: str, overwrite: bool, suffixes: Iterable[str] = ()) -> Path:
-    """A path to write to; raises `ValueError` for another suffix and for an existing file."""
+    """The path of a file to write.
+
+    Raises `ValueError` for another suffix, for an existing file without `overwrite`, and if the
+    folder is missing. No suffixes: every suffix is accepted.
+    """
     target = Path(path)
     suffixes = tuple(suffixes)
     if suffixes and target.suffix not in suffixes:
@@ -188,7 +192,7 @@ def _define_overrides(
     given = [match[2] for match in map(_OVERRIDE.match, argv) if match]
     for word in argv:
         method = re.fullmatch(r"--?config\.method=(.*)", word)
-        if method:  # first, because the method decides which keys there are
+        if method:  # first, because the method decides which keys exist
             config = bridge.switch(config, method[1])
     name = config.get("method")
     known = [key for key, _ in bridge.keys(bridge.run_class(name))]
@@ -200,7 +204,7 @@ def _define_overrides(
 
 
 def _plain(error: Exception, config: ConfigDict | None) -> str:
-    """absl's complaint about a value, in the words of `flcl.settings.bridge`."""
+    """The error of absl about a value, in the words of `flcl.settings.bridge`."""
     match = re.match(r"flag --(config\.)?([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
     if match is None:
         return " ".join(str(error).split())
@@ -212,16 +216,14 @@ def _plain(error: Exception, config: ConfigDict | None) -> str:
 
 
 def _with_processes(define):
-    """`define`, with the flags of a run in several processes added."""
+    """Returns `define`, extended by the flags of a run in several processes."""
 
     def both(values: flags.FlagValues) -> None:
         define(values)
-        text = (
-            "several processes: HOST:PORT of process 0; SLURM, Open MPI, GKE and TPU pods are found"
-        )
+        text = "several processes: HOST:PORT of process 0; not needed on SLURM, Open MPI and TPUs"
         flags.DEFINE_string("coordinator", None, text, flag_values=values)
-        flags.DEFINE_integer("processes", None, "how many there are", flag_values=values)
-        flags.DEFINE_integer("process", None, "which one this is, from 0", flag_values=values)
+        flags.DEFINE_integer("processes", None, "number of processes", flag_values=values)
+        flags.DEFINE_integer("process", None, "number of this process, from 0", flag_values=values)
 
     return both
 
@@ -234,7 +236,7 @@ def _join(values: flags.FlagValues) -> None:
 
 
 def writes() -> bool:
-    """Whether this process is the one that prints and writes, where there are several."""
+    """Whether this process prints and writes; in a run of several processes only one does."""
     from flcl.devices import hosts  # late: it loads JAX
 
     return hosts.is_main()
@@ -254,7 +256,7 @@ def _help(argv, doc: str, define, config: bool) -> str:
             parts.append("Add --config=FILE to list every key of that config, with its value.")
         else:
             words = [word for word in rest if _OVERRIDE.match(word)]
-            # Overrides are shown as given, so that a value can be checked before a run.
+            # The overrides are applied: a user can check a value before a run.
             run = parse([argv[0], f"--config={spec}", *words], lambda _: None, True).run
             parts.append(f"Keys of {spec}:\n" + "\n".join(_key_lines(run)))
     return "\n\n".join(parts)
@@ -301,7 +303,7 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _which_process() -> str:
-    """Names the process where there are several."""
+    """The words that name this process, if there are several."""
     jax = sys.modules.get("jax")
     if jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1:
         return ""

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
-# Sourced by the other scripts: `ensure_environment [extra]` makes sure that .venv holds flcl.
+# Sourced by the other scripts: `ensure_environment [extra]` installs flcl in .venv if needed.
 #
-# FLCL_PYTHON names the Python to build it with; otherwise it is the newest that runs. FLCL_VENV
-# names another folder than .venv. An environment that fits is used as it is: a stamp file inside
-# it says from which pyproject.toml, constraints.txt, folder and Python it was made.
+# FLCL_PYTHON names the Python that creates it; without it, the newest Python that runs is used.
+# FLCL_VENV names another folder than .venv. An environment that is up to date is used unchanged: a
+# stamp file in it records the pyproject.toml, constraints.txt, folder and Python of its creation.
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="${FLCL_VENV:-$ROOT/.venv}"
@@ -20,15 +20,15 @@ is_new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/d
 
 version_of() { "$1" -c 'import platform; print(platform.python_version())' 2>/dev/null; }
 
-# `3.13.0` as 31300, so that versions can be compared; 0 for none.
+# Prints `3.13.0` as 31300, because numbers can be compared; 0 if there is no Python.
 number_of() {
   local major minor patch
   IFS=. read -r major minor patch <<<"$(version_of "$1" || true)"
-  patch="${patch%%[!0-9]*}" # of a release candidate, too
+  patch="${patch%%[!0-9]*}" # also for a release candidate
   echo "$((${major:-0} * 10000 + ${minor:-0} * 100 + ${patch:-0}))"
 }
 
-# Prints the newest Python that is new enough and really runs: a shim may exist and do nothing.
+# Prints the newest Python that is new enough and really runs: a shim may exist without a Python.
 find_python() {
   local candidate number best=0 newest=""
   if [[ -n "${FLCL_PYTHON:-}" ]]; then
@@ -39,7 +39,7 @@ find_python() {
     command -v "$FLCL_PYTHON"
     return
   fi
-  local managed="${PYENV_ROOT:-${HOME:-}/.pyenv}/versions" # not on the PATH, but there
+  local managed="${PYENV_ROOT:-${HOME:-}/.pyenv}/versions" # installed by pyenv, but not on the PATH
   for candidate in python3 python3.{14,13,12,11} "$managed"/3.1[1-4].*/bin/python3; do
     is_new_enough "$candidate" || continue
     number="$(number_of "$candidate")"
@@ -55,7 +55,7 @@ find_python() {
     "install a newer one, or name it: FLCL_PYTHON=/path/to/python3.12 bash launch/quickstart.sh"
 }
 
-# What the environment is made from, as one word.
+# A hash of everything from which the environment is made.
 stamp_of() {
   "$VENV_PYTHON" - "$ROOT" <<'PYTHON'
 import hashlib, pathlib, sys
@@ -71,7 +71,7 @@ create_venv() { # python
   "$1" -c 'import ensurepip, venv' >/dev/null 2>&1 ||
     fail "$1 cannot make virtual environments: its venv module is missing" \
       "on Debian or Ubuntu: sudo apt install python3-venv (or python3.12-venv and so on)"
-  # Only an environment that these scripts made may be thrown away.
+  # Only an environment that these scripts created may be deleted.
   [[ ! -e "$VENV" || -e "$VENV/.flcl" ]] ||
     fail "$VENV does not fit (its Python: $(version_of "$VENV_PYTHON" || echo none)) and was made by hand" \
       "remove it, or unset FLCL_PYTHON if that names another Python"
@@ -84,7 +84,7 @@ create_venv() { # python
 install_flcl() { # what to install: . or .[extra]
   local log="$VENV/install.log"
   echo "installing packages into ${VENV#"$ROOT"/}: about 1 GB and a minute or two, once only"
-  # With that variable pip leaves out the bytecode, and every start takes seconds longer.
+  # With PYTHONDONTWRITEBYTECODE pip does not compile, and every start takes seconds longer.
   (cd "$ROOT" && env -u PYTHONDONTWRITEBYTECODE "$VENV_PYTHON" -m pip install \
     --disable-pip-version-check --no-input --retries 2 --constraint constraints.txt \
     --editable "$1") >"$log" 2>&1 && return
@@ -97,7 +97,7 @@ install_flcl() { # what to install: . or .[extra]
     "all of its output: $log"
 }
 
-# Makes .venv hold flcl, with the given extra; fast when it already does.
+# Installs flcl into .venv, with the given extra; fast if that was done before.
 ensure_environment() {
   local extra="${1:-}" python stamp file
   if [[ -n "${FLCL_PYTHON:-}" ]] || ! is_new_enough "$VENV_PYTHON"; then
@@ -111,6 +111,6 @@ ensure_environment() {
   if [[ "$(cat "$file" 2>/dev/null)" != "$stamp" ]]; then
     install_flcl ".${extra:+[$extra]}"
     echo "$stamp" >"$file"
-    echo "$stamp" >"$VENV/.flcl-stamp" # an extra brings all that the plain environment needs
+    echo "$stamp" >"$VENV/.flcl-stamp" # an extra includes all that the plain environment needs
   fi
 }

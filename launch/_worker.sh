@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# What launch/tpu_pod.sh runs on every host of a TPU slice; it lies in ~/flcl there.
+# launch/tpu_pod.sh runs this script on every host of a TPU slice, in ~/flcl.
 #
-#   _worker.sh setup [HOST:/SHARE]     environment with the TPU extra; mounts the share at /mnt/flcl
+#   _worker.sh setup [HOST:/SHARE]     mounts the share at /mnt/flcl, installs flcl with extra tpu
 #   _worker.sh claim WORKDIR TOKEN     marks the workdir, on one host
-#   _worker.sh start WORKDIR TOKEN ... sees the mark, then starts launch/train.py detached from ssh
-#   _worker.sh state                   one line: running, exited CODE, lost (killed with no code), idle
-#   _worker.sh stop                    SIGTERM: the program saves and exits with code 75
+#   _worker.sh start WORKDIR TOKEN ... checks the mark, starts launch/train.py detached from ssh
+#   _worker.sh state                   prints running, exited CODE, lost (ended without code), idle
+#   _worker.sh stop                    sends SIGTERM: the program saves and exits with code 75
 #   _worker.sh log LINES               prints the end of the log and follows it
 set -euo pipefail
 # shellcheck source=launch/_environment.sh
@@ -14,7 +14,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 KEPT="$HOME/.flcl-run" # pid, exit code and log of the run on this host
 MOUNT=/mnt/flcl
 
-# The number of this host: machines of a slice are called t1v-n-...-w-0, -w-1 and so on.
+# Prints the number of this host: the names in a slice are t1v-n-...-w-0, -w-1 and so on.
 label() {
   local name
   name="$(hostname)"
@@ -24,14 +24,14 @@ label() {
 mount_share() { # HOST:/SHARE
   if mountpoint -q "$MOUNT"; then return; fi
   command -v mount.nfs >/dev/null || sudo apt-get -qq install -y nfs-common >/dev/null ||
-    fail "nfs-common could not be installed, which mounts $1"
+    fail "nfs-common could not be installed; it is needed to mount $1"
   sudo mkdir -p "$MOUNT"
-  # The lock of a host that was taken away would stay on an NFSv3 server for ever.
+  # With locks on an NFSv3 server, the lock of a lost host would never be released.
   sudo mount -t nfs -o hard,local_lock=flock "$1" "$MOUNT" ||
-    fail "$1 could not be mounted at $MOUNT: does the slice lie in the network of the server?"
+    fail "$1 could not be mounted at $MOUNT: is the slice in the same network as the server?"
 }
 
-# Sets FLCL_PYTHON to a Python that can make the environment; Ubuntu 22.04 images have 3.10 only.
+# Sets FLCL_PYTHON to a Python that can create the environment; Ubuntu 22.04 only has 3.10.
 choose_python() {
   local candidate uv
   if [[ -n "${FLCL_PYTHON:-}" ]] || is_new_enough "$VENV_PYTHON"; then return; fi
@@ -43,7 +43,7 @@ choose_python() {
   done
   uv="$(command -v uv || echo "$HOME/.local/bin/uv")"
   [[ -x "$uv" ]] || python3 -m pip install --user --quiet uv ||
-    fail "python3 here is $(version_of python3 || echo missing) and pip could not install uv, which brings a newer one" \
+    fail "python3 here is $(version_of python3 || echo missing) and pip could not install uv, which installs a newer one" \
       "install Python 3.11 or newer on every host, or name one: --python=/path/to/python3.12"
   "$uv" python install --quiet 3.12 || fail "uv could not install Python 3.12"
   FLCL_PYTHON="$("$uv" python find 3.12)"
@@ -74,7 +74,7 @@ start() { # workdir token words
   mkdir -p "$KEPT" "${log%/*}"
   rm -f "$KEPT/code"
   echo "$log" >"$KEPT/log"
-  # A session of its own: neither the end of ssh nor its signals reach it.
+  # setsid starts a new session: neither the end of ssh nor its signals stop the program.
   setsid nohup bash "$ROOT/launch/_worker.sh" supervise "$@" >>"$log" 2>&1 </dev/null &
   echo $! >"$KEPT/pid"
   echo "worker $(label) started: $log"
@@ -82,7 +82,7 @@ start() { # workdir token words
 
 supervise() { # words
   local code=0
-  # Caught, not ignored: a child inherits ignored signals, and the program has to see its SIGTERM.
+  # Caught, not ignored: a child inherits ignored signals, and the program has to receive SIGTERM.
   trap : TERM HUP INT
   cd "$ROOT"
   "$VENV_PYTHON" launch/train.py "$@" || code=$?

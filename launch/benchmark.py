@@ -1,4 +1,4 @@
-"""Measures the library against itself without its extras, and against PyTorch where installed.
+"""Compares time, memory and disk space with plain networks, and with PyTorch if installed.
 
 Usage:
   python launch/benchmark.py [--only=NAME,...] [--rounds=N] [--size=SIZE] [--json=FILE|-]
@@ -7,19 +7,18 @@ Examples:
   python launch/benchmark.py                             (minutes on two CPU cores)
   python launch/benchmark.py --list
   python launch/benchmark.py --only=phase1_step,sampler --rounds=9
-  python launch/benchmark.py --size=full --json=gpu.json (the papers' networks; wants a GPU or TPU)
+  python launch/benchmark.py --size=full --json=gpu.json (the papers' networks; needs a GPU or TPU)
 
-Every figure is a ratio of two times from the same rounds, this / reference, on one device: less
-than 1 is faster than the reference. The two alternate, so that a busy moment of the machine meets
-both; the ratio is the median over the rounds, with its quartiles. Bars are the ratios that are good
-enough. With --strict the exit code is 1 when one is missed, otherwise 0: a measurement is no
-failure.
+Every figure is a ratio, flcl / reference, on one device: less than 1 is better than the reference.
+Both are timed alternately in every round, because a busy moment of the machine then affects both.
+The ratio is the median over the rounds, with its quartiles. A bar is a ratio that is good enough.
+With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
 from pathlib import Path
 
@@ -31,12 +30,12 @@ from flcl import cli
 def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     flags.DEFINE_list("only", [], "benchmarks to run; default: all. See --list", flag_values=values)
-    text = "times that each is measured; the start of a process, which is slow, a fifth as often"
+    text = "rounds per benchmark; first_step is slow and takes a fifth of them"
     flags.DEFINE_integer("rounds", 5, text, flag_values=values)
     flags.DEFINE_string("size", "small", "small, medium or full (the papers')", flag_values=values)
-    flags.DEFINE_string("json", None, "file to write the figures to; - = print", flag_values=values)
-    flags.DEFINE_boolean("list", False, "say what there is, run nothing", flag_values=values)
-    flags.DEFINE_boolean("strict", False, "exit code 1 when a bar is missed", flag_values=values)
+    flags.DEFINE_string("json", None, "file for the figures; - prints them", flag_values=values)
+    flags.DEFINE_boolean("list", False, "list the benchmarks and run nothing", flag_values=values)
+    flags.DEFINE_boolean("strict", False, "exit code 1 if a bar is missed", flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:
@@ -65,7 +64,7 @@ def main(arguments: cli.Arguments) -> None:
     for figure in suite.run(names, size, given.rounds, console.print):
         figures.append(figure)
         if target and target != "-":
-            show.write_json(figures, target)  # so that an interrupted run leaves what it found
+            show.write_json(figures, target)  # an interrupted run keeps its figures
     show.print_table(figures, console)
     if target == "-":
         show.write_json(figures, target)

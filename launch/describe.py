@@ -8,18 +8,18 @@ Examples:
   python launch/describe.py --config=configs/funlora_imagenet100.py --json
   python launch/describe.py --config=configs/fmlora_cifar100.py --flops
 
-JSON keys of a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list of
+JSON keys for a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list with
 index, name, shape [height, width, in, out] and parameters per class; bytes_per_task, one number per
-task. Of a classifier: trunk_parameters; shared_parameters; parameters_per_task; head_parameters;
-prompt_parameters; trained_parameters and bytes_per_task, one number per task; with --flops also
-step_flops, those of the compiled training step of each phase, and share_of_finetuning, relative to
-training every parameter.
+task. JSON keys for a classifier: trunk_parameters; shared_parameters; parameters_per_task;
+head_parameters; prompt_parameters; trained_parameters and bytes_per_task, one number per task. With
+--flops also step_flops, the FLOPs of the compiled training step of each phase, and
+share_of_finetuning, the same relative to training every parameter.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
 import json
 
@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> None:
 
 
 def main(arguments: cli.Arguments) -> None:
-    """Describes the method of the config."""
+    """Prints the sizes of the configured model."""
     sizes = flcl.describe(arguments.run)
     if arguments.flags.flops:
         sizes |= flcl.step_flops(arguments.run)

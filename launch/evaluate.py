@@ -10,16 +10,16 @@ Examples:
   python launch/evaluate.py --workdir=runs/fmlora_digits
   python launch/evaluate.py --workdir=runs/mine --data=folder:holiday_pictures --out=holiday.json
 
-The results of the run itself stay as they are. Every key of the config's `sample` and `judge`
-groups is a flag for generators; one that is not given keeps the value of the run. A classifier gets
-top-1, top-5, accuracy per class and a confusion matrix, which is drawn beside the JSON file;
-without --out both go to WORKDIR/evaluations.
+The results of the run itself are not changed. For a generator, every key of the config's groups
+`sample` and `judge` is a flag; a flag that is not given keeps the value of the run. For a
+classifier, the result is top-1, top-5, accuracy per class and a confusion matrix, which is drawn in
+a file beside the JSON file. Without --out both files are written to WORKDIR/evaluations.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
 import dataclasses
 from pathlib import Path
@@ -38,11 +38,11 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_string("workdir", None, "folder of a run", flag_values=values)
     flags.DEFINE_string("out", None, "JSON file to write", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
-    text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of its data"
+    text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of the run"
     flags.DEFINE_string("data", None, text, flag_values=values)
-    text = "classifier: linear or class_mean; default: the method's own"
+    text = "classifier: linear or class_mean; default: the head of the method"
     flags.DEFINE_string("head", None, text, flag_values=values)
-    text = "classifier: as the run was after this task; default: its last"
+    text = "classifier: state of the run after this task; default: the last"
     flags.DEFINE_integer("after", None, text, flag_values=values)
     kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
     for field in _generator_fields():
@@ -68,7 +68,7 @@ def _generator(run, given: flags.FlagValues) -> None:
     results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
     if not cli.writes():
         return
-    from flcl.report import tables  # late, so that a mistake on the command line is told at once
+    from flcl.report import tables  # late: bad input is then reported at once
 
     tables.print_results(from_json(results))
     files.write_json(out, results)
@@ -88,7 +88,7 @@ def _classifier(run, given: flags.FlagValues) -> None:
 
 
 def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:
-    """Raises `ValueError` for a flag that means nothing for this kind of run."""
+    """Raises `ValueError` for a flag that this kind of run does not use."""
     others = [field.name for field in _generator_fields()] if classifies else _CLASSIFIER
     kind = "classifier" if classifies else "generator"
     for name in others:

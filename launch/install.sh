@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv hold flcl and nothing else happens: on the login node of a cluster, in an image, on a new machine.
+# Only installs flcl into .venv: for the login node of a cluster, an image or a new machine.
 #
 #   bash launch/install.sh [cuda | tpu | test]
 set -euo pipefail

@@ -10,21 +10,21 @@ Examples:
   python launch/precompile.py --config=configs/funlora_cifar100.py --topology=h100:8 --json
 
 Topologies: v4, v5e, v5p, v6e and tpu7x with any shape that libtpu knows (extra `aot`), h100 and
-h200 with 1 to 8 GPUs (extra `cuda`). Batches of the config are global. Nothing is allocated:
-programs are compiled from shapes alone, without data and weights where `stream.capacity` says how
-many classes there are.
+h200 with 1 to 8 GPUs (extra `cuda`). Batch sizes in the config are global. No array is allocated:
+programs are compiled from shapes alone. Data and weights are not needed if `stream.capacity` gives
+the number of classes.
 
-The table, or the JSON (see `flcl.cost.check`), says what each program asks of a device:
-memory, work, exchanges, and the largest global batch that fits. Exit code 1: a program does not
-fit, or its devices together do more than 1.5 times the work of one; a line on stderr says which.
+The table, or the JSON (see `flcl.cost.check`), says what each program needs on a device: memory,
+work, exchanges, and the largest global batch that fits. The exit code is 1 if a program does not
+fit, or if its devices together do more than 1.5 times the work of one; a line on stderr names it.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
-os.environ["JAX_PLATFORMS"] = "cpu"  # what is here is not asked for
+os.environ["JAX_PLATFORMS"] = "cpu"  # devices of this machine are not used
 os.environ.setdefault("EQX_ON_ERROR", "nan")  # a callback into this process cannot be compiled
 
 import json
@@ -39,19 +39,19 @@ def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     text = "CHIP:SHAPE, such as v5e:4x4, v5p:4x4x4, h100:8"
     flags.DEFINE_string("topology", None, text, flag_values=values)
-    text = "which to compile, of phase1, phase2, sampler and features; all by default"
+    text = "programs to compile: phase1, phase2, sampler, features; default: all"
     flags.DEFINE_list("programs", [], text, flag_values=values)
-    text = "compile up to three more batches to find the largest that fits, instead of estimating"
+    text = "find the largest batch by compiling up to three more programs, not by estimating it"
     flags.DEFINE_boolean("batch_search", False, text, flag_values=values)
     text = "print weak scaling on paper, with its assumptions"
     flags.DEFINE_boolean("project", False, text, flag_values=values)
-    text = "share of the chip's peak that the projection takes the work to run at"
+    text = "projection: share of the chip's peak speed at which the work runs"
     flags.DEFINE_float("utilisation", 0.4, text, flag_values=values)
     flags.DEFINE_boolean("json", False, "print JSON instead of tables", flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> int:
-    """Compiles and prints; 1 where something does not fit or is replicated."""
+    """Compiles and prints; returns 1 if a program does not fit or repeats work."""
     given = arguments.flags
     figures = flcl.precompile(
         arguments.run,

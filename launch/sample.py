@@ -9,13 +9,13 @@ Examples:
   python launch/sample.py --workdir=runs/digits --task=2 --seed=7 --solver=dopri5 --out=then.png
 
 An image depends only on the seed, its class and its index. The npz file holds images uint8
-[classes, per_class, height, width, channels], classes, names, and how they were drawn.
+[classes, per_class, height, width, channels], classes, names, and the settings of the sampler.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
 import numpy as np
 from absl import flags
@@ -37,13 +37,13 @@ def define(values: flags.FlagValues) -> None:
         flags.DEFINE_list,
         "classes",
         [],
-        "ids or names, such as 3,5 or cat,dog; default: all learned",
+        "ids or names, such as 3,5 or cat,dog; default: all learned classes",
     )
-    add(flags.DEFINE_integer, "per_class", 16, "images of each class")
-    add(flags.DEFINE_integer, "num_steps", None, "steps of the solver; default: the config's")
-    add(flags.DEFINE_string, "solver", None, "euler|midpoint|heun|dopri5; default: the config's")
-    add(flags.DEFINE_integer, "seed", 0, "of the noise")
-    add(flags.DEFINE_integer, "task", None, "as the run was after this task; default: its last")
+    add(flags.DEFINE_integer, "per_class", 16, "images per class")
+    add(flags.DEFINE_integer, "num_steps", None, "steps of the solver; default: as in config")
+    add(flags.DEFINE_string, "solver", None, "euler|midpoint|heun|dopri5; default: as in config")
+    add(flags.DEFINE_integer, "seed", 0, "seed of the noise")
+    add(flags.DEFINE_integer, "task", None, "state of the run after this task; default: the last")
 
 
 def main(arguments: cli.Arguments) -> None:
@@ -54,8 +54,8 @@ def main(arguments: cli.Arguments) -> None:
     run = flcl.open_run(workdir)
     if not isinstance(run.settings, settings.GeneratorRun):
         raise ValueError(
-            f"--workdir={workdir}: the run of a classifier, which draws nothing; "
-            "launch/evaluate.py tests it"
+            f"--workdir={workdir}: this is the run of a classifier, which draws nothing; "
+            "use launch/evaluate.py"
         )
     samples = run.sample(
         given.classes or None,

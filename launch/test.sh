@@ -9,6 +9,6 @@ source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 ensure_environment test,aot
 cd "$ROOT"
 echo "tests run with Python $(version_of "$VENV_PYTHON")"
-# A file stays with one process, because its tests share trained runs; the longest go first.
+# One process runs all tests of a file, because they share trained runs. Long files start first.
 exec "$VENV_PYTHON" -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile \
   --no-loadscope-reorder "$@"

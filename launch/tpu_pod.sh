@@ -4,34 +4,34 @@
 #   launch/tpu_pod.sh create NAME --zone=Z --type=v5litepod-16 [--spot] [--queued] [options]
 #   launch/tpu_pod.sh setup  NAME          copies this checkout to every host and installs it there
 #   launch/tpu_pod.sh run    NAME --config=FILE --workdir=DIR [--config.key=value ...]
-#   launch/tpu_pod.sh watch  NAME          waits for the end; after a preemption it resumes by itself
+#   launch/tpu_pod.sh watch  NAME          waits for the end; resumes by itself after a preemption
 #   launch/tpu_pod.sh resume NAME          deletes, creates, sets up and runs the same command, once
 #   launch/tpu_pod.sh logs   NAME [--worker=0]
 #   launch/tpu_pod.sh status NAME
-#   launch/tpu_pod.sh stop   NAME          the program saves and ends with code 75
+#   launch/tpu_pod.sh stop   NAME          makes the program save and exit with code 75
 #   launch/tpu_pod.sh delete NAME
 #
-# Options; those of NAME are remembered from call to call:
+# Options (all but those in the last two lines are remembered for each NAME):
 #   --zone=ZONE --project=PROJECT          default: those of gcloud
 #   --type=TYPE                            accelerator type, such as v4-32, v5litepod-16, v6e-64
-#   --version=RUNTIME                      default: fits the type
-#   --spot                                 cheaper, may be taken away
-#   --queued                               asks by a queued resource and waits until it is granted
-#   --nfs=HOST:/SHARE                      mounted at /mnt/flcl on every host: put the workdir there
-#   --clone=URL [--ref=REF]                clones a repository in place of copying this checkout
+#   --version=RUNTIME                      default: chosen for the type
+#   --spot                                 cheaper; can be taken away at any time
+#   --queued                               requests a queued resource and waits until it is granted
+#   --nfs=HOST:/SHARE                      mounted at /mnt/flcl on every host; put the workdir there
+#   --clone=URL [--ref=REF]                clones a repository instead of copying this checkout
 #   --python=PROGRAM                       Python of the hosts; default: one that fits, or uv's 3.12
-#   --create-flag=FLAG --ssh-flag=FLAG     passed on to gcloud's create, ssh and scp; may be repeated
+#   --create-flag=FLAG --ssh-flag=FLAG     passed to gcloud's create, ssh and scp; may be repeated
 #   --dry-run                              prints every command and runs none
-#   --poll=SECONDS --restarts=N            of watch: pause between two looks (30), resumes at most (100)
+#   --poll=SECONDS --restarts=N            for watch: seconds between two checks (30), resumes (100)
 #
-# Exit codes: those of the program for watch (0 done, 1 had to stop, 2 bad input); 2 for bad options,
-# 1 when gcloud fails or the slice cannot be had.
+# Exit codes: watch returns the code of the program (0 done, 1 had to stop, 2 bad input). Bad
+# options give 2. If gcloud fails or the slice is not available, the code is 1.
 set -euo pipefail
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 STORE="${XDG_STATE_HOME:-$HOME/.local/state}/flcl/tpu"
 AGAIN=75  # exit code of a program that saved on SIGTERM
-PATIENCE=10 # looks that other hosts have to end after the first one failed
-# What a host does; one that was never set up is idle, too.
+PATIENCE=10 # checks until other hosts have to end after the first one failed
+# Asks what a host does; a host that was never set up counts as idle.
 LOOK='bash flcl/launch/_worker.sh state || echo flcl-worker new idle'
 REMEMBERED="zone project type version spot queued nfs clone ref python"
 
@@ -44,13 +44,13 @@ fail() { # message
   exit "${2:-2}"
 }
 
-exec 3>&1 # where a dry run prints, also of commands whose output is read
+exec 3>&1 # a dry run prints here, also commands whose output is read
 
 say() {
   if [[ -n "$dry" ]]; then echo "# $*"; else printf '%s %s\n' "$(date +%H:%M:%S)" "$*"; fi
 }
 
-# Words as one line that any shell reads back as the same words.
+# Prints words as one line that any shell reads as the same words.
 quoted() {
   local word line="" mark="'" escaped="'\\''"
   for word in "$@"; do
@@ -82,7 +82,7 @@ ssh_to() { # all or a number, then the remote command
   tpus tpu-vm ssh "$name" "--worker=$1" "--command=$2" ${ssh_flags[@]+"${ssh_flags[@]}"}
 }
 
-# --- what is remembered of NAME -------------------------------------------------------------------
+# --- what is remembered for NAME ------------------------------------------------------------------
 
 recall() {
   local line
@@ -189,7 +189,7 @@ setup() {
   ssh_to all "mkdir -p flcl && rm -rf flcl/flcl flcl/launch flcl/configs && tar -xzf flcl.tar.gz -C flcl && $line"
 }
 
-# The checkout as it is here, without hidden files, runs and environments.
+# Packs this checkout with its changes, without hidden files and runs/.
 pack() { # archive
   local entry entries=()
   for entry in "$ROOT"/*; do
@@ -224,7 +224,7 @@ renew() {
 
 resume() { renew && setup && run; }
 
-# On a slice that is there: what the hosts refuse three times is a mistake, and no new slice mends it.
+# For a slice that exists. Three refusals mean bad input, and a new slice would not help.
 start() {
   local tries=0
   until setup && run; do
@@ -238,9 +238,9 @@ start() {
   done
 }
 
-# --- looking --------------------------------------------------------------------------------------
+# --- checking -------------------------------------------------------------------------------------
 
-# State of the node or of its queued resource; NOT_FOUND, or UNKNOWN with gcloud's message on stderr.
+# Prints the state of the node or queued resource, NOT_FOUND, or UNKNOWN (gcloud's error on stderr).
 node_state() {
   local answer words=(tpu-vm describe "$name" "--format=value(state)")
   if [[ -n "$queued" ]]; then words=(queued-resources describe "$name" "--format=value(state.state)"); fi
@@ -255,8 +255,8 @@ node_state() {
   fi
 }
 
-# Of the lines of all hosts: running, idle, again REASON, done CODE, ended CODE (others still run),
-# UNKNOWN.
+# Sums up the lines of all hosts: running, idle, again REASON, done CODE, ended CODE (others still
+# run) or UNKNOWN.
 verdict() { # lines
   local number found code running=0 ended=0 idle=0 worst=0 again=""
   while read -r _ number found code; do
@@ -267,7 +267,7 @@ verdict() { # lines
         if ((code == AGAIN)); then
           again="worker $number exited with $code"
         elif ((code != 0 && (worst == 0 || code < worst))); then
-          worst="$code" # a small code is a reason, one above 128 mostly its echo in other hosts
+          worst="$code" # a small code is a cause; one above 128 usually only follows from it
         fi
         ;;
       lost | idle)
@@ -291,13 +291,13 @@ verdict() { # lines
   fi
 }
 
-# What to do next, from the node and then from its hosts.
+# Prints what to do next: asks the node first, then its hosts.
 look() {
   local node lines
   node="$(node_state)"
   case "$node" in
     READY | ACTIVE)
-      # Of hosts that answer, also when another does not; one that was never set up says it is idle.
+      # Uses the hosts that answer, even if another does not; one that was never set up says idle.
       lines="$(ssh_to all "$LOOK" 2>/dev/null)" || true
       verdict "$lines"
       ;;
@@ -317,7 +317,7 @@ watch() {
     fi
     before="$found"
     looks=$((looks + 1))
-    # Hosts that wait for one that is gone would wait for ever, and no answer for long is one, too.
+    # Hosts would wait for a lost host for ever; a long time without an answer also counts as lost.
     if [[ "$found" == "ended worker"* || "$found" == "ended the"* ]] && ((looks >= PATIENCE)); then
       found="again ${found#ended }"
     elif [[ "$found" == "ended "* ]] && ((looks >= PATIENCE)); then
@@ -334,9 +334,9 @@ watch() {
         say "resuming, number $resumed"
         before=""
         if [[ "$found" == idle ]] || renew; then
-          start || say "could not start; looking again"
+          start || say "could not start; checking again"
         else
-          say "could not create; looking again"
+          say "could not create; checking again"
         fi
         ;;
     esac
@@ -352,7 +352,7 @@ watch_dry() {
 
 # --- the command line -----------------------------------------------------------------------------
 
-read_option() { # word; false when it is none
+read_option() { # word; false if it is no option
   case "$1" in
     --zone=?* | --project=?* | --type=?* | --version=?* | --nfs=?* | --clone=?* | --ref=?* | --python=?*)
       local key="${1%%=*}"
@@ -376,12 +376,12 @@ usage() {
   exit "${1:-0}"
 }
 
-# An option of this script among the words of the program would be taken for one of those.
+# An option of this script among the arguments of the program would be passed to the program.
 check_words() {
   local word
   for word in "${words[@]}"; do
     if (read_option "$word" 2>/dev/null); then
-      fail "$word is an option of this script: put it before the words of launch/train.py"
+      fail "$word is an option of this script: put it before the arguments of launch/train.py"
     fi
   done
 }
@@ -425,7 +425,7 @@ if [[ "$command" != delete ]]; then remember; fi
 case "$command" in
   create | setup) "$command" ;;
   run)
-    ((${#words[@]})) || fail "run needs the words of launch/train.py: --config=FILE --workdir=DIR"
+    ((${#words[@]})) || fail "run needs the arguments of launch/train.py: --config=FILE --workdir=DIR"
     remember_words
     run
     ;;
@@ -437,7 +437,7 @@ case "$command" in
   watch)
     other=""
     if ((${#words[@]})) && [[ -z "$dry" && -e "$store/command" && "$(cat "$store/command")" != "$(quoted "${words[@]}")" ]]; then
-      # What the hosts say is of the last program; these words are another one.
+      # The state of the hosts is that of the last program; these arguments are a new one.
       other="$(look)"
       if [[ "$other" =~ ^(running|ended) ]]; then fail "$name still runs: launch/train.py $(cat "$store/command")"; fi
     fi
@@ -446,12 +446,12 @@ case "$command" in
       watch_dry
       exit
     fi
-    if [[ "$other" == "done "* ]]; then start || say "could not start; looking again"; fi
+    if [[ "$other" == "done "* ]]; then start || say "could not start; checking again"; fi
     watch
     ;;
   logs) ssh_to "$worker" "bash flcl/launch/_worker.sh log 50" ;;
   stop)
-    call touch "$store/stopped" # so that watch does not resume what was meant to end
+    call touch "$store/stopped" # watch must not resume a program that was stopped on purpose
     ssh_to all "bash flcl/launch/_worker.sh stop"
     ;;
   status)

@@ -1,4 +1,4 @@
-"""Trains a continual run, or continues one: the same command goes on where it was stopped.
+"""Trains a continual run, or continues one: the same command continues where it was stopped.
 
 Usage:
   python launch/train.py --config=FILE[:ARG] --workdir=DIR [--config.key=value ...]
@@ -9,13 +9,13 @@ Examples:
   python launch/train.py --config=configs/funlora_digits.py --workdir=runs/w --config.model.width=64
   python launch/train.py --config=configs/funlora_digits.py --help     (lists every key)
 
-The workdir then holds config.json, metrics.jsonl, results.json, samples/ and checkpoints/.
+The workdir then contains config.json, metrics.jsonl, results.json, report.html and checkpoints/.
 """
 
 import os
 import sys
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # the checkout, instead of this folder
+sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
 from absl import flags
 
@@ -25,7 +25,7 @@ from flcl import cli
 
 def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
-    flags.DEFINE_string("workdir", None, "folder of the run; made when missing", flag_values=values)
+    flags.DEFINE_string("workdir", None, "folder of the run; made if missing", flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:

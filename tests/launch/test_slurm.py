@@ -83,7 +83,7 @@ def test_the_script_outlives_the_signal_that_stops_the_program(job, cluster):
 @pytest.mark.parametrize(
     ("words", "env", "said"),
     [
-        ((), {}, "the words of launch/train.py are missing"),
+        ((), {}, "the arguments of launch/train.py are missing"),
         (
             WORDS,
             {"SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "8"},

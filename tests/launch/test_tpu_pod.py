@@ -371,7 +371,7 @@ def test_a_dry_run_prints_every_command_and_runs_none(pod, cluster):
         (["create", "pod", *PLACE], "create needs --type"),
         (["create", "pod", "--type=v4-8"], "create needs --zone"),
         (["create", "pod", *PLACE, "--typ=v4-8"], "create knows no option '--typ=v4-8'"),
-        (["run", "pod", *PLACE], "run needs the words of launch/train.py"),
+        (["run", "pod", *PLACE], "run needs the arguments of launch/train.py"),
         (["run", "pod", *PLACE, "--config=c.py"], "run needs --workdir=DIR"),
         (["resume", "pod", *PLACE], "nothing was run on pod yet"),
         (["watch", "pod", *PLACE, "--poll=often"], "--poll=often: a number is needed"),
