@@ -38,4 +38,4 @@ def read_json(path: str | Path):
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON ({error}): delete it") from None
+        raise ValueError(f"{path} is not readable as JSON ({error}): delete it") from None
