@@ -1,4 +1,4 @@
-"""What users call: the one place that puts methods, training and reports together."""
+"""The public functions: the only module that combines methods, training and reports."""
 
 import dataclasses
 from pathlib import Path
@@ -19,15 +19,15 @@ from flcl.runs.opened.generator import GeneratorOnDisk
 def run(settings: settings.Run, workdir: str | Path) -> dict:
     """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
-    See `flcl.runs.experiment.run` for what is raised.
+    `flcl.runs.experiment.run` lists the errors that it raises.
     """
     return experiment.run(settings, workdir, Reporter)
 
 
 def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
-    """A run on disk: a generator samples, a classifier classifies, both evaluate.
+    """Opens a run on disk: a generator samples, a classifier classifies, both evaluate.
 
-    Raises `ValueError` when the folder holds no run, or a damaged one.
+    Raises `ValueError` when the folder contains no run, or a damaged one.
     """
     stored, _ = opened.read(Path(workdir))
     generates = isinstance(stored, settings.GeneratorRun)
@@ -35,32 +35,32 @@ def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
 
 
 def describe(settings: settings.Run) -> dict:
-    """Sizes of a run before it is started: see `methods.base.Generator` and `Classifier`.
+    """Sizes of a run before it starts: see `methods.base.Generator` and `Classifier`.
 
-    The data is only counted, not decoded; where there is none yet, `stream.capacity` says how many
-    classes there will be, and `stream.domain_order` which domains.
+    The data is only counted, not decoded. If there is no data yet, `stream.capacity` gives the
+    number of classes and `stream.domain_order` the domains.
     """
     return methods.build(settings, _stream(settings)).describe()
 
 
 def step_flops(settings: settings.ClassifierRun) -> dict:
-    """What a training step of a classifier costs: see `flcl.cost.economics.step_flops`.
+    """The cost of a training step of a classifier: see `flcl.cost.economics.step_flops`.
 
-    It compiles the step of both phases, and that of full fine-tuning, for the batch of the run.
+    It compiles the step of both phases and the step of full fine-tuning, for the batch of the run.
     """
     return economics.step_flops(settings, _stream(settings))
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
-    """What the programs of a run ask of devices that are not here: see `flcl.cost.check`.
+    """The memory and work of the programs of a run on other devices: see `flcl.cost.check`.
 
-    topology: such as `v5e:4x4` or `h100:8`; `options` are those of `flcl.cost.check.check`.
+    topology: such as `v5e:4x4` or `h100:8`. `options` are those of `flcl.cost.check.check`.
     """
     return ahead.check(settings, _stream(settings), topology, **options)
 
 
 def _stream(run: settings.Run) -> TaskStream:
-    """Classes and tasks of a run, from its data where there is some."""
+    """Classes and tasks of a run, from its data if there is any."""
     try:
         source = load_source(dataclasses.replace(run.data, memory_gib=0.0))
     except (ValueError, OSError):

@@ -1,4 +1,4 @@
-"""How hard the compiler should try, and what it may remember."""
+"""Options of the XLA compiler and of its cache."""
 
 import contextlib
 from collections.abc import Iterator
@@ -8,13 +8,13 @@ from jax.experimental.compilation_cache import compilation_cache
 
 
 def run_once() -> dict[str, int] | None:
-    """Compiler options of a program that runs once: on CPU, optimising costs more than it saves."""
+    """Options to compile a program that runs once: on CPU, optimising costs more than it saves."""
     return {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
 
 
 @contextlib.contextmanager
 def nothing_remembered() -> Iterator[None]:
-    """No compile cache inside: a program for another machine is written to it but never read."""
+    """Switches the compile cache off: a program for another machine would never be read from it."""
     before = jax.config.jax_enable_compilation_cache
     _switch(False)
     try:
@@ -25,4 +25,4 @@ def nothing_remembered() -> Iterator[None]:
 
 def _switch(on: bool) -> None:
     jax.config.update("jax_enable_compilation_cache", on)
-    compilation_cache.reset_cache()  # JAX looks at the switch only once otherwise
+    compilation_cache.reset_cache()  # JAX would otherwise read the switch only once

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all: no reader, and no next process, sees half of one."""
+"""Files that are written completely or not at all: no reader ever sees half a file."""
 
 import json
 import os
@@ -21,7 +21,7 @@ def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -
         else:
             file.write(content.encode() if isinstance(content, str) else content)
         file.flush()
-        os.fsync(file.fileno())  # the name must not be on disk before the content is
+        os.fsync(file.fileno())  # the content must reach the disk before the name
     temporary.replace(path)
     return path
 
@@ -32,7 +32,7 @@ def write_json(path: str | Path, value) -> Path:
 
 
 def read_json(path: str | Path):
-    """Parsed JSON of `path`, None without such a file; raises `ValueError` naming a bad one."""
+    """Parsed JSON of `path`; None if there is no file. `ValueError` names a file that is bad."""
     try:
         return json.loads(Path(path).read_text())
     except FileNotFoundError:

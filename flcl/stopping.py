@@ -1,4 +1,4 @@
-"""Stopping on SIGTERM, which is how clusters announce that a machine is taken away."""
+"""Stopping on SIGTERM, the signal by which clusters announce that they take a machine away."""
 
 import contextlib
 import signal
@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 
 class StoppedError(Exception):
-    """The run was asked to stop and all it has done is on disk: the same command continues it."""
+    """The run was asked to stop. All its work is on disk; the same command continues it."""
 
 
 class SigTerm:
-    """Turns SIGTERM into a `StoppedError`: at once, or, while something is held, when asked."""
+    """Turns SIGTERM into a `StoppedError`: at once, or inside `held` when `check` is called."""
 
     def __init__(self):
         self.received = False
@@ -19,7 +19,7 @@ class SigTerm:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Inside the block the signal is only noted: the code looks at `received` where it fits."""
+        """Inside the block the signal only sets `received`; the code reads it when it is ready."""
         self._held = True
         try:
             yield
@@ -27,7 +27,7 @@ class SigTerm:
             self._held = False
 
     def check(self) -> None:
-        """Raises `StoppedError` when the signal has come."""
+        """Raises `StoppedError` if the signal has arrived."""
         if self.received:
             raise StoppedError("stopped by SIGTERM")
 
@@ -39,9 +39,9 @@ class SigTerm:
 
 @contextlib.contextmanager
 def on_sigterm(enabled: bool = True) -> Iterator[SigTerm]:
-    """Handles SIGTERM inside the block, where Python allows it: in the main thread.
+    """Handles SIGTERM inside the block. Python allows this in the main thread only.
 
-    enabled: False where another library listens for it.
+    enabled: False if another library handles the signal.
     """
     handler = SigTerm()
     if not enabled or threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
-"""How the cores of finished tasks combine: their sum, the newest alone, or one scale each (M1).
+"""How the cores of finished tasks are combined: sum, newest only, or one scale each (M1).
 
-A core is M_t N_t' [r, r] of each adapted map. Memory: `cores` [K, r, r] and `scales` [K] per map,
-with K = 1, or one slot for every task. A combination is one class here and one line in
+A core is M_t N_t' [r, r] of an adapted map. Memory: `cores` [K, r, r] and `scales` [K] per map,
+with K = 1 or one slot for every task. A new combination is one class here and one line in
 `COMBINATIONS`.
 """
 
@@ -12,7 +12,7 @@ from flcl.adapters.factorized import Shapes, map_sites
 
 
 class SummedCores:
-    """`sum`: one core per map, to which every task adds its own; the memory does not grow."""
+    """`sum`: one core per map; every task adds its core to it, and the memory does not grow."""
 
     trains_scales = False
 
@@ -21,48 +21,48 @@ class SummedCores:
         self.slots = 1
 
     def memory(self, shapes: Shapes, rank: int) -> dict:
-        """No core yet, and scales of one."""
+        """Cores of zero and scales of one."""
         return {
             "cores": map_sites(lambda _: jnp.zeros((self.slots, rank, rank)), shapes),
             "scales": map_sites(lambda _: jnp.ones(self.slots), shapes),
         }
 
     def slot(self, index: int) -> int:
-        """Where the core of task `index` goes."""
+        """The slot for the core of task `index`."""
         del index
         return 0
 
     def past(self, cores: dict, scales: dict | None) -> dict:
-        """What earlier tasks contribute while a later one trains, [r, r] per map."""
+        """The sum of earlier tasks while a later task trains, [r, r] per map."""
         return self.total(cores, scales)
 
     def total(self, cores: dict, scales: dict | None) -> dict:
-        """What all tasks contribute, [r, r] per map."""
+        """The core of all tasks, [r, r] per map."""
         del scales
         return jax.tree.map(lambda core: core[0], cores)
 
     def fold(self, cores: dict, index: int, core: dict) -> dict:
-        """`cores` with the core of the finished task `index`."""
+        """Adds the core of the finished task `index` to `cores`."""
         slot = self.slot(index)
         return map_sites(lambda c, new: c.at[slot].set(c[slot] + new), cores, core)
 
 
 class LastCore(SummedCores):
-    """`last`: only the newest task's core counts, and is kept."""
+    """`last`: only the core of the newest task is used and stored."""
 
     def past(self, cores, scales):
-        """Nothing."""
+        """Zero: earlier tasks are not used."""
         del scales
         return jax.tree.map(lambda core: jnp.zeros_like(core[0]), cores)
 
     def fold(self, cores, index, core):
-        """The new core in place of the one before."""
+        """Replaces the old core by the new one."""
         slot = self.slot(index)
         return map_sites(lambda c, new: c.at[slot].set(new), cores, core)
 
 
 class ScaledCores(LastCore):
-    """`scaled`: every task keeps its core; how much each counts is learned by later tasks."""
+    """`scaled`: every task has its own core; later tasks learn the scale of each core."""
 
     trains_scales = True
 
@@ -71,15 +71,15 @@ class ScaledCores(LastCore):
         self.slots = tasks
 
     def slot(self, index):
-        """A slot for every task."""
+        """Every task has a slot."""
         return index - 1
 
     def past(self, cores, scales):
-        """All cores so far; slots to come are zero."""
+        """All cores so far; later slots are zero."""
         return self.total(cores, scales)
 
     def total(self, cores, scales):
-        """The weighted sum."""
+        """The weighted sum of the cores."""
         return jax.tree.map(lambda core, scale: jnp.einsum("k,kij->ij", scale, core), cores, scales)
 
 

@@ -1,10 +1,11 @@
 """F-LoRA: dW_t = A M_t N_t' B' with A, B shared by all tasks (FM-LoRA, Yu et al. 2025).
 
 Adapted maps are addressed as `tree[block][site]`, such as `tree["block_00"]["q"]`. In the layout of
-a kernel [in, out] the update is `a core b'` with a [in, r], b [out, r] and a core [r, r] that all
-tasks together have written. The paper leaves open how tasks combine (M1), the starts (M6) and the
-gauge of A and B; those choices are ours. Beside them stands DMP's prompt P [m, d], which all tasks
-share and update: no copy per task and no pool; length and start are ours, too (M7).
+a kernel [in, out] the update is `a core b'` with a [in, r], b [out, r] and a core [r, r] to which
+all tasks contribute. The paper leaves open how tasks are combined (M1), the initial values (M6) and
+the gauge of A and B; those choices are ours. This module also has DMP's prompt P [m, d], which all
+tasks share and update, without a copy per task or a pool. Its length and initial values are also
+our choice (M7).
 """
 
 from collections.abc import Callable
@@ -19,7 +20,7 @@ Shapes = dict[str, dict[str, tuple[int, int]]]
 
 
 def map_sites(function: Callable, first: dict, *others: dict) -> dict:
-    """`function` of the entries of each site, in a tree like `first`."""
+    """Applies `function` to the entries of each site; the result is a tree like `first`."""
     return {
         block: {
             site: function(entry, *(tree[block][site] for tree in others))
@@ -33,16 +34,16 @@ def init_bases(key: jax.Array, shapes: Shapes, rank: int) -> dict:
     """A Kaiming-uniform(sqrt 5) and B = 0 for each site: `{"a": [in, r], "b": [out, r]}` (M6)."""
     keys = iter(jax.random.split(key, sum(map(len, shapes.values()))))
 
-    def one(shape):
+    def site_bases(shape):
         bound = shape[0] ** -0.5  # sqrt(6 / ((1 + 5) in)), the usual start of a LoRA
         a = jax.random.uniform(next(keys), (shape[0], rank), minval=-bound, maxval=bound)
         return {"a": a, "b": jnp.zeros((shape[1], rank))}
 
-    return map_sites(one, shapes)
+    return map_sites(site_bases, shapes)
 
 
 def first_factors(shapes: Shapes, rank: int) -> dict:
-    """M = N = I: with B = 0 the update is zero and task 1 is plain LoRA in effect (M6)."""
+    """M = N = I: with B = 0 the update is zero, and task 1 is in effect a plain LoRA (M6)."""
     return map_sites(lambda _: {"m": jnp.eye(rank), "n": jnp.eye(rank)}, shapes)
 
 
@@ -50,11 +51,11 @@ def later_factors(key: jax.Array, shapes: Shapes, rank: int) -> dict:
     """M ~ N(0, 1/r), N = 0: the update is zero and the gradient reaches N first (M6)."""
     keys = iter(jax.random.split(key, sum(map(len, shapes.values()))))
 
-    def one(_):
+    def site_factors(_):
         m = jax.random.normal(next(keys), (rank, rank)) * rank**-0.5
         return {"m": m, "n": jnp.zeros((rank, rank))}
 
-    return map_sites(one, shapes)
+    return map_sites(site_factors, shapes)
 
 
 def task_core(factors: dict, columns: jax.Array) -> dict:
@@ -63,16 +64,16 @@ def task_core(factors: dict, columns: jax.Array) -> dict:
     def core_of(f):
         chex.assert_equal_shape([f["m"], f["n"]])
         chex.assert_shape(columns, (f["m"].shape[1],))
-        # In full precision: tiny, and it is what is kept.
+        # In full precision: the product is small, and it is what the memory stores.
         return jnp.matmul(f["m"] * columns[None, :], f["n"].T, precision="highest")
 
     return map_sites(core_of, factors)
 
 
 def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
-    """The same update with orthonormal A and B: QR of both, triangular factors into the core.
+    """The same update with orthonormal A and B: QR of both, with the R factors in the core.
 
-    Later tasks' learning rate then does not depend on how large A and B happened to grow (ours).
+    So the learning rate of later tasks does not depend on the size of the trained A and B (ours).
     """
 
     def bases_of(entry):
@@ -88,11 +89,11 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 
 
 def collection(bases: dict, cores: dict, scale: float = 1.0) -> dict:
-    """What the transformer reads as its `adapter` collection: `{"a", "core", "b"}` per site."""
+    """The `adapter` collection of the transformer: `{"a", "core", "b"}` per site."""
     return map_sites(lambda f, core: {**f, "core": scale * core}, bases, cores)
 
 
 def init_prompt(key: jax.Array, prompt: settings.Prompt, width: int) -> jax.Array:
-    """P [m, width] from a normal truncated at two of its standard deviations `prompt.sigma`."""
+    """P [m, width] from a normal distribution with deviation `prompt.sigma`, truncated at two."""
     shape = (prompt.tokens, width)
     return prompt.sigma * jax.random.truncated_normal(key, -2.0, 2.0, shape)

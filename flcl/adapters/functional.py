@@ -1,7 +1,7 @@
-"""FunLoRA's class bank: per class and adapted convolution A_y, B_y, alpha_y and omega_y.
+"""FunLoRA's class bank: A_y, B_y, alpha_y and omega_y for each class and adapted convolution.
 
 A bank is `{layer name: {"a": [K, Cout], "b": [K, Cin], "alpha": [K, p], "omega": [K, p]}}` with a
-fixed number of rows K; adding a class fills a row and never changes a shape. Rows of a few classes
+fixed number of rows K; a new class fills a row and never changes a shape. The rows of a few classes
 ("rows") have the same structure with a shorter first axis.
 """
 
@@ -23,7 +23,7 @@ Layers = dict[str, tuple[int, int]]  # adapted convolution -> (Cin, Cout)
 def init_rows(
     key: jax.Array, layers: Layers, family: str, labels: jax.Array, p: int, sigma: float
 ) -> Bank:
-    """Fresh factors of `labels` [G]; a class's factors depend only on (key, label, layer)."""
+    """New factors of `labels` [G]; they depend only on (key, label, layer)."""
 
     def one_class(label, layer_key, cin, cout):
         return FAMILIES[family].init(jax.random.fold_in(layer_key, label), cin, cout, p, sigma)
@@ -38,10 +38,10 @@ def init_rows(
 
 @jax.jit
 def pack(rows: Bank) -> jax.Array:
-    """Rows of G classes as one array [G, parameters per class], leaves in sorted order.
+    """Rows of G classes as one array [G, parameters per class], with leaves in sorted order.
 
-    Stored like this a class costs its parameters and nothing else: hundreds of small arrays would
-    cost several times that in file formats.
+    One array needs no more bytes than its parameters; hundreds of small arrays would need several
+    times as many bytes in a file.
     """
     leaves = jax.tree.leaves(rows)
     chex.assert_equal_shape_prefix(leaves, 1)
@@ -53,8 +53,8 @@ def unpack(packed: jax.Array, bank: Bank) -> Bank:
     """Inverse of `pack`; `bank` gives names and shapes."""
     leaves, structure = jax.tree.flatten(bank)
     ends = np.cumsum([leaf[0].size for leaf in leaves])
-    parts = jnp.split(packed, ends[:-1], axis=1)
-    shaped = [p.reshape(-1, *leaf.shape[1:]) for p, leaf in zip(parts, leaves, strict=True)]
+    columns = jnp.split(packed, ends[:-1], axis=1)
+    shaped = [c.reshape(-1, *leaf.shape[1:]) for c, leaf in zip(columns, leaves, strict=True)]
     return jax.tree.unflatten(structure, shaped)
 
 
@@ -64,14 +64,14 @@ def warm_rows(
 ) -> Bank:
     """Factors for `count` new classes from the learned ones (F4).
 
-    `class`: each new class copies a random learned class. `mean`: all start at the mean of the
-    learned classes, rescaled per vector to their average root-mean-square: factors of different
-    classes are uncorrelated, so the plain mean shrinks towards zero, where the cosine has no
-    gradient.
+    `class`: each new class copies a random learned class. `mean`: all new classes start at the mean
+    of the learned classes, rescaled per vector to their average root-mean-square. Factors of
+    different classes are uncorrelated, so the plain mean would be near zero, where the cosine has
+    no gradient.
 
     Args:
-      learned: labels [L] of which the first `known` are the classes to start from. L is the same
-        in every task, so that all of them share one program.
+      learned: labels [L]; the first `known` of them are the learned classes. L is the same in every
+        task, so all tasks share one program.
       known: at least 1.
     """
     if how == "class":
@@ -90,19 +90,19 @@ def warm_rows(
 
 
 def empty_bank(rows: Bank, capacity: int) -> Bank:
-    """A bank of zeros with `capacity` rows, shaped after `rows`."""
+    """A bank of zeros with `capacity` rows and the structure of `rows`."""
     return jax.tree.map(lambda v: jnp.zeros((capacity, *v.shape[1:]), v.dtype), rows)
 
 
 @jax.jit  # one program for hundreds of small arrays
 def take(bank: Bank, labels: jax.Array) -> Bank:
-    """Rows of `labels` [G]."""
+    """The rows of `labels` [G]."""
     return jax.tree.map(lambda v: v[labels], bank)
 
 
 @jax.jit
 def put(bank: Bank, labels: jax.Array, rows: Bank) -> Bank:
-    """The bank with the rows of `labels` [G] replaced; every other row keeps its bits."""
+    """Replaces the rows of `labels` [G]; all other rows stay bit-identical."""
     chex.assert_trees_all_equal_structs(bank, rows)
     for leaf in jax.tree.leaves(rows):
         chex.assert_axis_dimension(leaf, 0, len(labels))
@@ -110,7 +110,7 @@ def put(bank: Bank, labels: jax.Array, rows: Bank) -> Bank:
 
 
 def lift(factors: Factors, family: Family) -> jax.Array:
-    """F [..., Cin, Cout] in float32 of factors with any leading axes."""
+    """F [..., Cin, Cout] in float32, from factors with any leading axes."""
     axes = factors["a"].ndim - 1
     function = family.lift
     for _ in range(axes):
@@ -119,20 +119,20 @@ def lift(factors: Factors, family: Family) -> jax.Array:
 
 
 def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
-    """F of every layer; layers of one shape are lifted together, in fewer kernels."""
+    """F of every layer; layers of the same shape are lifted together, which is faster."""
     by_shape: dict[tuple, list[str]] = {}
     for name, factors in bank.items():
         by_shape.setdefault((factors["b"].shape, factors["a"].shape), []).append(name)
-    found = {}
+    lifted = {}
     for names in by_shape.values():
         stacked = jax.tree.map(lambda *values: jnp.stack(values), *[bank[name] for name in names])
-        found |= dict(zip(names, lift(stacked, family), strict=True))
-    return {name: found[name] for name in bank}
+        lifted |= dict(zip(names, lift(stacked, family), strict=True))
+    return {name: lifted[name] for name in bank}
 
 
 @functools.partial(jax.jit, static_argnames="family_name")
 def lift_layer(factors: Factors, family_name: str) -> jax.Array:
-    """F [..., Cin, Cout] of one layer, for looking at."""
+    """F [..., Cin, Cout] of one layer, for diagnosis."""
     return lift(factors, FAMILIES[family_name])
 
 
@@ -140,19 +140,19 @@ def modulation_collection(rows: Bank, family_name: str) -> dict:
     """The `modulation` variables of the U-Net for the G classes of `rows`."""
     family = FAMILIES[family_name]
     if family.separable:
-        found = {name: Modulation(scale_in=f["b"], scale_out=f["a"]) for name, f in rows.items()}
+        by_name = {name: Modulation(scale_in=f["b"], scale_out=f["a"]) for name, f in rows.items()}
     else:
         lifted = lift_all(rows, family)
-        found = {name: Modulation(matrix=f, add=family.adds) for name, f in lifted.items()}
+        by_name = {name: Modulation(matrix=f, add=family.adds) for name, f in lifted.items()}
     return flax.traverse_util.unflatten_dict(
-        {(*name.split("/"), "f"): modulation for name, modulation in found.items()}
+        {(*name.split("/"), "f"): modulation for name, modulation in by_name.items()}
     )
 
 
 def merge(trunk: dict, factors: Bank, family_name: str) -> dict:
-    """Trunk parameters with the kernels W_y of one class built in (factors without leading axis).
+    """Trunk parameters with the kernels W_y of one class (factors without a leading axis).
 
-    The merged trunk is an ordinary U-Net: sampling pays nothing for the adapter.
+    The merged trunk is an ordinary U-Net, so the adapter does not slow sampling down.
     """
     family = FAMILIES[family_name]
     flat = flax.traverse_util.flatten_dict(trunk, sep="/")
@@ -163,15 +163,18 @@ def merge(trunk: dict, factors: Bank, family_name: str) -> dict:
 
 
 def importance(rows: Bank, family_name: str) -> dict[str, tuple[float, float]]:
-    """Per layer: how much the classes differ there, and how far they are from no adapter (F12).
+    """For each layer: how much the classes differ, and how far F is from no adapter (F12).
 
     First value: sqrt(mean over (o, c) of the variance over classes of F_y(o, c)), divided by the
-    largest over layers; zero exactly where a layer does not use the class. Second value: the
-    root-mean-square of F - 1 (of F for an additive family).
+    largest value over layers; it is zero exactly if a layer does not use the class. Second value:
+    the root-mean-square of F - 1 (of F for an additive family).
     """
     family = FAMILIES[family_name]
     spread, deviation = {}, {}
-    for name, factors in rows.items():  # layer by layer: all of them may not fit
+    for (
+        name,
+        factors,
+    ) in rows.items():  # one layer at a time, because all layers may not fit in memory
         matrices = np.asarray(lift_layer(factors, family_name), np.float64)
         spread[name] = float(np.sqrt(matrices.var(axis=0).mean()))
         neutral = 0.0 if family.adds else 1.0

@@ -5,8 +5,8 @@ kernel; the paper writes F as [Cout, Cin]):
 
     F = (1/p) sum_i alpha_i f_i(a, b),    W_y = W0 * F  or, for `vanilla_add`,  W0 + F
 
-All formulas are element-wise over `outer(b, a)`, so a family is a few lines and a new one is a new
-entry of `FAMILIES`. F1-F4 are the choices listed in `configs/README.md`.
+All formulas are element-wise over `outer(b, a)`. A new family is a few lines and an entry in
+`FAMILIES`. F1-F4 are the choices listed in `configs/README.md`.
 """
 
 import dataclasses
@@ -25,10 +25,9 @@ class Family:
     """One function family.
 
     Attributes:
-      lift: factors `a` [Cout], `b` [Cin] and, where used, `alpha` [p], `omega` [p] -> F [Cin,
-      Cout].
+      lift: factors `a` [Cout], `b` [Cin] and, if used, `alpha` [p], `omega` [p] -> F [Cin, Cout].
       init: (key, cin, cout, p, sigma) -> factors of one class.
-      adds: F is added to the kernel instead of multiplied with it.
+      adds: whether F is added to the kernel instead of multiplied.
       separable: F = outer(b, a), so the convolution factors into scale, conv, scale.
     """
 
@@ -43,13 +42,13 @@ def _outer(factors: Factors) -> jax.Array:
 
 
 def _weighted_outer(alpha: jax.Array, b: jax.Array, a: jax.Array) -> jax.Array:
-    """(1/p) sum_i alpha_i outer(b_i, a_i), in full float32 also where products default to less."""
+    """(1/p) sum_i alpha_i outer(b_i, a_i), in full float32 on every platform."""
     weighted = alpha[:, None] * b
     return jnp.einsum("pi,po->io", weighted, a, precision="highest") / alpha.shape[0]
 
 
 def _lift_shift(factors: Factors) -> jax.Array:
-    """f_i = roll(A, i) roll(B, i), i = 0..p-1: both must move, or the sum stays rank 1 (F2)."""
+    """f_i = roll(A, i) roll(B, i), i = 0..p-1: if only one rolled, the rank would be 1 (F2)."""
     count = factors["alpha"].shape[0]
     a = jnp.stack([jnp.roll(factors["a"], i) for i in range(count)])
     b = jnp.stack([jnp.roll(factors["b"], i) for i in range(count)])
@@ -65,7 +64,7 @@ def _lift_power(factors: Factors) -> jax.Array:
 
 
 def _lift_cosine(factors: Factors) -> jax.Array:
-    """f_i = cos(omega_i A B) of the product matrix: the only reading of rank > p (F1)."""
+    """f_i = cos(omega_i A B) of the product matrix: only this reading gives rank > p (F1)."""
     alpha = factors["alpha"]
     omega = factors.get("omega", jnp.arange(1, alpha.shape[0] + 1, dtype=alpha.dtype))
     return mean_of_cosines(alpha, omega, factors["b"], factors["a"])
@@ -79,8 +78,8 @@ def _normal(key: jax.Array, cin: int, cout: int, mean: float, sigma: float) -> F
     }
 
 
-# Around 1 the vanilla, shift and power families need a narrow spread: F must stay near 1 for the
-# trunk to keep working (F4), whatever `sigma` suits the cosine.
+# The vanilla, shift and power families start near 1 with a small deviation, because the trunk works
+# only if F is near 1 (F4). They do not use `sigma`, which is for the cosine.
 _NEAR_ONE = 0.02
 
 
@@ -94,13 +93,13 @@ def _init_weighted(key, cin, cout, p, sigma) -> Factors:
 
 
 def _init_add(key, cin, cout, p, sigma) -> Factors:
-    """B = 0: the kernel starts as W0, and A gives B a gradient."""
+    """B = 0: the kernel starts as W0, and B has a gradient because A is not zero."""
     del p
     return {**_normal(key, cin, cout, 0.0, sigma), "b": jnp.zeros(cin)}
 
 
 def _init_cosine(key, cin, cout, p, sigma) -> Factors:
-    """Not zero: at A = B = 0 the gradient of the cosine with respect to A and B vanishes."""
+    """Not zero: at A = B = 0 the gradient of the cosine with respect to A and B is zero."""
     return {**_normal(key, cin, cout, 0.0, sigma), "alpha": jnp.ones(p)}
 
 

@@ -1,4 +1,4 @@
-"""Which convolutions carry class factors: `all`, a window, a list, or the most important ones."""
+"""Selects the convolutions with class factors: `all`, a window, a list, or the most important."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
       names: names of all convolutions, in the paper's order.
 
     Raises:
-      ValueError: for another form, an index outside the model, or a run without scores.
+      ValueError: for an invalid form, an index outside the model, or a run without scores.
     """
     if spec == "all":
         return tuple(range(len(names)))

@@ -1,8 +1,8 @@
-"""Convolution whose kernel depends on the class: one function, several equal strategies.
+"""Convolution with a kernel that depends on the class: one function, several equal strategies.
 
-The batch holds n images of each of G classes, flattened with n leading: [n * G, H, W, C]. n is what
-devices share; merging a leading sharded axis keeps it sharded, while merging it behind G would make
-the partitioner gather the batch.
+A batch has n images of each of G classes, flattened with n first: [n * G, H, W, C]. The axis n is
+divided over the devices. If a sharded axis is first, the merged axis stays sharded; if G were
+first, the partitioner would gather the batch.
 """
 
 import chex
@@ -19,11 +19,11 @@ STRATEGIES = ("auto", "map", "loop", "vmap", "taps")
 
 @flax.struct.dataclass
 class Modulation:
-    """What G classes do to one kernel.
+    """How G classes change one kernel.
 
     Attributes:
-      matrix: F [G, Cin, Cout], the same for every tap; None when the form is separable.
-      add: F is added to the kernel; otherwise multiplied.
+      matrix: F [G, Cin, Cout], the same for every tap; None if the form is separable.
+      add: whether F is added to the kernel; otherwise it is multiplied.
       scale_in: [G, Cin] and
       scale_out: [G, Cout] of the separable form F = outer(scale_in, scale_out).
     """
@@ -40,7 +40,7 @@ class Modulation:
 
 
 def strategy_for(platform: str) -> str:
-    """The fast strategy of `cpu`, `gpu` or `tpu`; only the one of `cpu` has been timed on a device.
+    """The fast strategy of `cpu`, `gpu` or `tpu`; only that of `cpu` was timed on a device.
 
     tpu: the compiled grouped convolution moves the fewest bytes. gpu: not measured.
     """
@@ -48,7 +48,7 @@ def strategy_for(platform: str) -> str:
 
 
 def resolved_strategy(strategy: str) -> str:
-    """`strategy`, or for `auto` the fast one of this machine's platform."""
+    """`strategy`; for `auto`, the fast strategy of this machine's platform."""
     return strategy_for(jax.default_backend()) if strategy == "auto" else strategy
 
 
@@ -69,17 +69,17 @@ def modulated_conv(
     stride: int = 1,
     strategy: str = "auto",
 ) -> jax.Array:
-    """Convolves each class's images with that class's kernel.
+    """Convolves the images of each class with the kernel of the class.
 
     Args:
-      x: [n * G, H, W, Cin], n-major: image i of group g lies at i * G + g.
+      x: [n * G, H, W, Cin], n-major: image i of group g has the index i * G + g.
       kernel: shared kernel W0 [k, k, Cin, Cout].
-      modulation: F of the G classes; computed in float32, cast to `x.dtype` with the kernel.
+      modulation: F of the G classes; computed in float32, then cast to `x.dtype` with the kernel.
       stride: 1 or 2.
       strategy: `loop` (one convolution per class), `vmap` (one grouped convolution), `taps` (a
-        matrix product per tap), `map`, which is `loop` here (it has the loss take one class after
-        the other, see `accumulate`), or `auto`, the fast one of the platform. The separable form
-        needs none of them. All give the same values and gradients.
+        matrix product per tap), `map` (here the same as `loop`; the loss computes one class at a
+        time, see `accumulate`), or `auto`, the fast one of the platform. The separable form uses
+        none of them. All give the same values and gradients.
 
     Returns:
       [n * G, H', W', Cout].
@@ -108,9 +108,9 @@ def modulated_conv(
 def upsampled_conv(
     x: jax.Array, kernel: jax.Array, modulation: Modulation | None, *, strategy: str = "auto"
 ) -> jax.Array:
-    """`modulated_conv` of images in which every pixel was repeated: twice the height and width.
+    """`modulated_conv` after every pixel is repeated, which doubles height and width.
 
-    modulation: None = the shared kernel for all.
+    modulation: None = the shared kernel for all images.
     """
     if modulation is None:
         return repeated_conv(x, kernel.astype(x.dtype))
@@ -130,11 +130,12 @@ def _separable(x: jax.Array, kernel: jax.Array, modulation: Modulation, stride: 
 
 
 def _loop(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
-    # Split, whose gradient is one concatenation: that of an index is a padded sum per class.
+    # Split, because its gradient is one concatenation; the gradient of an index is a padded sum
+    # for each class.
     count = kernels.shape[0]
     images = [part[:, 0] for part in lax.split(x, [1] * count, axis=1)]
-    own = [part[0] for part in lax.split(kernels, [1] * count)]
-    return jnp.stack([plain_conv(i, k, stride) for i, k in zip(images, own, strict=True)], axis=1)
+    split = [part[0] for part in lax.split(kernels, [1] * count)]
+    return jnp.stack([plain_conv(i, k, stride) for i, k in zip(images, split, strict=True)], axis=1)
 
 
 def _vmap(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
@@ -142,12 +143,12 @@ def _vmap(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
 
 
 def _taps(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
-    """One batched matrix product per kernel tap: no convolution at all."""
+    """One batched matrix product per kernel tap, without a convolution."""
     size = kernels.shape[1]
     pad = size // 2
     height, width = (-(-length // stride) for length in x.shape[2:4])
     x = jnp.pad(x, ((0, 0), (0, 0), (pad, pad), (pad, pad), (0, 0)))
-    out = 0.0  # accumulated in float32, as a convolution does
+    out = 0.0  # accumulated in float32, as in a convolution
     for row in range(size):
         for column in range(size):
             window = x[:, :, row : row + stride * height : stride]

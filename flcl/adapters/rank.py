@@ -1,8 +1,8 @@
 """DRS: the rank of a task from its complexity H, by a Gumbel-Softmax over candidates.
 
-FM-LoRA (Yu et al. 2025) prints p(r | T_t) = softmax_r(w_r H / tau) and r_t = argmax. For H > 0 that
-argmax is the one of w_r whatever H is, so the rank cannot follow the complexity; the form used by
-default centres H on the first task (M4), and the printed one stays as `literal`.
+FM-LoRA (Yu et al. 2025) prints p(r | T_t) = softmax_r(w_r H / tau) and r_t = argmax. For H > 0 this
+argmax is the argmax of w_r for every H, so the rank cannot follow the complexity. The default form
+centres H on the first task (M4); the printed form is available as `literal`.
 """
 
 from typing import Protocol
@@ -15,11 +15,11 @@ import numpy as np
 from flcl import settings
 
 EPSILON = 1e-6
-"""Keeps a first task of zero complexity from dividing by zero."""
+"""Avoids a division by zero if the first task has zero complexity."""
 
 
 def init_selector(candidates: tuple[int, ...]) -> dict:
-    """w_r = (r - mean) / std, so that more complexity prefers more columns; b_r = 0 (ours)."""
+    """w_r = (r - mean) / std, so higher complexity prefers more columns; b_r = 0 (ours)."""
     ranks = np.asarray(candidates, np.float32)
     spread = ranks.std() or 1.0
     return {"weight": jnp.asarray((ranks - ranks.mean()) / spread), "bias": jnp.zeros(len(ranks))}
@@ -31,7 +31,7 @@ def centre(complexity: jax.Array, first: jax.Array) -> jax.Array:
 
 
 def logits(selector: dict, complexity: jax.Array, first: jax.Array, kind: str) -> jax.Array:
-    """Logit of each candidate, [K].
+    """The logit of each candidate, [K].
 
     kind: `centred`, w_r h_t + b_r; or `literal`, the printed w_r H_t.
     """
@@ -41,13 +41,13 @@ def logits(selector: dict, complexity: jax.Array, first: jax.Array, kind: str) -
 
 
 def temperature(progress: jax.Array, rank: settings.RankSelection) -> jax.Array:
-    """Falls geometrically from `temperature` to `final_temperature` over the schedule (M5)."""
+    """Geometric decay from `temperature` to `final_temperature` over the schedule (M5)."""
     share = jnp.clip(progress / rank.schedule, 0.0, 1.0)
     return rank.temperature * (rank.final_temperature / rank.temperature) ** share
 
 
 def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.Array:
-    """One candidate, [K]: one-hot of the perturbed logits, with the gradient of the soft choice."""
+    """A random choice [K]: one-hot of perturbed logits, with the gradient of the soft choice."""
     noisy = (logits + jax.random.gumbel(key, logits.shape)) / tau
     soft = jax.nn.softmax(noisy)
     hard = jax.nn.one_hot(jnp.argmax(noisy), logits.size)
@@ -55,7 +55,7 @@ def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.A
 
 
 def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Array:
-    """Weight of each of the r columns, [r]: column j counts all candidates above j (M5)."""
+    """Weight of each column, [r]: column j adds the weights of all candidates above j (M5)."""
     chex.assert_shape(choice, (len(candidates),))
     keeps = np.arange(rank)[None, :] < np.asarray(candidates)[:, None]
     return choice @ keeps.astype(np.float32)
@@ -68,9 +68,9 @@ def choose(
     selection: settings.RankSelection,
     rank: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Column weights [r] and the penalty `lambda E[r] / r` at this point of a task.
+    """Column weights [r] and the penalty `lambda E[r] / r` at one point of a task.
 
-    Up to `schedule` the choice is drawn; from then on it is the argmax, without a gradient.
+    Up to `schedule` the choice is random; after that it is the argmax, without a gradient.
     """
     candidates = selection.candidates
     selecting = progress < selection.schedule
@@ -84,28 +84,28 @@ def choose(
 
 
 class RankChoice(Protocol):
-    """Which of the r columns of M and N each task after the first uses. Task 1 uses them all.
+    """Chooses the columns of M and N that each task after the first uses. Task 1 uses all r.
 
     Attributes:
-      learned: the choice trains with the task and needs the complexity of every task.
+      learned: whether the choice trains with the task and needs the complexity of every task.
     """
 
     learned: bool
 
     def memory(self, tasks: int) -> dict:
-        """Its entries of the memory before the first task."""
+        """Its entries in the memory before the first task."""
 
     def begin(self, memory: dict, index: int) -> tuple[dict, dict]:
-        """Its entries of what trains and of what is frozen in task `index`."""
+        """Its entries in `trainable` and `frozen` of task `index`."""
 
     def columns(self, trainable: dict, frozen: dict, key, progress) -> tuple[jax.Array, jax.Array]:
-        """Weight of each column [r] while a later task trains, and the penalty on the rank."""
+        """Weight of each column [r] in the training of a later task, and the rank penalty."""
 
     def kept(self, memory: dict, index: int) -> jax.Array:
-        """1 for the columns that a finished later task keeps, [r]."""
+        """1 for each column that a finished later task keeps, [r]."""
 
     def report(self, memory: dict, index: int) -> dict:
-        """Complexity H and, after the first task, its centred form and p(r); None = not known."""
+        """Complexity H and, after the first task, its centred form and p(r); None = unknown."""
 
 
 class FixedRank:
@@ -117,12 +117,12 @@ class FixedRank:
         self._columns = (np.arange(rank) < fixed).astype(np.float32)
 
     def memory(self, tasks):
-        """Nothing."""
+        """No entries."""
         del tasks
         return {}
 
     def begin(self, memory, index):
-        """Nothing."""
+        """No entries."""
         del memory, index
         return {}, {}
 
@@ -137,13 +137,13 @@ class FixedRank:
         return self._columns
 
     def report(self, memory, index):
-        """No task was measured."""
+        """All None: no complexity is measured."""
         del memory, index
         return {"complexity": None, "probabilities": None}
 
 
 class LearnedRank:
-    """DRS: `centred`, or `literal` as the paper prints it.
+    """DRS: `centred`, or `literal` as printed in the paper.
 
     Memory: `selector` (w, b over the candidates) and `complexity` [T].
     """
@@ -154,12 +154,12 @@ class LearnedRank:
         self._selection, self._rank, self._tasks = selection, rank, tasks
 
     def memory(self, tasks):
-        """A fresh selector; no task is measured."""
+        """A new selector; no complexity is measured yet."""
         selector = init_selector(self._selection.candidates)
         return {"selector": selector, "complexity": jnp.zeros(tasks)}
 
     def begin(self, memory, index):
-        """The selector starts afresh: carried over, the pull of the penalty would outweigh H."""
+        """Every task has a new selector: in an old one, the penalty would outweigh H."""
         measured = memory["complexity"]
         frozen = {
             "probe": jnp.asarray(False),
@@ -170,7 +170,7 @@ class LearnedRank:
         return ({} if index == 1 else fresh), frozen
 
     def columns(self, trainable, frozen, key, progress):
-        """Drawn, then fixed: see `choose`. The short run that measures H takes all columns."""
+        """First random, then fixed: see `choose`. The short run that measures H uses all."""
         logits = self._logits(trainable["selector"], frozen["complexity"], frozen["first"])
         weights, penalty = choose(key, logits, progress, self._selection, self._rank)
         probe, full = frozen["probe"], jnp.ones(self._rank)
@@ -183,7 +183,7 @@ class LearnedRank:
         return columns(likeliest, self._selection.candidates, self._rank)
 
     def report(self, memory, index):
-        """p(r) at the temperature that the choice ended with."""
+        """p(r) at the final temperature of the choice."""
         measured, later = memory["complexity"], index > 1
         logits = self._of_task(memory, index)
         p = jax.nn.softmax(logits / self._selection.final_temperature)

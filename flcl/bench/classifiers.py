@@ -1,4 +1,4 @@
-"""FM-LoRA against fine-tuning every parameter, and its inference against the bare transformer."""
+"""FM-LoRA compared with full fine-tuning, and its inference compared with the bare transformer."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ from flcl.cost.programs import FEATURES, with_batch
 
 
 def vit_step(size: Size, rounds: int) -> Iterator[Figure]:
-    """FM-LoRA's train step in a later task against fine-tuning all of the same transformer."""
+    """FM-LoRA's train step in a later task against full fine-tuning of the same transformer."""
     dtype = dtype_of(size)
     run = size.classifier_run("fmlora", model__dtype=dtype, model__trunk_dtype=dtype)
     later = Training(run, 2)
@@ -51,7 +51,7 @@ def vit_inference(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def features(run: settings.ClassifierRun) -> tuple:
-    """A call that computes the features of one batch, its FLOPs and its images."""
+    """A call that computes the features of one batch, with its FLOPs and number of images."""
     size = run.train.batch_size
     method = method_of(with_batch(run, FEATURES.batch_key, size))
     memory = random_memory(method)

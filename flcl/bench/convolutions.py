@@ -24,12 +24,12 @@ def modulated_convolution(size: Size, rounds: int) -> Iterator[Figure]:
         for groups in size.groups:
             arguments = inputs(side, channels, batch, groups, dtype_of(size))
             plain = jax.jit(gradients(None)).lower(*arguments)
-            # A single class takes the plain convolution whatever the strategy.
+            # With a single class, every strategy uses the plain convolution.
             strategies = _STRATEGIES if groups > 1 else ("auto",)
             bare = _call(plain.compile(), arguments)
             for strategy in strategies:
                 compiled = jax.jit(gradients(strategy)).lower(*arguments).compile()
-                # In pairs: beside a call of seconds, one of milliseconds is timed badly.
+                # In pairs, because a short call is timed badly beside a very long one.
                 pair = {"modulated": _call(compiled, arguments), "plain": bare}
                 seconds = interleave(pair, rounds)
                 name = f"modulated_conv/{side}x{side}x{channels}/G={groups}/{strategy}"

@@ -1,4 +1,4 @@
-"""What a benchmark measured: always a ratio to a reference of the same run, and its bar."""
+"""The results of benchmarks: ratios to a reference in the same run, and their bars."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ BARS: dict[str, float] = {
     "last_task/bytes": 1.0,
     "bytes_per_class": 1.1,
 }
-"""The largest ratio that is good enough, by name of a figure or by what stands before its `/`."""
+"""The largest ratio that is good enough, by name of a figure or by its part before the `/`."""
 
 BARS_OF_BACKEND: dict[str, dict[str, float]] = {"gpu": {"torchcfm_step": 0.9}}
 """Bars that are lower on a backend."""
@@ -34,11 +34,11 @@ class Figure:
       ratio: median over the rounds of this / reference.
       ratio_low: first and
       ratio_high: third quartile of the rounds' ratios.
-      median_seconds: None for what is counted and not timed.
-      reference_seconds: median of the reference, likewise.
-      mfu: model FLOPs utilisation, None where the device's peak is not known.
+      median_seconds: None if the figure is counted and not timed.
+      reference_seconds: the same for the reference.
+      mfu: model FLOPs utilisation, None if the peak of the device is unknown.
       memory_ratio: device bytes of the compiled program / those of the reference.
-      note: what to know when reading it.
+      note: a note for the reader.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Figure:
 
     @property
     def bar(self) -> float | None:
-        """The largest ratio that is good enough; None when there is none."""
+        """The largest ratio that is good enough; None if there is no bar."""
         bars = BARS | BARS_OF_BACKEND.get(self.backend, {})
         return bars.get(self.name, bars.get(self.name.partition("/")[0]))
 
@@ -68,18 +68,18 @@ class Figure:
 
     @property
     def missed(self) -> bool:
-        """There is a bar and the ratio is above it."""
+        """Whether there is a bar and the ratio is above it."""
         return self.bar is not None and self.ratio > self.bar
 
     def as_dict(self) -> dict:
-        """Ready for JSON; what does not apply to a figure is left out, except bar and seconds."""
+        """JSON values; entries that do not apply are left out, except bar and seconds."""
         values = dataclasses.asdict(self) | {"bar": self.bar, "spread": self.spread}
         kept = ("bar", "median_seconds", "reference_seconds")
         return {k: v for k, v in values.items() if k in kept or v not in (None, "")}
 
 
 def timed(name: str, seconds: Sequence[float], reference: Sequence[float], **more) -> Figure:
-    """The figure of one call against another from the seconds of each round."""
+    """The figure of one call against another, from the seconds of each round."""
     low, ratio, high = np.quantile(np.divide(seconds, reference), [0.25, 0.5, 0.75]).tolist()
     return Figure(
         name=name,
@@ -95,7 +95,7 @@ def timed(name: str, seconds: Sequence[float], reference: Sequence[float], **mor
 
 
 def counted(name: str, value: float, reference: float, note: str = "") -> Figure:
-    """The figure of something that is the same in every round, such as bytes."""
+    """The figure of a value that is the same in every round, such as bytes."""
     ratio = value / reference
     return Figure(
         name=name,

@@ -10,7 +10,7 @@ from flcl.settings import bridge
 
 
 def main() -> None:
-    """Builds the step of a run's first task and makes one."""
+    """Builds the step of the first task of a run and runs it once."""
     run = bridge.from_dict(json.load(sys.stdin))
     jax.block_until_ready(Loops(run, 1).real())
 

@@ -33,7 +33,7 @@ def phase1_step(size: Size, rounds: int) -> Iterator[Figure]:
     """Train step of the first task against that of the same U-Net without modulation."""
     run = size.generator_run(model__dtype=dtype_of(size))
     trainings = {"plain": Training(run, 1, Unmodulated)}
-    # Taking one class after the other is no matter of a single convolution: compared here.
+    # Computing one class at a time concerns the whole network, so it is compared here.
     strategies = {"": "auto"} | ({} if resolved_strategy("auto") == "map" else {"/map": "map"})
     for groups in size.step_groups:
         for suffix, strategy in strategies.items():
@@ -49,7 +49,7 @@ def phase1_step(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def phase2_step(size: Size, rounds: int) -> Iterator[Figure]:
-    """Train step of a later task, a window adapted, against phase 1 and against no modulation."""
+    """Train step of a later task with an adapted window, against phase 1 and no modulation."""
     groups = size.step_groups[0]
     dtype = dtype_of(size)
     run = size.generator_run(model__dtype=dtype, phase1__groups=groups, phase2__groups=groups)
@@ -68,7 +68,7 @@ def phase2_step(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def sampler(size: Size, rounds: int) -> Iterator[Figure]:
-    """Sampling a class, its kernels merged, against the bare U-Net called as often."""
+    """Sampling of a class with merged kernels, against as many calls of the bare U-Net."""
     sampling = Sampling(size.generator_run(model__dtype=dtype_of(size)))
     seconds = interleave({"sampler": sampling, "bare": sampling.bare}, rounds)
     yield timed(
@@ -82,12 +82,12 @@ def sampler(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 class Sampling:
-    """Drawing a chunk of one class's images; calling it draws them.
+    """Samples a chunk of images of one class in each call.
 
     Attributes:
-      images: drawn by a call.
-      evaluations: of the U-Net for each image.
-      flops: of a call.
+      images: images per call.
+      evaluations: calls of the U-Net for each image.
+      flops: FLOPs per call.
     """
 
     def __init__(self, run: settings.FunLoRARun):
@@ -113,12 +113,12 @@ class Sampling:
         self.bare = lambda: compiled(merged, noise)
 
     def __call__(self):
-        """uint8 [1, images, H, W, C]."""
+        """Images uint8 [1, images, H, W, C]."""
         return self._sampler(self._memory, self._key, [LABEL], self.images)[0]
 
 
 def _euler(network: UNet, params, noise: jax.Array, steps: int) -> jax.Array:
-    """What is left of sampling without classes, kernels and solver: float [B, H, W, C]."""
+    """Sampling without classes, merged kernels and solver: float [B, H, W, C]."""
     times = jnp.linspace(0.0, 1.0, steps + 1)
 
     def step(x, pair):

@@ -1,4 +1,4 @@
-"""What surrounds a step: the loader and the loop, and the start of a process."""
+"""Benchmarks of the loader, the training loop and the start of a process."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def loader(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 def steps_per_call(size: Size, rounds: int) -> Iterator[Figure]:
-    """Eight optimiser steps in one call against one step a call, on one batch."""
+    """Eight optimiser steps in one call against one step per call, on one batch."""
     loops = {}
     for count in (8, 1):
         changes = {"model__dtype": dtype_of(size), "runtime__steps_per_call": count}
@@ -50,7 +50,7 @@ def steps_per_call(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 class Loops:
-    """The training loop of a first task, on its real batches or on one of them.
+    """The training loop of a first task, on its real batches or on only one of them.
 
     Attributes:
       images: trained on by one call.
@@ -95,7 +95,7 @@ class Loops:
 
 
 def first_step(size: Size, rounds: int) -> Iterator[Figure]:
-    """Start of a process until its first step is done: with the compile cache against without."""
+    """Time from the start of a process to its first step: with and without the compile cache."""
     cold, warm = [], []
     for _ in range(max(1, rounds // 5)):  # minutes each at full size
         with tempfile.TemporaryDirectory() as folder:

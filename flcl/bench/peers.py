@@ -1,4 +1,4 @@
-"""The same work in PyTorch, where installed: TorchCFM's U-Net, Transformers' ViT with PEFT."""
+"""The same work in PyTorch, if it is installed: TorchCFM's U-Net, Transformers' ViT with PEFT."""
 
 import importlib.util
 import os
@@ -23,7 +23,7 @@ from flcl.bench.sizes import Size
 
 
 class MissingError(Exception):
-    """A peer that is not installed or cannot run here; the text says what to do."""
+    """A peer is not installed or cannot run here; the text says what to do."""
 
 
 def torchcfm_step(size: Size, rounds: int) -> Iterator[Figure]:
@@ -207,7 +207,7 @@ def _unet(run: settings.FunLoRARun, device: str, dropout: float):
 
 
 def _layout(tensor_or_network, device: str):
-    """On the device, channels last on a GPU, where that is the fast layout."""
+    """Moves a module to the device; on a GPU with channels last, which is faster there."""
     import torch
 
     if device == "cpu":

@@ -1,4 +1,4 @@
-"""Train steps built from settings alone, on one device, ready to be called again and again."""
+"""Train steps on one device that are built from settings and can be called many times."""
 
 import math
 
@@ -32,7 +32,7 @@ class Unmodulated(FunLoRA):
 
 
 class Training:
-    """A compiled train step that trains on one constant batch; calling it does one step.
+    """A compiled train step on one constant batch; each call is one step.
 
     Attributes:
       method: the method of the run.
@@ -64,27 +64,27 @@ class Training:
         return self._state, metrics
 
     def rates(self, seconds: list[float]) -> dict:
-        """`images_per_second` and `mfu` of some rounds, for a figure."""
+        """`images_per_second` and `mfu` of the rounds, for a figure."""
         return rates(self.images, self.flops, seconds)
 
 
 def method_of(run: settings.Run, build=methods.build) -> Method:
-    """The method of a run on classes that have names and no images."""
+    """The method of a run on classes without images."""
     return build(run, make_stream(run.stream, placeholder(CLASSES)))
 
 
 def one_device():
-    """A mesh of one device: every ratio is one of single devices."""
+    """A mesh of one device, because every ratio is for a single device."""
     return meshes.make_mesh(devices=jax.devices()[:1])
 
 
 def dtype_of(size: Size) -> str:
-    """Type of the activations on the devices that are there."""
+    """Type of the activations on the current devices."""
     return "bfloat16" if size.bfloat16 and jax.default_backend() != "cpu" else "float32"
 
 
 def random_memory(method: Method):
-    """A memory of the method's shapes in which no number is zero, without compiling anything."""
+    """A memory with the shapes of the method and no zeros, made without compilation."""
     generator = np.random.default_rng(0)
 
     def fill(leaf):
@@ -97,7 +97,7 @@ def random_memory(method: Method):
 
 
 def random_batch(method: Method, phase: int, labels: tuple[int, ...]) -> dict:
-    """A host batch as the loader of a run would deliver it, of random bytes."""
+    """A host batch of random bytes in the form of the loader of a run."""
     generator, batch = np.random.default_rng(0), method.abstract_batch(phase)
     return {
         "images": generator.integers(0, 256, batch["images"].shape, np.uint8),
@@ -106,13 +106,13 @@ def random_batch(method: Method, phase: int, labels: tuple[int, ...]) -> dict:
 
 
 def rates(images: int, flops: float | None, seconds: list[float]) -> dict:
-    """`images_per_second` and `mfu` for a figure, from the median of some rounds."""
+    """`images_per_second` and `mfu` for a figure, from the median of the rounds."""
     median, peak = float(np.median(seconds)), peak_flops(jax.devices()[0])
     mfu = flops / median / peak if flops and peak else None
     return {"images_per_second": images / median, "mfu": mfu}
 
 
 def peak_flops(device) -> float | None:
-    """Dense bfloat16 operations a second at most; None where that is not known."""
+    """Peak dense bfloat16 operations per second; None if unknown."""
     chip = chips.chip_of(device.device_kind)
     return chip and chip.peak

@@ -1,4 +1,4 @@
-"""Calls timed side by side: what slows a machine for a moment slows all of them."""
+"""Times calls side by side, so a slow moment of the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -17,12 +17,12 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Seconds of each call in each round, `{name: [rounds]}`.
 
-    In a round every call runs once, and every other round runs them in reverse, so that none is
-    always the one that finds the caches cold. A call counts until all arrays it returned are ready.
+    In a round every call runs once. Every second round runs the calls in reverse order, so cold
+    caches do not always affect the same call. A call ends when all arrays it returned are ready.
 
     Args:
-      warm: calls of each before the first round, which are not timed.
-      clock: seconds since some moment.
+      warm: number of untimed runs of each call before the first round.
+      clock: a clock in seconds.
 
     Raises:
       ValueError: for fewer than one round.

@@ -1,4 +1,4 @@
-"""Figures for people and for programs."""
+"""Shows figures as tables and writes them as JSON."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from flcl.bench.suite import ITEMS, summary
 
 STANDARD_OUTPUT = "-"
 WIDTH = 140
-"""Columns of a table that goes to a file or a pipe."""
+"""Width of a table in a file or a pipe, in characters."""
 
 _COLUMNS = (
     "benchmark",
@@ -32,7 +32,7 @@ _COLUMNS = (
 
 
 def write_json(figures: Sequence[Figure], target: str) -> None:
-    """A list with an object for each figure, to a file or, for `-`, to standard output."""
+    """Writes a JSON list of figures to a file or, for `-`, to standard output."""
     text = json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n"
     if target == STANDARD_OUTPUT:
         print(text, end="")
@@ -41,10 +41,10 @@ def write_json(figures: Sequence[Figure], target: str) -> None:
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:
-    """Ratios with quartiles, bars and seconds; then how many bars were reached."""
+    """Prints ratios with quartiles, bars and seconds, and the number of bars that were reached."""
     table = Table(title=machine())
     rows = [_row(figure) for figure in figures]
-    # Columns that no figure fills would only squeeze the others.
+    # Empty columns are left out, because they make the others too narrow.
     shown = [place for place in range(len(_COLUMNS)) if any(row[place] for row in rows)]
     for place in shown:
         table.add_column(_COLUMNS[place], justify="right" if place else "left", no_wrap=True)
@@ -61,7 +61,7 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
 
 
 def print_list(console: Console) -> None:
-    """Every benchmark with its bar and what it measures."""
+    """Prints every benchmark with its bar and its meaning."""
     table = Table("benchmark", "bar", "what")
     for name in ITEMS:
         bars = [bar for key, bar in BARS.items() if key.partition("/")[0] == name]

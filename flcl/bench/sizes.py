@@ -1,4 +1,4 @@
-"""How large the benchmarks are: `small` and `medium` for a CPU, `full` as in the papers."""
+"""The sizes of the benchmarks: `small` and `medium` for a CPU, `full` as in the papers."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ class Size:
     task_steps: int
 
     def generator_run(self, **changes) -> settings.FunLoRARun:
-        """FunLoRA on ten classes in two tasks; `changes` are keys with `__` for the dot."""
+        """FunLoRA on ten classes in two tasks; `changes` are keys with `__` instead of the dot."""
         return _run("funlora", _GENERATOR | self.generator, changes)
 
     def classifier_run(self, method: str, **changes) -> settings.ClassifierRun:
@@ -46,7 +46,7 @@ class Size:
         return _run(method, values, changes)
 
 
-# Ten embedded classes. Ratios depend on no pixel, so most benchmarks never look at them.
+# Ten embedded classes. Ratios do not depend on pixels, so most benchmarks do not read them.
 _SHARED = {"data.source": "fashion16", "data.channels": 3, "data.flip": True, "stream.tasks": "2"}
 _GENERATOR = _SHARED | {"sample.solver": "euler"}
 _CLASSIFIER = _SHARED | {"model.normalize": "half"}
@@ -55,7 +55,7 @@ _SMALL = Size(
     convolutions=((16, 32, 40), (8, 64, 40)),
     groups=(1, 2, 5, 10, 20),
     step_groups=(2, 10),
-    window="16-21",  # where 40-54 lies among 65 convolutions, among the 26 of this network
+    window="16-21",  # the same place among 26 convolutions as 40-54 among 65
     generator={
         "data.image_size": 16,
         "model.width": 32,
@@ -107,7 +107,7 @@ SIZES: dict[str, Size] = {
 
 
 def find(name: str) -> Size:
-    """The size of that name; raises `ValueError` for another one."""
+    """The size with this name; raises `ValueError` for an unknown name."""
     if name not in SIZES:
         raise ValueError(f"--size={name}: accepted are {', '.join(SIZES)}")
     return SIZES[name]

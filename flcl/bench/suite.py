@@ -1,4 +1,4 @@
-"""All benchmarks by name, and the loop over those that were asked for."""
+"""All benchmarks by name, and the loop that runs them."""
 
 from collections.abc import Callable, Iterable, Iterator
 
@@ -9,7 +9,7 @@ from flcl.bench.sizes import Size
 
 Benchmark = Callable[[Size, int], Iterator[Figure]]
 
-# The first one starts processes of its own: on a TPU only while this one does not hold the chips.
+# The first starts other processes: on a TPU this works only before this process uses the chips.
 ITEMS: dict[str, Benchmark] = {
     "first_step": loops.first_step,
     "modulated_conv": convolutions.modulated_convolution,
@@ -29,9 +29,9 @@ ITEMS: dict[str, Benchmark] = {
 
 
 def select(names: Iterable[str]) -> list[str]:
-    """Items of those names in the order of `ITEMS`; all of them for no names.
+    """The items with these names in the order of `ITEMS`; all items if there are no names.
 
-    Raises `ValueError` for a name that is none, with the nearest one.
+    Raises `ValueError` for an unknown name, with the nearest known name.
     """
     names = [name.strip() for name in names]
     for name in names:
@@ -44,9 +44,9 @@ def select(names: Iterable[str]) -> list[str]:
 def run(
     names: Iterable[str], size: Size, rounds: int, say: Callable[[str], None]
 ) -> Iterator[Figure]:
-    """The figures of some items, as they are found.
+    """The figures of some items, one after the other.
 
-    `say` is told in one line which item runs, and why one is left out.
+    `say` is called with one line for each item that runs, and with the reason if one is left out.
     """
     for name in names:
         say(f"{name}: {summary(name)}")
@@ -57,5 +57,5 @@ def run(
 
 
 def summary(name: str) -> str:
-    """What an item measures, in one line."""
+    """One line about what an item measures."""
     return (ITEMS[name].__doc__ or "").partition("\n")[0]

@@ -1,4 +1,4 @@
-"""Whether later tasks cost more: the last one against the second, and what one leaves on disk."""
+"""Whether later tasks cost more: the last task against the second, and the size on disk."""
 
 import gc
 import tempfile
@@ -27,7 +27,7 @@ def last_task(size: Size, rounds: int) -> Iterator[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         run = _many_tasks(Path(folder), size, steps)
         experiment.run(run, Path(folder) / "run", lambda *_: watch)
-    # The first interval of task 2 holds the compilation of phase 2.
+    # The first interval of task 2 includes the compilation of phase 2.
     second, last = (watch.seconds[task][1:] for task in (2, size.tasks))
     note = f"task {size.tasks} against task 2, {size.task_steps} tiny steps each round, one run"
     yield timed("last_task", last, second, note=note)
@@ -36,11 +36,11 @@ def last_task(size: Size, rounds: int) -> Iterator[Figure]:
 
 
 class Watch:
-    """A run's reporter that keeps the time between records and the bytes on the devices.
+    """A reporter that stores the time between records and the bytes on the devices.
 
     Attributes:
-      seconds: by task, from record to record; the first is from the start of the task.
-      bytes: by task, of the arrays alive when the task is done, without those from before the run.
+      seconds: for each task, the times from record to record; the first from the task's start.
+      bytes: for each task, bytes of live arrays at its end, without arrays from before the run.
     """
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter):
@@ -50,10 +50,10 @@ class Watch:
         self._task, self._last = 0, 0.0
 
     def say(self, text: str) -> None:
-        """Nothing."""
+        """Ignored."""
 
     def progress(self, description: str, total: int) -> Callable[..., None]:
-        """Nothing."""
+        """Ignored."""
         del description, total
         return lambda *_: None
 
@@ -64,29 +64,29 @@ class Watch:
         self.seconds[task.index] = []
 
     def record(self, step: int, metrics: dict) -> None:
-        """Notes the seconds since the last record: the losses have just been read."""
+        """Stores the seconds since the last record; the losses have just been read."""
         del step, metrics
         now = self._clock()
         self.seconds[self._task].append(now - self._last)
         self._last = now
 
     def evaluated(self, task, results: dict, samples: dict) -> None:
-        """Notes what is alive."""
+        """Stores the bytes of live arrays."""
         del results, samples
         self.bytes[task.index] = live_bytes() - self._before
 
     def finished(self, results: dict) -> None:
-        """Nothing."""
+        """Ignored."""
 
 
 def live_bytes() -> int:
-    """Bytes of all arrays that are alive on the devices."""
+    """Bytes of all live arrays on the devices."""
     gc.collect()
     return sum(array.nbytes for array in jax.live_arrays())
 
 
 def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
-    """One class of random 8 x 8 images in every task, hardly any evaluation."""
+    """A run with one class of random 8 x 8 images per task and almost no evaluation."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.arange(size.tasks), 8)
     images = generator.integers(0, 256, (len(labels), 8, 8, 1), np.uint8)
@@ -115,8 +115,8 @@ def _many_tasks(folder: Path, size: Size, steps: int) -> settings.FunLoRARun:
 
 
 def bytes_per_class(size: Size, rounds: int) -> Iterator[Figure]:
-    """What a stored task of CIFAR-100 weighs on disk against four bytes for each parameter."""
-    del size, rounds  # always the paper's network: its classes are stored, not trained
+    """Bytes on disk of a stored task of CIFAR-100 against four bytes for each parameter."""
+    del size, rounds  # always the network of the paper; its classes are stored, not trained
     values = {"data.image_size": 32, "data.channels": 3, "stream.tasks": "5"}
     edited = bridge.defaults("funlora")
     edited.update_from_flattened_dict(values)
@@ -125,7 +125,7 @@ def bytes_per_class(size: Size, rounds: int) -> Iterator[Figure]:
     task = method.stream.tasks[1]
     memory = jax.eval_shape(method.init, stream_key(0, "benchmark"))
     added = jax.eval_shape(lambda m: method.added(m, task), memory)
-    generator = np.random.default_rng(0)  # random: nothing that a file format could compress
+    generator = np.random.default_rng(0)  # random, so a file format cannot compress it
     tree = jax.tree.map(lambda v: generator.normal(size=v.shape).astype(v.dtype), added)
     parameters = method.describe()["parameters_per_class"] * len(task.labels)
     with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as checkpoints:

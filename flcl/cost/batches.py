@@ -1,4 +1,4 @@
-"""The largest global batch that fits, from one compiled program or from a few."""
+"""The largest global batch that fits, from one or a few compiled programs."""
 
 from collections.abc import Callable
 
@@ -12,10 +12,10 @@ _GUESSES = 3
 
 
 def estimate(figures: dict, usable: int, granule: int) -> int | None:
-    """Images of the largest batch that should fit, a multiple of `granule`; 0 for none at all.
+    """Images of the largest batch that should fit, a multiple of `granule`; 0 = no batch fits.
 
-    figures: of one program, see `meter.measure`; usable: bytes of a device. None when the
-    compiler refused the program and did not say what it needs.
+    figures: figures of one program, see `meter.measure`; usable: bytes of a device. None if the
+    compiler refused the program and did not say how much memory it needs.
     """
     needed, memory = figures["required_bytes"], figures["memory"]
     if needed is None:
@@ -29,7 +29,7 @@ def estimate(figures: dict, usable: int, granule: int) -> int | None:
 
 
 def largest(figures: dict, usable: int, granule: int) -> dict | None:
-    """`{"images", "how"}` from one program; None when nothing can be said."""
+    """`{"images", "how"}` from one program; None if unknown."""
     images = estimate(figures, usable, granule)
     if images is None:
         return None
@@ -37,9 +37,9 @@ def largest(figures: dict, usable: int, granule: int) -> dict | None:
 
 
 def search(figures: dict, measure: Callable[[int], dict], usable: int, granule: int) -> dict | None:
-    """As `largest`, but every step is compiled: at most three more programs.
+    """Like `largest`, but compiles every batch that it tries: at most three more programs.
 
-    measure: figures of the program with another batch.
+    measure: returns the figures of the program with another batch.
     """
     best, ceiling, guess = None, None, largest(figures, usable, granule)
     if figures["fits"]:
@@ -62,7 +62,7 @@ def search(figures: dict, measure: Callable[[int], dict], usable: int, granule: 
 
 
 def _next(best: dict | None, ceiling: int | None, tried: dict, usable: int, granule: int) -> int:
-    """The batch to compile next, from the largest that fits or else from what was refused."""
+    """The batch to compile next, from the largest that fits or else from a refused one."""
     low, guess = best["images"] if best else 0, estimate(best or tried, usable, granule)
     if ceiling is None:
         return guess

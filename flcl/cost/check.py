@@ -1,4 +1,4 @@
-"""Proof before renting: a run's programs, compiled for a machine that is not there."""
+"""Checks a run before a machine is rented: compiles its programs for that machine."""
 
 import dataclasses
 import importlib.metadata
@@ -28,26 +28,26 @@ def check(
     utilisation: float = projection.UTILISATION,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict:
-    """What the programs of a run ask of each device of `topology`, ready for JSON.
+    """The memory and work of the programs of a run on each device of `topology`, as JSON values.
 
     Args:
       topology: such as `v5e:4x4` or `h100:8`.
-      programs: names of those to compile, of phase1, phase2, sampler and features; () = all that
-        the method has.
-      batch_search: the largest batch is compiled, not only estimated.
-      utilisation: share of the peak that the projection takes the work to run at.
-      say: told before each compilation, which may take minutes.
+      programs: names of programs to compile: phase1, phase2, sampler or features; () = all programs
+        of the method.
+      batch_search: compile the largest batch instead of only estimating it.
+      utilisation: share of the peak FLOP/s that the projection assumes.
+      say: called with one line before each compilation, which may take minutes.
 
     Returns:
       `name`, `topology`, `chip`, `devices`, `devices_per_chip`, `mesh`, `hbm_bytes` and
       `usable_bytes` of one device, `replicated_above`, `versions`, `assumptions`, `problems` (one
-      line each, empty when all is well) and for each of `programs`: `name`, `batch_key`, `images`,
+      line each, empty if there are none) and for each of `programs`: `name`, `batch_key`, `images`,
       `parameter_bytes` (before they are divided), `memory`, `required_bytes`, `fits`, `refused`,
-      `flops_per_device`, `one_device_flops`, `replication`, `uncounted` (why one of these is not
-      known), `collectives`, `largest_batch`, `projection`, `seconds`.
+      `flops_per_device`, `one_device_flops`, `replication`, `uncounted` (why one of these is
+      unknown), `collectives`, `largest_batch`, `projection`, `seconds`.
 
-    Raises `ValueError` for an unknown topology, program or share, a compiler that is not installed
-    and a batch that does not split over the devices.
+    Raises `ValueError` for an unknown topology or program, an invalid share, a compiler that is not
+    installed and a batch that does not split over the devices.
     """
     if not 0 < utilisation <= 1:
         raise ValueError(f"--utilisation={utilisation}: must be above 0 and at most 1")
@@ -80,7 +80,7 @@ def check(
 def problems(figures: dict, usable: int) -> list[str]:
     """Why a program cannot or should not run as it is, one line each.
 
-    figures: of one program, see `meter.measure`; usable: bytes of a device.
+    figures: figures of one program, see `meter.measure`; usable: bytes of a device.
     """
     lines, gib = [], 2**30
     if not figures["fits"]:
@@ -104,7 +104,7 @@ def problems(figures: dict, usable: int) -> list[str]:
 def _figures(
     program: Program, method: Method, mesh, target: Target, searching: bool, utilisation: float
 ) -> dict:
-    """What a program asks of a device, the largest batch and, for a train step, the projection."""
+    """The figures of a program, its largest batch and, for a train step, the projection."""
     figures = measure(program, method, mesh, target)
     usable, granule = target.chip.usable, program.groups * mesh.size
 
@@ -127,7 +127,7 @@ def _figures(
 
 
 def _as_on(platform: str, run: settings.Run) -> settings.Run:
-    """`run` with everything filled in that a run would ask its own machine for."""
+    """`run` with the settings that depend on the machine filled in for `platform`."""
     run = without_files(run)
     if isinstance(run, settings.FunLoRARun) and run.adapter.strategy == "auto":
         adapter = dataclasses.replace(run.adapter, strategy=strategy_for(platform))
@@ -139,7 +139,7 @@ def _chosen(known: list[Program], names: Sequence[str]) -> list[Program]:
     for name in names:
         if name not in [program.name for program in known]:
             raise ValueError(
-                f"--programs={','.join(names)}: {name!r} is none of this method's programs, which "
+                f"--programs={','.join(names)}: {name!r} is not a program of this method; they "
                 f"are {', '.join(program.name for program in known)}"
             )
     return [program for program in known if not names or program.name in names]

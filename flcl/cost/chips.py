@@ -1,4 +1,4 @@
-"""What accelerators can do, from their makers' tables: to judge a program without having one."""
+"""The data of accelerators, from the tables of their makers."""
 
 from typing import NamedTuple
 
@@ -9,14 +9,14 @@ class Chip(NamedTuple):
     """One accelerator chip.
 
     Attributes:
-      name: what people call it.
-      kinds: what JAX calls it (`device_kind`), in every spelling that is known.
+      name: the usual name.
+      kinds: the names in JAX (`device_kind`), in every known spelling.
       hbm: bytes of device memory of the chip.
       usable: bytes that a program may use on one *device* of the chip.
       flops: peak bfloat16 FLOP/s of the chip, dense.
       hbm_bandwidth: bytes/s between the chip and its memory.
-      link: bytes/s that a chip sends to one neighbour through the fast network of its slice.
-      slice: chips that share that fast network, at most.
+      link: bytes/s from a chip to one neighbour through the fast network of its slice.
+      slice: largest number of chips that share the fast network.
       network: bytes/s of a chip's share of the network between slices (or nodes).
       devices: JAX devices on one chip.
     """
@@ -126,9 +126,9 @@ _GPUS = {
 }
 
 CHIPS: dict[str, Chip] = _TPUS | _GPUS
-"""Chips by the name that begins a topology, such as `v5e` in `v5e:4x4`."""
+"""Chips by the first part of a topology, such as `v5e` in `v5e:4x4`."""
 
 
 def chip_of(device_kind: str) -> Chip | None:
-    """The chip that JAX calls `device_kind`; None when it is not in the table."""
+    """The chip with the JAX name `device_kind`; None if it is not in the table."""
     return next((chip for chip in CHIPS.values() if device_kind in chip.kinds), None)

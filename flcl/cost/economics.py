@@ -1,4 +1,4 @@
-"""What a training step costs, from the compiled program and not from a clock."""
+"""The cost of a training step, from the compiled program and not from a clock."""
 
 import jax
 import ml_collections
@@ -11,10 +11,9 @@ from flcl.settings import bridge
 
 
 def step_flops(run: settings.ClassifierRun, stream: TaskStream) -> dict:
-    """`step_flops` of each phase on one device, and `share_of_finetuning` of the same batch.
+    """`step_flops` of each phase on one device, and `share_of_finetuning` for the same batch.
 
-    Nothing is allocated. A phase in which nothing is trained has 0 FLOPs. Raises `ValueError` for a
-    generator.
+    Nothing is allocated. A phase without training has 0 FLOPs. Raises `ValueError` for a generator.
     """
     if not isinstance(run, settings.ClassifierRun):
         raise ValueError(f"--flops: method={run.method!r} is no classifier")
@@ -30,7 +29,7 @@ def step_flops(run: settings.ClassifierRun, stream: TaskStream) -> dict:
 def _flops_of_steps(
     run: settings.ClassifierRun, stream: TaskStream, phases: int = 2
 ) -> dict[str, float]:
-    """FLOPs of the compiled train steps by name; on a GPU those of the programs as written."""
+    """FLOPs of the compiled train steps by name; on a GPU, FLOPs of the programs as written."""
     method, device = methods.build(run, stream), jax.devices()[0]
     mesh = meshes.make_mesh(devices=[device])
     flops = {}

@@ -1,4 +1,4 @@
-"""Reading the text of a compiled program: which exchanges between devices it has."""
+"""Finds the exchanges between devices in the text of a compiled program."""
 
 import math
 import re
@@ -27,8 +27,8 @@ class Collective(NamedTuple):
 
     Attributes:
       kind: one of `KINDS`.
-      bytes: what is reduced, gathered or sent, on one device, whole: the larger of its two sides.
-      group: devices that take part.
+      bytes: bytes that one device reduces, gathers or sends: the larger of input and output.
+      group: number of devices that take part.
     """
 
     kind: str
@@ -37,10 +37,10 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
-    """The exchanges in a compiled program; those inside a loop are listed once.
+    """The exchanges in a compiled program; an exchange inside a loop is listed once.
 
-    devices: how many take part where the text names no groups. A group of a single device exchanges
-    nothing and is left out.
+    devices: number of devices that take part if the text names no groups. A group of one device
+    exchanges nothing and is left out.
     """
     exchanges = []
     for instruction in _INSTRUCTION.findall(text):
@@ -74,7 +74,7 @@ def _shape_and_operation(instruction: str) -> tuple[str, str]:
 
 
 def _closing(text: str) -> int:
-    """Where the bracket that `text` begins with is closed."""
+    """The position after the bracket that closes the first bracket of `text`."""
     depth = 0
     for place, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")
@@ -93,7 +93,7 @@ def _bytes(text: str) -> int:
 
 
 def _payload(kind: str, shape: str, starts: bool) -> int:
-    """Bytes of a result; the start of an asynchronous one also lists operands and semaphores."""
+    """Bytes of a result; an asynchronous start also lists operands and semaphores."""
     if starts and kind in ("all-gather", "collective-permute") and shape.startswith("("):
         members = _members(shape[1 : _closing(shape) - 1])
         shape = members[1] if len(members) > 1 else shape
@@ -101,7 +101,7 @@ def _payload(kind: str, shape: str, starts: bool) -> int:
 
 
 def _members(text: str) -> list[str]:
-    """The members of a tuple, at its first level."""
+    """The members of a tuple at its first level."""
     members, depth, start = [], 0, 0
     for place, letter in enumerate(text):
         depth += (letter in "([{") - (letter in ")]}")

@@ -1,7 +1,7 @@
-"""What a program costs: its FLOPs, its memory on a device, and what nobody can count.
+"""The cost of a program: its FLOPs, its memory on a device, and the reason if one is unknown.
 
-FLOPs are XLA's own count, and what is inside a loop counts once. A *written* program is the lowered
-one, before it is optimised or divided over devices; a *compiled* one is what a device runs.
+FLOPs are counted by XLA, which counts the body of a loop once. A *written* program is the lowered
+program before it is optimised or divided over devices; a *compiled* program is what a device runs.
 """
 
 import math
@@ -21,16 +21,16 @@ from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
 
 REPLICATED = 1.5
-"""Work of all devices over the work of one above which the work counts as replicated."""
+"""Above this ratio of the work of all devices to the work of one, work counts as replicated."""
 
 LIBRARIES = (
     "XLA does not count what a GPU program leaves to cuDNN and cuBLAS: the work is that of the "
     "program as written, taken to be divided equally over the devices"
 )
-"""What to know about the work of a program that is compiled for GPUs."""
+"""A note about the work of a program that is compiled for GPUs."""
 
-# What is compiled for another machine must not take over how this one compiles for itself. Triton's
-# kernels are chosen by timing them, and without the device some shapes are then refused.
+# A program for another machine must not use this machine's compiler options. Triton is off, because
+# its kernels are chosen by timing; without the device, some shapes are then refused.
 _OPTIONS = {
     "tpu": {"xla_backend_optimization_level": 3},
     "gpu": {"xla_backend_optimization_level": 3, "xla_gpu_enable_triton_gemm": False},
@@ -40,29 +40,29 @@ _TOO_MUCH = re.compile(r"total memory required[^(]*\(([\d.]+)([KMGT]?)\)")
 
 
 def written_flops(lowered: Lowered) -> float | None:
-    """FLOPs of a program as written; None where the backend does not count them."""
+    """FLOPs of a program as written; None if the backend does not count them."""
     return (lowered.cost_analysis() or {}).get("flops")
 
 
 def compiled_flops(compiled: Compiled, platform: str) -> float | None:
-    """FLOPs of one device; None on a `gpu`, for the reason in `LIBRARIES`, or if not counted."""
+    """FLOPs of one device; None on a `gpu` (see `LIBRARIES`) and if they are not counted."""
     return None if platform == "gpu" else (compiled.cost_analysis() or {}).get("flops")
 
 
 def one_device_flops(program: Program, method: Method, platform: str) -> float:
     """FLOPs of the whole program as written for a single device of `platform`: `tpu` or `gpu`.
 
-    It is lowered on this machine: seconds, where compiling it once more would take as long as the
-    program itself.
+    It is only lowered on this machine, which takes seconds; a second compilation would take as long
+    as the first.
     """
     mesh = meshes.make_mesh(devices=jax.devices("cpu")[:1])
-    # Written for a CPU, gradients would be summed in loops, which count once.
+    # In a program for a CPU, gradients would be summed in loops, which count once.
     lowered = program.lower(method, mesh, {"gpu": "cuda"}.get(platform, platform))
     return float(written_flops(lowered))
 
 
 def memory_of(compiled: Compiled) -> dict[str, int]:
-    """Bytes on one device: arguments, outputs, how much of these are one, temporaries, peak."""
+    """Bytes on one device: arguments, outputs, the part that both share, temporaries, peak."""
     stats = compiled.memory_analysis()
     return {
         "arguments": stats.argument_size_in_bytes,
@@ -81,10 +81,10 @@ def device_bytes(compiled: Compiled) -> int:
 
 
 def required_bytes(memory: dict[str, int] | None, refused: str | None) -> int | None:
-    """Bytes that a device must have free: the peak, arguments included, and the program itself.
+    """Bytes that must be free on a device: the peak with arguments, and the program itself.
 
-    Of a program that was refused, what the compiler says; None when it does not say. Temporaries
-    are not added up: on a TPU they count memory on the chip too, and space that is used again.
+    For a refused program, the number in the message of the compiler; None if there is none.
+    Temporaries are not added: on a TPU they include on-chip memory, and space that is used again.
     """
     if memory is not None:
         return memory["peak"] + memory["code"]
@@ -93,11 +93,11 @@ def required_bytes(memory: dict[str, int] | None, refused: str | None) -> int | 
 
 
 def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dict:
-    """What a program that is compiled for `target` asks of each of its devices.
+    """The memory and work on each device of a program that is compiled for `target`.
 
-    `memory` and `flops_per_device` are None for a program that the compiler refuses because it does
-    not fit; `refused` is then what it says. Of a program that fits, `uncounted` says why FLOPs or
-    `replication` are not known; it is None when both are.
+    `memory` and `flops_per_device` are None if the compiler refuses a program that does not fit;
+    `refused` is then its message. For a program that fits, `uncounted` says why FLOPs or
+    `replication` are unknown; it is None if both are known.
     """
     started = time.monotonic()
     lowered = program.lower(method, mesh, None)
@@ -133,9 +133,9 @@ def measure(program: Program, method: Method, mesh: Mesh, target: Target) -> dic
 def work_of(
     program: Program, method: Method, mesh: Mesh, target: Target, compiled: Compiled
 ) -> dict:
-    """`flops_per_device`, those of a single device that does everything, and their ratio.
+    """`flops_per_device`, the FLOPs of a single device that does everything, and their ratio.
 
-    On GPUs the ratio is not known: `flops_per_device` is what it would be if nothing was repeated.
+    On GPUs the ratio is unknown; `flops_per_device` then assumes that no work is repeated.
     """
     whole, images = one_device_flops(program, method, target.platform), program.images(method.run)
     # Samplers and features round their batch up to a multiple of the devices.
@@ -158,13 +158,13 @@ def _work(
 
 
 def compile_for(lowered: Lowered, platform: str) -> Compiled:
-    """Compiles for devices that are not there; platform: `tpu` or `gpu`."""
+    """Compiles for devices of another machine; platform: `tpu` or `gpu`."""
     with nothing_remembered():
         return lowered.compile(compiler_options=_OPTIONS[platform])
 
 
 def _parameter_bytes(lowered: Lowered) -> int:
-    """Bytes of all arguments but images, which are the only bytes among them, not divided."""
+    """Undivided bytes of all arguments except images, which are the only uint8 arguments."""
     leaves = [leaf for leaf in jax.tree.leaves(lowered.args_info) if leaf.dtype != jnp.uint8]
     return sum(math.prod(leaf.shape) * _itemsize(leaf.dtype) for leaf in leaves)
 

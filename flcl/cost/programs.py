@@ -1,6 +1,6 @@
-"""The programs of a run, from shapes alone, for whatever devices a mesh has: nothing is allocated.
+"""The programs of a run for the devices of any mesh, made from shapes; nothing is allocated.
 
-This is the only list of them: what counts, compiles or times a program takes it from here.
+This is the only list of programs; all code that counts, compiles or times a program uses it.
 """
 
 import dataclasses
@@ -18,8 +18,8 @@ from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
 from flcl.train.step import Phase
 
-TURNS = "the step takes its classes in a loop, of which XLA counts the work of a single turn"
-"""Why the work of such a train step is not known."""
+TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
+"""The reason why the work of such a train step is unknown."""
 
 
 class Program(NamedTuple):
@@ -28,10 +28,10 @@ class Program(NamedTuple):
     Attributes:
       name: `phase1`, `phase2`, `sampler` or `features`.
       batch_key: the setting that is its global batch.
-      lower: (method, mesh, platform) -> the lowered program; platform: what the program is written
-        for, such as `tpu`, where it is only looked at; None: the platform of the mesh.
-      groups: class groups that a batch consists of.
-      uncounted: why nobody can count its FLOPs; None where XLA counts them.
+      lower: (method, mesh, platform) -> the lowered program. platform: the target, such as `tpu`,
+        if the program is only analysed; None = the platform of the mesh.
+      groups: number of class groups in a batch.
+      uncounted: why its FLOPs cannot be counted; None if XLA counts them.
     """
 
     name: str
@@ -42,7 +42,7 @@ class Program(NamedTuple):
 
     @property
     def trains(self) -> bool:
-        """It is a train step."""
+        """Whether it is a train step."""
         return self.name.startswith("phase")
 
     def images(self, run: settings.Run) -> int:
@@ -52,7 +52,7 @@ class Program(NamedTuple):
 
 
 def programs_of(method: Method) -> list[Program]:
-    """What a run of the method compiles: its train steps, and the sampler or the features."""
+    """All programs of a run: its train steps, and the sampler or the features."""
     steps = [train_step(method, phase) for phase in phases(method)]
     if isinstance(method, Generator):
         return [*steps, Program("sampler", "sample.chunk", _lower_sampler)]
@@ -61,7 +61,7 @@ def programs_of(method: Method) -> list[Program]:
 
 
 def phases(method: Method) -> list[int]:
-    """The phases in which a method trains: none, the first task's, or also that of later tasks."""
+    """The phases in which a method trains: (), the first, or both."""
     tasks = method.stream.tasks
     return [phase for phase in (1, 2) if phase <= len(tasks) and method.steps(tasks[phase - 1], 1)]
 
@@ -91,28 +91,28 @@ def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = No
 
 
 def _lower_sampler(method: Generator, mesh: Mesh, platform: str | None) -> Lowered:
-    """Draws one chunk of images of one class."""
+    """The program that samples one chunk of images of one class."""
     memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return ClassSampler(method, method.run.sample, mesh).lower(memory, _key(), platform)
 
 
 def _lower_features(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:
-    """Turns a batch of images into features."""
+    """The program that computes the features of a batch of images."""
     memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return Inference(method, mesh).lower(memory, platform)
 
 
 FEATURES = Program("features", "train.eval_batch_size", _lower_features)
-"""The features of a batch of images, of every classifier."""
+"""The program of every classifier that computes the features of a batch of images."""
 
 
 def abstract_memory(method: Method):
-    """Shapes and types of what a method has learned."""
+    """Shapes and types of the memory of a method."""
     return jax.eval_shape(method.init, _key())
 
 
 def without_files(run: settings.Run) -> settings.Run:
-    """`run` as if its weights file had been read: what it decides changes no shape."""
+    """`run` without its weights file, whose settings change no shape."""
     if not isinstance(run, settings.ClassifierRun) or run.model.normalize != "weights":
         return run
     return dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))

@@ -1,16 +1,16 @@
-"""Weak scaling on paper: what exchanges cost on more chips, each with the batch it has now."""
+"""Computed weak scaling: the cost of exchanges on more chips, with the same batch per chip."""
 
 from flcl.cost.chips import Chip
 from flcl.cost.hlo import Collective
 
 UTILISATION = 0.4
 _MOST = 4096  # chips
-# How often the bytes of an exchange go around the ring; 0: they go straight to one device.
+# How often the bytes of an exchange go around the ring; 0 = directly to one device.
 _ROUNDS = {"all-reduce": 2, "collective-permute": 0}
 
 
 def assumptions(chip: Chip, utilisation: float) -> list[str]:
-    """What the projection takes for granted, in sentences."""
+    """The assumptions of the projection, in sentences."""
     return [
         "nothing of this is measured: bytes are those of the compiled program, and so are FLOPs, "
         "but on a GPU they are those of the program as written, divided by the devices",
@@ -35,11 +35,11 @@ def project(
     """Seconds and efficiency of a step on 1, 4, 16 ... chips.
 
     Args:
-      flops: of one device and step.
-      exchanges: of the program.
-      fsdp: devices that share parameters: what they gather stays among them, all else grows with
-        the machine.
-      devices: of the compiled program.
+      flops: FLOPs of one device in one step.
+      exchanges: exchanges of the program.
+      fsdp: number of devices that share parameters. Their gathers stay among them; all other
+        exchanges grow with the machine.
+      devices: number of devices of the compiled program.
 
     Returns:
       `{"chips", "slices", "work_seconds", "exchange_seconds", "hidden", "exposed"}` for each size;
@@ -80,7 +80,7 @@ def _seconds(exchange: Collective, group: float, chip: Chip) -> float:
     if not rounds:  # a permutation sends everything once, over the slowest link on its way
         return exchange.bytes * chip.devices / (chip.link if slices <= 1 else chip.network)
     fast = rounds * (inside - 1) / inside * exchange.bytes * chip.devices / chip.link
-    # What is left for the network is the part of each device after the ring inside its slice.
+    # Between slices, each device sends its part after the ring inside its slice.
     share = rounds * (slices - 1) / slices * exchange.bytes / inside
     slow = share * chip.devices / chip.network
     return fast + max(0.0, slow)

@@ -8,12 +8,12 @@ _NONE = "-"
 
 
 def print_precompiled(found: dict, console: Console, projected: bool = False) -> None:
-    """Prints what `flcl.precompile` found; `projected`: also weak scaling on paper."""
+    """Prints the result of `flcl.precompile`; `projected`: also the computed weak scaling."""
     console.print(_programs(found))
-    for each in found["programs"]:
-        largest = each["largest_batch"]
+    for program in found["programs"]:
+        largest = program["largest_batch"]
         if largest:
-            console.print(f"largest batch of {each['name']}: {largest['how']}", style="dim")
+            console.print(f"largest batch of {program['name']}: {largest['how']}", style="dim")
     console.print(
         "FLOPs and collectives inside a loop are counted once; the work of one device is that of "
         "the same program before it is divided and optimised",
@@ -22,15 +22,15 @@ def print_precompiled(found: dict, console: Console, projected: bool = False) ->
     for reason, names in _uncounted(found).items():
         console.print(f"{', '.join(names)}: {reason}", style="dim")
     if projected:
-        for each in found["programs"]:
-            if each["projection"]:
-                console.print(_projection(each, found["topology"]))
+        for program in found["programs"]:
+            if program["projection"]:
+                console.print(_projection(program, found["topology"]))
         for line in found["assumptions"]:
             console.print(f"- {line}", style="dim")
 
 
 def _uncounted(found: dict) -> dict[str, list[str]]:
-    """Why work is not known, with the names of the programs."""
+    """The reasons why work is unknown, with the names of the programs."""
     reasons: dict[str, list[str]] = {}
     for program in found["programs"]:
         if program["uncounted"]:
@@ -46,64 +46,68 @@ def _programs(found: dict) -> Table:
         f"{usable:.2f} of {hbm:.0f} GiB usable on each"
     )
     table.add_column("on each device")
-    for each in found["programs"]:
-        table.add_column(each["name"], justify="right")
+    for program in found["programs"]:
+        table.add_column(program["name"], justify="right")
     for label, cell in _ROWS:
-        table.add_row(label, *(cell(each) for each in found["programs"]))
+        table.add_row(label, *(cell(program) for program in found["programs"]))
     return table
 
 
 def _memory(name: str):
-    return lambda each: _gib(each["memory"] and each["memory"][name])
+    return lambda program: _gib(program["memory"] and program["memory"][name])
 
 
 def _gib(count: float | None) -> str:
     return _NONE if count is None else f"{count / _GIB:.3f}"
 
 
-def _collectives(each: dict) -> str:
+def _collectives(program: dict) -> str:
     lines = [
-        f"{one['count']} {one['kind']}, {one['bytes'] / 2**20:.4g} MiB"
-        for one in each["collectives"]
+        f"{exchange['count']} {exchange['kind']}, {exchange['bytes'] / 2**20:.4g} MiB"
+        for exchange in program["collectives"]
     ]
     return "\n".join(lines) or "none"
 
 
-def _work(each: dict) -> str:
-    return _NONE if each["flops_per_device"] is None else f"{each['flops_per_device'] / 1e9:,.4g}"
+def _work(program: dict) -> str:
+    return (
+        _NONE
+        if program["flops_per_device"] is None
+        else f"{program['flops_per_device'] / 1e9:,.4g}"
+    )
 
 
-def _ratio(each: dict) -> str:
-    return _NONE if each["replication"] is None else f"{each['replication']:.2f}"
+def _ratio(program: dict) -> str:
+    return _NONE if program["replication"] is None else f"{program['replication']:.2f}"
 
 
-def _largest(each: dict) -> str:
-    return f"{each['largest_batch']['images']:,}" if each["largest_batch"] else _NONE
+def _largest(program: dict) -> str:
+    return f"{program['largest_batch']['images']:,}" if program["largest_batch"] else _NONE
 
 
 _ROWS = (
-    ("global batch, images", lambda each: f"{each['images']:,}"),
+    ("global batch, images", lambda program: f"{program['images']:,}"),
     ("arguments, GiB", _memory("arguments")),
     ("outputs, GiB", _memory("outputs")),
     ("  in the place of arguments", _memory("aliased")),
     ("temporaries, GiB", _memory("temporaries")),
     ("peak, GiB", _memory("peak")),
-    ("peak and program, GiB", lambda each: _gib(each["required_bytes"])),
-    ("fits", lambda each: "yes" if each["fits"] else "NO"),
+    ("peak and program, GiB", lambda program: _gib(program["required_bytes"])),
+    ("fits", lambda program: "yes" if program["fits"] else "NO"),
     ("GFLOP", _work),
     ("work of all devices / of one", _ratio),
     ("collectives", _collectives),
     ("largest global batch", _largest),
-    ("seconds to compile here", lambda each: f"{each['seconds']:.0f}"),
+    ("seconds to compile here", lambda program: f"{program['seconds']:.0f}"),
 )
 
 
-def _projection(each: dict, topology: str) -> Table:
+def _projection(program: dict, topology: str) -> Table:
     chip = topology.partition(":")[0]
-    table = Table(title=f"weak scaling of {each['name']} on {chip}, on paper")
+    table = Table(title=f"weak scaling of {program['name']} on {chip}, on paper")
     for name in ("chips", "slices", "work, ms", "exchange, ms", "hidden", "exposed"):
         table.add_column(name, justify="right")
-    for row in each["projection"]:
+    for row in program["projection"]:
         table.add_row(
             f"{row['chips']:,}",
             str(row["slices"]),

@@ -1,4 +1,4 @@
-"""Devices that are not there: topologies that a compiler knows by name."""
+"""Devices of other machines: topologies that a compiler knows by name."""
 
 import importlib.util
 import os
@@ -12,7 +12,7 @@ from flcl.cost.chips import CHIPS, Chip
 
 _EXAMPLES = "v5e:4x4, v4:2x2x4, v5p:4x4x4, v6e:16x16, tpu7x:2x2x1, h100:8, h200:8"
 
-# libtpu looks for the machine that it runs on, and keeps others out while it has one.
+# Otherwise libtpu searches for a TPU on this machine, and locks it for other processes.
 _NO_TPU_HERE = {
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_SKIP_MDS_QUERY": "1",
@@ -21,8 +21,8 @@ _NO_TPU_HERE = {
     "TPU_WORKER_ID": "0",
 }
 
-# What XLA's compiler asks of a GPU, in the text form of its GpuTargetConfigProto: limits of compute
-# capability 9.0 (CUDA C++ Programming Guide, table "technical specifications per compute
+# The description of a GPU for XLA's compiler, in the text form of GpuTargetConfigProto: limits of
+# compute capability 9.0 (CUDA C++ Programming Guide, table "technical specifications per compute
 # capability"), 132 multiprocessors (NVIDIA Hopper architecture white paper).
 _HOPPER = """
 gpu_device_info {{
@@ -55,10 +55,10 @@ class Target(NamedTuple):
     """A machine to compile for.
 
     Attributes:
-      topology: its name, as it was asked for.
-      chip: what its chips can do.
+      topology: its name, as given by the user.
+      chip: the data of its chips.
       platform: `tpu` or `gpu`.
-      devices: its JAX devices, to compile for and nothing else.
+      devices: its JAX devices; they can only be compiled for.
     """
 
     topology: str
@@ -68,10 +68,10 @@ class Target(NamedTuple):
 
 
 def target_of(topology: str) -> Target:
-    """The machine that `v5e:4x4` or `h100:8` names.
+    """The machine of a name such as `v5e:4x4` or `h100:8`.
 
-    Raises `ValueError` for a name or shape that no compiler knows, and when the compiler is not
-    installed, with the extra that brings it.
+    Raises `ValueError` for a name or shape that no compiler knows, and if the compiler is not
+    installed; the error names the extra to install.
     """
     name, _, shape = topology.partition(":")
     if name not in CHIPS or not re.fullmatch(r"\d+(x\d+)*", shape):
@@ -90,7 +90,7 @@ def _tpu(topology: str, chip: Chip, shape: str) -> list[jax.Device]:
     _require("libtpu", topology, "aot")
     for variable, value in _NO_TPU_HERE.items():
         os.environ.setdefault(variable, value)
-    # Both cores of a v4 are one device for JAX on a real machine; the bare name would give two.
+    # On a real machine both cores of a v4 are one JAX device; without this there would be two.
     options = {"chip_config_name": "megacore"} if chip is CHIPS["v4"] else {}
     try:
         description = topologies.get_topology_desc(topology, "tpu", **options)
@@ -130,7 +130,7 @@ def _gpu(topology: str, chip: Chip, shape: str) -> list[jax.Device]:
 def _require(module: str, topology: str, extra: str) -> None:
     try:
         missing = importlib.util.find_spec(module) is None
-    except ModuleNotFoundError:  # not even the package around it
+    except ModuleNotFoundError:  # the parent package is also missing
         missing = True
     if missing:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Images that lie in one .npz file; the embedded data sets are two of them."""
+"""Images from a .npz file, and the two embedded data sets."""
 
 import pathlib
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ def load_npz(path: str, data: settings.Data) -> base.Source:
     train_labels, test_labels: integers [N], source class ids from 0.
     Optional: class_names [K] strings (otherwise "0", "1", ...); train_domains and test_domains,
     integers [N] from 0, with domain_names [D] strings (otherwise "0", "1", ...).
-    Raises `ValueError` for a missing, unknown or misshapen array.
+    Raises `ValueError` for a missing or unknown array and for a wrong shape.
     """
     name = f"npz:{path}"
     return from_arrays(name, _read(name, pathlib.Path(path).expanduser()), data)
@@ -29,7 +29,7 @@ def load_npz(path: str, data: settings.Data) -> base.Source:
 def load_digits(_: str, data: settings.Data) -> base.Source:
     """The embedded 8x8 digits: 1,437 for training, 360 for testing (see assets/README.md)."""
     arrays = _read("digits", _ASSETS / "digits.npz")
-    # Stored as published, 0..16; everything else in the library expects 0..255.
+    # The file has the published values 0..16; the library expects 0..255.
     for key in ("train_images", "test_images"):
         arrays[key] = ((arrays[key].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
     return from_arrays("digits", arrays, data)
@@ -41,7 +41,7 @@ def load_fashion16(_: str, data: settings.Data) -> base.Source:
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], data: settings.Data) -> base.Source:
-    """Source from arrays in memory, named and shaped as in `load_npz`; `name` is for messages."""
+    """Source from arrays in memory, with the names and shapes of `load_npz`; `name` for errors."""
     _check_keys(name, arrays)
     classes = _names(name, arrays, "class_names", "labels")
     domains = ()
@@ -60,7 +60,7 @@ def _read(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise ValueError(f"{name}: no such file")
     try:
-        # Opened here, because NumPy leaves a damaged file open.
+        # We open the file, because NumPy does not close a damaged file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # a damaged archive raises anything from BadZipFile to zlib.error
@@ -103,7 +103,7 @@ def _check_keys(name: str, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _names(name: str, arrays: Mapping[str, np.ndarray], key: str, kind: str) -> tuple[str, ...]:
-    """Names from `key`, or "0", "1", ... up to the largest number in use."""
+    """The names in array `key`, or "0", "1", ... up to the largest number in use."""
     if key not in arrays:
         used = np.concatenate([arrays[f"train_{kind}"], arrays[f"test_{kind}"]])
         return tuple(map(str, range(int(used.max(initial=-1)) + 1)))
@@ -128,7 +128,7 @@ def _numbers(name: str, arrays: Mapping[str, np.ndarray], key: str, bound: int) 
 
 
 def _pixels(name: str, pixels: np.ndarray, data: settings.Data) -> np.ndarray | images.LazyImages:
-    """uint8 [N, H, W, C] in the configured size and channels, converted when asked for."""
+    """uint8 [N, H, W, C] in the configured size and channels, converted on demand."""
     if pixels.dtype != np.uint8:
         raise ValueError(
             f"{name} is {pixels.dtype}; uint8 with values 0 to 255 is needed "

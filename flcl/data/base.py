@@ -1,4 +1,4 @@
-"""What every source delivers: images, labels and names, for training and for testing."""
+"""The result of every source: images, labels and names, for training and for testing."""
 
 import dataclasses
 import hashlib
@@ -11,11 +11,11 @@ from flcl.data import images as images_lib
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """One half of a source.
+    """The training half or the test half of a source.
 
-    images: uint8 [N, H, W, C]; an array, or a decoder that is indexed like one.
+    images: uint8 [N, H, W, C]; an array, or a decoder that is indexed like an array.
     labels: int32 [N], source class ids: positions in `Source.class_names`.
-    domains: int32 [N], positions in `Source.domain_names`; all zero when there are none.
+    domains: int32 [N], positions in `Source.domain_names`; all zero if there are no domains.
     """
 
     images: np.ndarray | images_lib.LazyImages
@@ -35,7 +35,7 @@ class Source:
 
 
 def make_split(images, labels, domains=None) -> Split:
-    """A `Split` with int32 labels [N]; `domains=None` means that there are none."""
+    """A `Split` with int32 labels [N]; `domains=None` = there are no domains."""
     labels = np.asarray(labels, np.int32)
     domains = np.zeros_like(labels) if domains is None else np.asarray(domains, np.int32)
     assert len(images) == len(labels) == len(domains), (len(images), len(labels), len(domains))
@@ -43,9 +43,9 @@ def make_split(images, labels, domains=None) -> Split:
 
 
 def placeholder(classes: int, domains: int | Sequence[str] = 0) -> Source:
-    """A source of nameless classes without images, for sizes that need no data.
+    """A source of numbered classes without images, to compute sizes before there is data.
 
-    domains: how many nameless ones, or their names.
+    domains: the number of domains, or their names.
     """
     empty = make_split(np.zeros((0, 1, 1, 1), np.uint8), np.zeros(0, np.int32))
     if isinstance(domains, int):
@@ -54,19 +54,19 @@ def placeholder(classes: int, domains: int | Sequence[str] = 0) -> Source:
 
 
 def hashed_place(text: str) -> float:
-    """Where in [0, 1) the SHA-256 of `text` lies: a split that is the same on every machine."""
+    """The SHA-256 of `text` as a number in [0, 1), for splits that are equal on every machine."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def check_classes(source: Source) -> Source:
-    """`source` itself; raises `ValueError` naming a class without training or test images."""
-    for part, split in (("training", source.train), ("test", source.test)):
+    """Returns `source`; `ValueError` names a class without training or test images."""
+    for purpose, split in (("training", source.train), ("test", source.test)):
         counts = np.bincount(split.labels, minlength=len(source.class_names))
         for name, count in zip(source.class_names, counts, strict=True):
             if count == 0:
                 raise ValueError(
-                    f"{source.name}: class {name!r} has no {part} images; add some or leave the "
+                    f"{source.name}: class {name!r} has no {purpose} images; add some or leave the "
                     "class out of both sets"
                 )
     return source

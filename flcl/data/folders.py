@@ -1,4 +1,4 @@
-"""Images in folders: `train/` and `test/` of class folders, or one folder of them split by hash."""
+"""Images in class folders: in `train/` and `test/`, or in one folder that is split by hash."""
 
 import os
 import pathlib
@@ -11,12 +11,12 @@ import numpy as np
 from flcl import settings
 from flcl.data import base, images
 
-_SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "Icon\r")  # what file managers leave behind
+_SYSTEM_FILES = ("Thumbs.db", "desktop.ini", "Icon\r")  # written by file managers
 _NO_DOMAIN = ""
 
 
 class _Leaf(NamedTuple):
-    """One folder that holds images; `domain` is empty in the one-level layout."""
+    """One folder with images; `domain` is empty in the one-level layout."""
 
     domain: str
     name: str
@@ -29,10 +29,10 @@ _Tree = dict[_Leaf, list[str]]
 def load_folder(path: str, data: settings.Data) -> base.Source:
     """Source from `path`, a folder of images of any format that Pillow reads.
 
-    Layouts: `{train,test}/<class>/*`, or `<class>/*`, of which the share `data.test_fraction` is
-    hashed into the test set; each also with `<domain>/<class>/*`. Classes and domains are the
-    folder names, sorted. Hidden files are not read. Raises `ValueError` naming the folder or file
-    for an empty class and for class folders that differ between sets or domains.
+    Layouts: `{train,test}/<class>/*`, or only `<class>/*`: then a hash chooses the share
+    `data.test_fraction` for the test set. Both may have `<domain>/<class>/*` instead. Classes and
+    domains are the sorted folder names. Hidden files are not read. `ValueError` names the folder or
+    file of an empty class, or a class folder that is not in all sets and domains.
     """
     name, root = _named_root(path)
     train, test = _trees(name, root, data.test_fraction)
@@ -43,11 +43,11 @@ def load_folder(path: str, data: settings.Data) -> base.Source:
 
 
 def load_labelled(path: str, data: settings.Data) -> tuple[base.Split, tuple[str, ...]]:
-    """Every image below `path`, to evaluate on, and the names of its class folders.
+    """All images in `path` for an evaluation, and the names of its class folders.
 
-    Layouts as in `load_folder`; of `train/` and `test/` only the second is read, and without them
-    nothing is split off. Class folders may be empty, and may differ between domains. Raises
-    `ValueError` for a folder without class folders.
+    The layouts are those of `load_folder`. If there are `train/` and `test/`, only `test/` is read;
+    otherwise all images are read. Class folders may be empty, and may differ between domains.
+    Raises `ValueError` for a folder without class folders.
     """
     name, root = _named_root(path)
     if {"train", "test"} <= set(_entries(root)[0]):
@@ -59,7 +59,7 @@ def load_labelled(path: str, data: settings.Data) -> tuple[base.Split, tuple[str
 
 
 def _named_root(path: str) -> tuple[str, pathlib.Path]:
-    """What the folder is called in messages, and where it is."""
+    """The name of the folder in messages, and its path."""
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"folder:{path}: no such folder")
@@ -80,17 +80,17 @@ def _trees(name: str, root: pathlib.Path, fraction: float) -> tuple[_Tree, _Tree
         whole = _scan(name, root)
         _check_filled(name, "", whole)
         return _hash_split(name, whole, fraction)
-    scanned = {part: _scan(f"{name}/{part}", root / part) for part in ("train", "test")}
+    scanned = {split: _scan(f"{name}/{split}", root / split) for split in ("train", "test")}
     _check_same(name, scanned["train"], scanned["test"])
-    for part, tree in scanned.items():
-        _check_filled(name, part, tree)
+    for split, tree in scanned.items():
+        _check_filled(name, split, tree)
         for leaf, files in tree.items():
-            tree[leaf] = [f"{part}/{file}" for file in files]
+            tree[leaf] = [f"{split}/{file}" for file in files]
     return scanned["train"], scanned["test"]
 
 
 def _entries(folder: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Names of the visible folders and files of `folder`, sorted the same on every system."""
+    """Names of the visible folders and files in `folder`, in the same order on every system."""
     folders, files = [], []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -100,18 +100,18 @@ def _entries(folder: pathlib.Path) -> tuple[list[str], list[str]]:
 
 
 def _portable(path: str) -> str:
-    """`path` in the one spelling of accented letters that all file systems can agree on."""
+    """`path` with accented letters in the same Unicode form on all file systems."""
     return unicodedata.normalize("NFC", path)
 
 
 def _scan(name: str, folder: pathlib.Path, *, alike: bool = True) -> _Tree:
-    """Leaf folders below `folder`; one level (classes) or two (domains of classes) is detected.
+    """Leaf folders in `folder`; detects one level (classes) or two levels (domains, classes).
 
     alike: every domain must have the same class folders.
     """
     first = {entry: _entries(folder / entry) for entry in _entries(folder)[0]}
     if not first:
-        raise ValueError(f"{name}: no class folders in it; images must lie in one folder a class")
+        raise ValueError(f"{name}: no class folders in it; each class needs a folder of its images")
     nested = [entry for entry, (folders, _) in first.items() if folders]
     flat = [entry for entry, (_, files) in first.items() if files]
     if nested and flat:
@@ -120,10 +120,10 @@ def _scan(name: str, folder: pathlib.Path, *, alike: bool = True) -> _Tree:
             "<class>/<image> or <domain>/<class>/<image> throughout"
         )
     if nested:
-        found = {entry: first[entry][0] for entry in first}
+        domains = {entry: first[entry][0] for entry in first}
         if alike:
-            _check_alike(name, found)
-        return _scan_domains(name, folder, found)
+            _check_alike(name, domains)
+        return _scan_domains(name, folder, domains)
     return {
         _Leaf(_NO_DOMAIN, _portable(entry)): [f"{entry}/{file}" for file in files]
         for entry, (_, files) in first.items()
@@ -131,14 +131,14 @@ def _scan(name: str, folder: pathlib.Path, *, alike: bool = True) -> _Tree:
 
 
 def _scan_domains(name: str, folder: pathlib.Path, domains: dict[str, list[str]]) -> _Tree:
-    """Leaf folders of the two-level layout; `domains` holds the class folders of each."""
+    """Leaf folders of the two-level layout; `domains` lists the class folders of each domain."""
     tree: _Tree = {}
     for domain, folders in domains.items():
         for entry in folders:
             deeper, files = _entries(folder / domain / entry)
             if deeper:
                 raise ValueError(
-                    f"{name}: '{domain}/{entry}' holds the folder {deeper[0]!r}; images must lie "
+                    f"{name}: '{domain}/{entry}' holds the folder {deeper[0]!r}; images must be "
                     "in <class>/ or <domain>/<class>/"
                 )
             leaf = _Leaf(_portable(domain), _portable(entry))
@@ -148,9 +148,11 @@ def _scan_domains(name: str, folder: pathlib.Path, domains: dict[str, list[str]]
 
 def _check_alike(name: str, domains: dict[str, list[str]]) -> None:
     classes = {domain: set(map(_portable, folders)) for domain, folders in domains.items()}
-    one, *others = classes
-    for other in others:
-        _check_equal(name, "class folder", [classes[one], classes[other]], (f"{one}/", f"{other}/"))
+    first, *later = classes
+    for domain in later:
+        _check_equal(
+            name, "class folder", [classes[first], classes[domain]], (f"{first}/", f"{domain}/")
+        )
 
 
 def _check_same(name: str, train: _Tree, test: _Tree) -> None:
@@ -166,8 +168,8 @@ def _check_same(name: str, train: _Tree, test: _Tree) -> None:
 
 
 def _check_equal(name: str, what: str, sets: list[set[str]], where: tuple[str, str]) -> None:
-    for one, other, here, there in ((0, 1, *where), (1, 0, *reversed(where))):
-        extra = sorted(sets[one] - sets[other])
+    for i, j, here, there in ((0, 1, *where), (1, 0, *reversed(where))):
+        extra = sorted(sets[i] - sets[j])
         if extra:
             raise ValueError(
                 f"{name}: {what} {extra[0]!r} is in {here} but not in {there}; "
@@ -186,10 +188,10 @@ def _check_filled(name: str, part: str, tree: _Tree) -> None:
 
 
 def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
-    """Files whose path hashes below `fraction` are tested on.
+    """Files whose path has a hash below `fraction` are test files.
 
-    A file's side depends on its own path only, with one exception: a folder that would be left
-    without training or test images gives the file that is nearest to the border.
+    The side of a file depends only on its path, with one exception: if a folder would have no
+    training or no test image, the file nearest to the limit changes its side.
     """
     train: _Tree = {}
     test: _Tree = {}

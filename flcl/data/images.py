@@ -1,4 +1,4 @@
-"""Pictures of any format in, uint8 arrays of one shape out; decoded once, or when asked for."""
+"""Converts pictures of any format to uint8 arrays of one shape, at once or on demand."""
 
 import concurrent.futures
 import contextlib
@@ -18,9 +18,9 @@ _CHUNK = 256  # images per job of the thread pool: large enough to hide the cost
 def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) -> np.ndarray:
     """One image file as uint8 [data.image_size, data.image_size, data.channels].
 
-    Reads whatever Pillow reads: palettes, 16 bit grey (scaled to 8), EXIF orientation (applied),
-    animations (first frame), transparency (laid over white). Raises `ValueError` naming the image
-    when it is unreadable or truncated, or when `data.resize` is off and its size differs.
+    Reads all formats of Pillow: palettes, 16 bit grey (scaled to 8), EXIF orientation (applied),
+    animations (first frame), transparency (on white). `ValueError` names an image that is
+    unreadable or truncated, or that has another size although `data.resize` is off.
     """
     with _readable(name), Image.open(file) as image:
         image.load()
@@ -30,7 +30,7 @@ def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) 
 
 @contextlib.contextmanager
 def _readable(name: str) -> Iterator[None]:
-    """Whatever goes wrong inside becomes one line that names the image."""
+    """Turns every error inside the block into one line that names the image."""
     try:
         yield
     except Exception as error:  # decoders raise anything from SyntaxError to struct.error
@@ -47,19 +47,19 @@ def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
 def from_user(
     given: np.ndarray | Image.Image | str | pathlib.Path | Sequence, data: settings.Data
 ) -> np.ndarray:
-    """Images as a user holds them -> uint8 [N, data.image_size, data.image_size, data.channels].
+    """Images of a user as uint8 [N, data.image_size, data.image_size, data.channels].
 
     given: uint8 [N, h, w, 3], [N, h, w, 1] or [N, h, w]; one image [h, w, 3], [h, w, 1] or [h, w]
-    (three axes of which the last has 1 or 3 entries are one image); one path or Pillow image; or a
-    list of paths, Pillow images and uint8 images, of any sizes. Every image is resized and cropped
-    as `decode` does. Raises `ValueError` naming the image for numbers other than uint8, another
-    shape, an unreadable file, and another size when `data.resize` is off.
+    (an array of three axes is one image if the last axis has 1 or 3 entries); one path or Pillow
+    image; or a list of paths, Pillow images and uint8 images, of any sizes. Every image is resized
+    and cropped as in `decode`. `ValueError` names an image with a type other than uint8, a wrong
+    shape, an unreadable file, or another size if `data.resize` is off.
     """
     items = _items(given)
-    found = np.empty((len(items), data.image_size, data.image_size, data.channels), np.uint8)
+    pixels = np.empty((len(items), data.image_size, data.image_size, data.channels), np.uint8)
     for number, item in enumerate(items):
-        found[number] = _one(item, f"images[{number}]", data)
-    return found
+        pixels[number] = _image(item, f"images[{number}]", data)
+    return pixels
 
 
 def _items(given) -> Sequence:
@@ -73,7 +73,7 @@ def _items(given) -> Sequence:
     return [pixels]
 
 
-def _one(item, name: str, data: settings.Data) -> np.ndarray:
+def _image(item, name: str, data: settings.Data) -> np.ndarray:
     if isinstance(item, (str, pathlib.Path)):
         return decode(item, str(item), data)
     if isinstance(item, Image.Image):
@@ -119,7 +119,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
-    """Shorter side resized to `data.image_size`, centre cropped: one antialiased resampling."""
+    """Resizes the shorter side to `data.image_size` and crops the centre, in one resampling."""
     width, height = image.size
     size = data.image_size
     if (width, height) != (size, size):
@@ -136,9 +136,9 @@ def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
 
 
 class LazyImages:
-    """Images that are decoded when asked for; indexed like a uint8 array [N, H, W, C].
+    """Images that are decoded on demand; indexed like a uint8 array [N, H, W, C].
 
-    read: positions -> one uint8 [H, W, C] for each; must be safe to call from several threads.
+    read: positions -> one uint8 [H, W, C] for each; several threads may call it.
     """
 
     dtype = np.dtype(np.uint8)
@@ -148,7 +148,7 @@ class LazyImages:
     ):
         self.shape = (count, data.image_size, data.image_size, data.channels)
         self._read = read
-        # NumPy resolves slices, negative numbers, masks and range errors on this one.
+        # NumPy applies slices, negative numbers, masks and range checks to these positions.
         self._positions = np.arange(count)
 
     def __len__(self) -> int:
@@ -160,7 +160,7 @@ class LazyImages:
         return int(np.prod(self.shape, dtype=np.int64))
 
     def take(self, positions: np.ndarray) -> "LazyImages":
-        """Those at `positions` [M] alone, still not decoded."""
+        """Only the images at `positions` [M], still not decoded."""
         taken = copy.copy(self)
         taken._positions = self._positions[positions]
         taken.shape = (len(taken._positions), *self.shape[1:])
@@ -177,7 +177,7 @@ class LazyImages:
 
 
 def keep(images: LazyImages, memory_gib: float, threads: int) -> np.ndarray | LazyImages:
-    """All images decoded now by `threads` threads, or `images` itself beyond `memory_gib` GiB."""
+    """All images, decoded now by `threads` threads; `images` itself if above `memory_gib` GiB."""
     if images.nbytes > memory_gib * 2**30:
         return images
     kept = np.empty(images.shape, np.uint8)
@@ -187,7 +187,7 @@ def keep(images: LazyImages, memory_gib: float, threads: int) -> np.ndarray | La
 
     pool = concurrent.futures.ThreadPoolExecutor(max(threads, 1), "decode")
     try:
-        # In order, so that of several unreadable images the same one is named every time.
+        # In order, so the error always names the first unreadable image.
         for _ in pool.map(fill, range(0, len(images), _CHUNK)):
             pass
     finally:

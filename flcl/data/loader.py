@@ -1,4 +1,4 @@
-"""Training batches, by class or shuffled: batch k of task t is a pure function of (seed, t, k)."""
+"""Training batches, by class or shuffled; batch k of task t is a pure function of (seed, t, k)."""
 
 import contextlib
 import sys
@@ -11,7 +11,7 @@ from flcl.data.selection import Selection
 from flcl.data.shuffle import Shuffled
 
 _LABEL_ORDER, _IMAGE_ORDER, _UNION_ORDER = 0, 1, 2  # names of the random streams
-_KEPT_EPOCHS = 4  # shuffled epochs remembered: the current one and those of batches ahead
+_KEPT_EPOCHS = 4  # shuffled epochs in memory: the current one and those of prefetched batches
 
 
 def class_groups(
@@ -26,11 +26,11 @@ def class_groups(
     """Endless dataset of batches with `per_group` images of each of `groups` labels.
 
     `ds[k]` is {"images": uint8 [per_group / shard_count, G, H, W, C], "labels": int32 [G]}. Group g
-    of batch k is position k * G + g of a sequence that goes through all labels, newly shuffled,
-    again and again; with fewer labels than groups a label fills several of them. A label's images
-    are taken in shuffled epochs, each exactly once per epoch, whatever the batch boundaries.
-    shard: (index, count) cuts axis n; only the images of this part are read, and the parts put
-    together along n are the whole batch. Raises `ValueError` for an empty pool, images of different
+    of batch k is entry k * G + g of an endless sequence of all labels, in a new order each time; if
+    there are fewer labels than groups, a label fills several groups. The images of a label come in
+    shuffled epochs, each image exactly once per epoch, independent of the batch boundaries.
+    shard: (index, count) divides the first axis; only the images of this shard are read, and the
+    shards together are the whole batch. Raises `ValueError` for an empty pool, images of different
     shapes and a `per_group` that the shards do not divide.
     """
     if groups < 1 or per_group < 1:
@@ -47,8 +47,8 @@ def class_groups(
             f"training batches: {per_group} images per class do not divide over {shard[1]} shards; "
             f"use a batch_size that is a multiple of groups x {shard[1]}"
         )
-    part = per_group // shard[1]
-    offset = part * shard[0]
+    local = per_group // shard[1]
+    offset = local * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
     labels = Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
     rows = {
@@ -58,12 +58,12 @@ def class_groups(
 
     def batch(k: int) -> dict[str, np.ndarray]:
         chosen = labels.between(k * groups, (k + 1) * groups)
-        images = np.empty((part, groups, *shape), np.uint8)
+        images = np.empty((local, groups, *shape), np.uint8)
         for group, label in enumerate(chosen.tolist()):
-            # The label was served per_group images in every cycle before this one.
+            # Every earlier cycle used per_group images of the label.
             cycle = (k * groups + group) // len(pools)
             start = cycle * per_group + offset
-            images[:, group] = pools[label].images[rows[label].between(start, start + part)]
+            images[:, group] = pools[label].images[rows[label].between(start, start + local)]
         return {"images": images, "labels": chosen.astype(np.int32)}
 
     return grain.MapDataset.range(sys.maxsize // groups).map(batch)
@@ -79,14 +79,13 @@ def shuffled_batches(
 ) -> grain.MapDataset:
     """Endless dataset of batches from all pools together, in shuffled epochs.
 
-    `ds[k]` is {"images": uint8 [batch_size / shard_count, H, W, C], "labels": int32 of as many}:
-    entries k * batch_size and on of a sequence in which every image of every pool comes once per
-    epoch, whatever the batch boundaries; an epoch may begin inside a batch, and several do when
-    there are fewer images than `batch_size`. shard: (index, count) cuts the batch axis; only the
-    images of this part are read, with one read for each array (or decoder) that they lie in.
-    Pools may be empty, but not all of them: a domain may lack a class. Raises `ValueError` when
-    they all are, for images of different shapes and for a `batch_size` that the shards do not
-    divide.
+    `ds[k]` is {"images": uint8 [batch_size / shard_count, H, W, C], "labels": int32 [batch_size /
+    shard_count]}. Batch k starts at entry k * batch_size of a sequence in which every image of
+    every pool comes once per epoch. An epoch may begin inside a batch; if there are fewer images
+    than `batch_size`, a batch contains several epochs. shard: (index, count) divides the batch
+    axis; only the images of this shard are read, with one read per array (or decoder). A pool may
+    be empty, because a domain may lack a class. Raises `ValueError` if all pools are empty, for
+    images of different shapes and for a `batch_size` that the shards do not divide.
     """
     if batch_size < 1:
         raise ValueError(f"training batches: batch_size={batch_size}; must be at least 1")
@@ -99,8 +98,8 @@ def shuffled_batches(
             f"training batches: batch_size={batch_size} does not divide over {shard[1]} shards; "
             f"use a multiple of {shard[1]}"
         )
-    part = batch_size // shard[1]
-    offset = part * shard[0]
+    local = batch_size // shard[1]
+    offset = local * shard[0]
     ordered = [(label, pools[label]) for label in sorted(pools)]
     arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
     places = {id(images): place for place, images in enumerate(arrays)}
@@ -112,8 +111,8 @@ def shuffled_batches(
 
     def batch(k: int) -> dict[str, np.ndarray]:
         start = k * batch_size + offset
-        chosen = order.between(start, start + part)
-        images = np.empty((part, *arrays[0].shape[1:]), np.uint8)
+        chosen = order.between(start, start + local)
+        images = np.empty((local, *arrays[0].shape[1:]), np.uint8)
         for place in np.unique(owners[chosen]).tolist():
             here = owners[chosen] == place
             images[here] = arrays[place][rows[chosen[here]]]
@@ -123,11 +122,11 @@ def shuffled_batches(
 
 
 def in_order(images: Selection, size: int, rows: slice = slice(None)) -> grain.MapDataset:
-    """Batches of `size` of a selection from its first image to its last, each once.
+    """Batches of `size` images: each image of a selection once, in order.
 
-    `ds[k]` is {"images": uint8 [n, H, W, C], "labels": int32 [n]}, without labels where the
-    selection has none; the last batch is filled up with images that it has already. rows: which
-    part of every batch is read.
+    `ds[k]` is {"images": uint8 [n, H, W, C], "labels": int32 [n]}, without labels if the selection
+    has none. The last batch is filled up by repeating its images. rows: the rows of every batch
+    that are read.
     """
 
     def batch(k: int) -> dict[str, np.ndarray]:
@@ -146,12 +145,12 @@ def iterate(
     threads: int = 4,
     prefetch: int = 4,
 ) -> Iterator[dict[str, np.ndarray]]:
-    """`dataset[start]`, `dataset[start + 1]`, ... before `stop` (None: without end).
+    """`dataset[start]`, `dataset[start + 1]`, ... up to `stop - 1` (None = without end).
 
-    Up to `prefetch` batches are prepared ahead by `threads` threads; either may be 0 for none. The
-    threads end with the iterator.
+    `threads` threads prepare up to `prefetch` batches in advance; each may be 0. The threads end
+    with the iterator.
     """
-    # More threads than batches in flight would idle (and grain warns about them).
+    # More threads than prefetched batches would have no work (and grain warns about them).
     options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
     with contextlib.closing(iter(dataset[start:stop].to_iter_dataset(options))) as batches:
         yield from batches

@@ -1,4 +1,4 @@
-"""Orders of classes and domains and sizes of tasks, from what a config says."""
+"""Reads the order of classes and domains and the sizes of tasks from a config."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from flcl import hints
 
 
 def class_order(text: str, count: int) -> tuple[int, ...]:
-    """Source class ids in their order of arrival; `ValueError` unless all of them come once."""
+    """Source class ids in their order of arrival; `ValueError` unless each id comes once."""
     if (order := _drawn("stream.class_order", text, count)) is not None:
         return order
     order = _integers(text)
@@ -23,7 +23,7 @@ def class_order(text: str, count: int) -> tuple[int, ...]:
 
 
 def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
-    """Source domain ids in their order of arrival, from names or ids; `ValueError` as above."""
+    """Source domain ids in their order of arrival, from names or ids; each must come once."""
     if (order := _drawn("stream.domain_order", text, len(names))) is not None:
         return order
     words = [word.strip() for word in text.split(",")]
@@ -41,24 +41,24 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
 
 
 def sizes(text: str, count: int) -> tuple[int, ...]:
-    """Classes of each task; `ValueError` unless they add up to `count`."""
+    """Number of classes of each task; `ValueError` unless they add up to `count`."""
     if each := re.fullmatch(r"per:([1-9]\d*)", text.strip()):
         size = min(int(each[1]), count)
         return (size,) * (count // size - 1) + (size + count % size,)
-    found = _integers(text)
-    if found is None or 0 in found:
+    numbers = _integers(text)
+    if numbers is None or 0 in numbers:
         raise ValueError(
             f"stream.tasks={text!r}: accepted are a number of equal tasks such as 5, the classes "
             "of each task such as 4,2,2,2, or per:2 for two classes in every task"
         )
-    if len(found) > 1:
-        if sum(found) != count:
+    if len(numbers) > 1:
+        if sum(numbers) != count:
             raise ValueError(
-                f"stream.tasks={short(text)!r}: adds up to {sum(found)} classes, but the data "
+                f"stream.tasks={short(text)!r}: adds up to {sum(numbers)} classes, but the data "
                 f"has {count}"
             )
-        return tuple(found)
-    tasks = found[0]
+        return tuple(numbers)
+    tasks = numbers[0]
     if tasks > count:
         raise ValueError(f"stream.tasks={text!r}: more tasks than classes ({count})")
     if count % tasks:
@@ -71,12 +71,12 @@ def sizes(text: str, count: int) -> tuple[int, ...]:
 
 
 def short(text: str, most: int = 60) -> str:
-    """`text`, cut to `most` characters."""
+    """`text`, shortened to `most` characters."""
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
 def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
-    """The natural or a seeded order of `count`; None when `text` names another one."""
+    """The natural order or a seeded order of `count` items; None for any other `text`."""
     if text == "natural":
         return tuple(range(count))
     seeded = re.fullmatch(r"seed:(\d+)", text)
@@ -85,8 +85,8 @@ def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
     seed = int(seeded[1])
     if seed >= 2**32:
         raise ValueError(f"{key}={text!r}: seeds go up to {2**32 - 1}")
-    # What the field's code does after `np.random.seed(N)`; `seed:1993` is its usual order.
-    # This generator is frozen by NumPy, so an order never changes with a version.
+    # The same as `np.random.seed(N)` in published code, where `seed:1993` is the usual order.
+    # NumPy never changes this generator, so an order is the same in every version.
     return tuple(np.random.RandomState(seed).permutation(count).tolist())
 
 
@@ -108,7 +108,7 @@ def _check_permutation(key: str, text: str, what: str, order: list[int], names: 
 
 
 def _integers(text: str) -> list[int] | None:
-    """Numbers of a list such as `3,1,0`, or None when `text` is not one."""
+    """The numbers of a list such as `3,1,0`; None if `text` is not such a list."""
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
         return None
     return [int(number) for number in text.split(",")]

@@ -1,4 +1,4 @@
-"""Some images of a split: what is trained on, tested, judged or turned into features."""
+"""Some images of a split, for training, testing, the judge or features."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from flcl.data import images as images_lib
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Selection:
-    """The images `indices` of a split; indexing one reads (and decodes) them.
+    """The images `indices` of a split; indexing a selection reads (and decodes) its images.
 
     Attributes:
-      images: of the whole split, uint8 [*, H, W, C]; an array, or a decoder indexed like one.
-      indices: which of them, [N].
-      labels: of those, int32 [N]; None where they all have the label under which a mapping holds
-        the selection.
+      images: all images of the split, uint8 [*, H, W, C]; an array, or a decoder indexed like one.
+      indices: the positions of the selected images, [N].
+      labels: the labels of the selected images, int32 [N]; None = the key of a mapping that
+        contains the selection is the label of all its images.
     """
 
     images: np.ndarray | images_lib.LazyImages
@@ -27,14 +27,14 @@ class Selection:
         return len(self.indices)
 
     def __getitem__(self, rows) -> np.ndarray:
-        """uint8 [len(rows), H, W, C] of the positions `rows` in this selection."""
+        """Images uint8 [len(rows), H, W, C] at the positions `rows` of this selection."""
         return np.asarray(self.images[self.indices[rows]])
 
 
 def everything(images, labels=None) -> Selection:
-    """All of `images` [N, H, W, C], with their labels [N] or without any.
+    """All `images` [N, H, W, C], with labels [N] or without labels.
 
-    Raises `ValueError` unless there are as many labels as images.
+    Raises `ValueError` if the numbers of labels and images differ.
     """
     labels = None if labels is None else np.asarray(labels, np.int32)
     if labels is not None and labels.shape != (len(images),):
@@ -43,7 +43,7 @@ def everything(images, labels=None) -> Selection:
 
 
 def joined(by_label: Mapping[int, Selection]) -> Selection:
-    """One selection of a few that are of the same split, label after label."""
+    """Joins selections of the same split into one, label after label."""
     indices = np.concatenate([part.indices for part in by_label.values()])
     labels = np.repeat(np.array(list(by_label), np.int32), [len(v) for v in by_label.values()])
     return Selection(next(iter(by_label.values())).images, indices, labels)

@@ -1,4 +1,4 @@
-"""The endless sequence of all that is drawn epoch by epoch: images, labels, batches."""
+"""An endless sequence of shuffled epochs, for images, labels and batches."""
 
 import functools
 
@@ -6,14 +6,14 @@ import numpy as np
 
 
 class Shuffled:
-    """Endless sequence of epochs, each all `values` [N] in an order drawn from (stream, epoch).
+    """An endless sequence of epochs: all `values` [N] in an order that depends on (stream, epoch).
 
-    An entry comes again only when all others have come. Whole epochs are shuffled at once and the
-    last few kept: grain's own shuffle goes index by index, 7 us each, and takes milliseconds for as
-    few values as there are labels.
+    Within an epoch every value comes once. An epoch is shuffled at once, and the last few epochs
+    stay in memory, because grain's own shuffle takes 7 us for each index, and milliseconds even
+    for the few values of a list of labels.
 
-    stream: non-negative integers that name the random stream; kept: epochs that are remembered, at
-    least as many as readers look at together.
+    stream: non-negative integers that name the random stream. kept: epochs in memory, at least as
+    many as are read at the same time.
     """
 
     def __init__(self, values: np.ndarray, stream: list[int], kept: int = 2):

@@ -1,4 +1,4 @@
-"""Where images come from. A new source is one function and one line in `SOURCES`."""
+"""The sources of images. A new source is one function and one line in `SOURCES`."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -11,8 +11,8 @@ from flcl.data.base import Source, Split, check_classes
 
 __all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
 
-# Accepted form of `data.source` -> loader(what stands behind the colon, settings). Loaders decode
-# nothing: they return arrays that need no work, or `LazyImages`.
+# Accepted form of `data.source` -> loader(text after the colon, settings). Loaders decode nothing:
+# they return arrays that are ready to use, or `LazyImages`.
 SOURCES: dict[str, Callable[[str, settings.Data], Source]] = {
     "digits": arrays.load_digits,
     "fashion16": arrays.load_fashion16,
@@ -26,10 +26,10 @@ def load_source(data: settings.Data, *, threads: int = 4) -> Source:
     """Training and test images of `data.source`, uint8 [N, image_size, image_size, channels].
 
     At most `data.train_per_class` and `data.test_per_class` images of each class and domain are
-    kept (see `subset.per_class`). They are decoded by `threads` threads and stay in memory when a
-    split takes at most `data.memory_gib` GiB; otherwise `Split.images` decodes what is asked for.
-    Raises `ValueError` for an unknown source, for a class without images, for an unreadable image
-    (when it is first decoded) and for whatever the source itself refuses.
+    used (see `subset.per_class`). `threads` threads decode them. They stay in memory if a split
+    needs at most `data.memory_gib` GiB; otherwise `Split.images` decodes them on demand. Raises
+    `ValueError` for an unknown source, for a class without images, for an unreadable image (when it
+    is first decoded) and for all errors of the source.
     """
     loader, argument = _loader("data.source", data.source)
     source = check_classes(loader(argument, data))
@@ -43,13 +43,13 @@ def load_source(data: settings.Data, *, threads: int = 4) -> Source:
 def load_labelled(
     spec: str, data: settings.Data, class_names: Sequence[str], *, threads: int = 4
 ) -> Split:
-    """Images to evaluate a finished classifier on; `labels` are positions in `class_names`.
+    """Images for the evaluation of a classifier; `labels` are positions in `class_names`.
 
-    spec: as `data.source`, which is not read. folder:PATH gives all images of its class folders,
-    or those of its `test/` when it has `train/` and `test/`; other sources give their test set.
-    `data` says size and channels; `test_per_class` does not apply. Classes are matched by name, and
-    some may be missing. Raises `ValueError` for a class that is not in `class_names`, when there is
-    no image, and as `load_source` does.
+    spec: a source in the form of `data.source`, which is itself not read. folder:PATH gives all
+    images of its class folders, or only those of `test/` if it has `train/` and `test/`; other
+    sources give their test set. `data` gives size and channels; `test_per_class` is not used.
+    Classes are matched by name, and some may be missing. Raises `ValueError` for a class that is
+    not in `class_names`, if there is no image, and for the errors of `load_source`.
     """
     loader, argument = _loader("data", spec)
     if loader is folders.load_folder:
@@ -64,11 +64,11 @@ def load_labelled(
 
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:
-    """Loader of `spec` and what stands behind its colon; `key` is for messages."""
+    """The loader of `spec` and the text after its colon; `key` is for messages."""
     kind, _, argument = spec.partition(":")
     forms = {form.partition(":")[0]: form for form in SOURCES}
     form = forms.get(kind)
-    # "digits:3" and a bare "folder" are as wrong as an unknown word.
+    # "digits:3" and "folder" without a path are refused like an unknown word.
     if form is None or (":" in form) != bool(argument):
         raise ValueError(
             f"{key}={spec!r}: accepted are {', '.join(SOURCES)}."
@@ -78,14 +78,14 @@ def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source]
 
 
 def _translated(spec: str, names: tuple[str, ...], known: tuple[str, ...]) -> np.ndarray:
-    """int32 [len(names)]: position in `known` of each of `names`."""
-    if names == known:  # also where two classes share a name
+    """The position of each of `names` in `known`, int32 [len(names)]."""
+    if names == known:  # also if two classes have the same name
         return np.arange(len(names), dtype=np.int32)
     for name in names:
         if name not in known:
             some = ", ".join(known[:5]) + (" and so on" if len(known) > 5 else "")
             raise ValueError(
-                f"{spec}: class {name!r} is none of the {len(known)} classes that were learned; "
+                f"{spec}: class {name!r} is not one of the {len(known)} learned classes; "
                 f"accepted are {some}.{hints.did_you_mean(name, list(known))}"
             )
     return np.array([known.index(name) for name in names], np.int32)

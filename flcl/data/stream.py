@@ -1,4 +1,4 @@
-"""Which classes or domains arrive when: orders, tasks, label maps. NumPy, and JSON both ways."""
+"""The order of classes or domains, and their tasks and labels. Needs NumPy only."""
 
 import dataclasses
 import functools
@@ -14,7 +14,7 @@ from flcl.data import base, orders
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """`index` counts from 1; `labels` are positions in the class order.
+    """One task. `index` counts from 1; `labels` are positions in the class order.
 
     domains: source domain ids, the positions in `Source.domain_names`; None = all.
     """
@@ -26,12 +26,12 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class TaskStream:
-    """Classes and domains in their order of arrival, cut into tasks.
+    """Classes and domains in their order of arrival, divided into tasks.
 
     A *label* is the position of a class in `class_order` (source class ids). In the scenario "cil"
-    task 1 owns the labels 0..sizes[0]-1, task 2 the next ones, and so on, in all domains; in "dil"
-    every task has all labels, and one domain of `domain_order` (source domain ids; empty in "cil").
-    `sizes` counts the classes of each task, `capacity` the rows of a class bank.
+    task 1 has the labels 0..sizes[0]-1, task 2 the next labels, and so on, in all domains; in "dil"
+    every task has all labels and one domain of `domain_order` (source domain ids; empty in "cil").
+    `sizes` is the number of classes of each task, `capacity` the number of rows of a class bank.
     """
 
     scenario: str
@@ -43,7 +43,7 @@ class TaskStream:
 
     @functools.cached_property
     def groups(self) -> tuple[Task, ...]:
-        """What is evaluated separately: the tasks, also when they are trained jointly."""
+        """The groups that are evaluated separately: the tasks, even if they are trained jointly."""
         if self.scenario == "dil":
             labels = tuple(range(len(self.class_order)))
             domains = enumerate(self.domain_order, start=1)
@@ -56,15 +56,15 @@ class TaskStream:
 
     @functools.cached_property
     def tasks(self) -> tuple[Task, ...]:
-        """What is trained in sequence: the groups, or one task of everything when joint."""
+        """The tasks that are trained in sequence: the groups, or one task of all if joint."""
         if not self.joint:
             return self.groups
         return (Task(1, tuple(range(len(self.class_order))), self.domain_order or None),)
 
     def names(self, class_names: Sequence[str], domain_names: Sequence[str]) -> tuple[str, ...]:
-        """What each of `groups` is called: its domain, or its classes joined by ", ".
+        """The name of each group: its domain, or its classes joined by ", ".
 
-        Both arguments as in `Source`, in the order of the source.
+        Both arguments are those of `Source`, in the order of the source.
         """
         if self.scenario == "dil":
             return tuple(domain_names[domain] for domain in self.domain_order)
@@ -84,10 +84,10 @@ class TaskStream:
     def indices(
         self, split: base.Split, labels: Sequence[int], domains: Sequence[int] | None = None
     ) -> dict[int, np.ndarray]:
-        """Label -> positions of its images in `split`, ascending, for each of `labels`.
+        """For each of `labels`: the ascending positions of its images in `split`.
 
-        domains: source domain ids whose images count; None = all. A label without images there has
-        an empty array.
+        domains: source domain ids whose images are included; None = all. A label without images
+        has an empty array.
         """
         rows = np.arange(len(split.labels))
         if domains is not None:
@@ -101,7 +101,7 @@ class TaskStream:
         }
 
     def to_dict(self) -> dict:
-        """Plain values, ready for JSON; `domain_order` is left out where there is none."""
+        """Plain values for JSON; without `domain_order` if it is empty."""
         values = dataclasses.asdict(self)
         if not self.domain_order:
             del values["domain_order"]
@@ -126,13 +126,13 @@ class TaskStream:
 
 
 def make_stream(stream: settings.ClassStream, source: base.Source) -> TaskStream:
-    """The stream of `source` that `stream` asks for.
+    """The task stream of `source` for the settings `stream`.
 
-    Raises `ValueError` for an order that is no permutation of the source's classes or domains, for
-    tasks that do not add up to them, for "dil" with fewer than two domains, for a capacity below
-    the number of classes and for a task without training or test images. A domain may lack some
-    classes, as one of DomainNet does in the official training list. A source without any images
-    (`base.placeholder`) is not searched for them.
+    Raises `ValueError` for an order that is not a permutation of the classes or domains, for tasks
+    that do not add up to the number of classes, for "dil" with fewer than two domains, for a
+    capacity below the number of classes and for a task without training or test images. A domain
+    may lack some classes; DomainNet has such a domain in its official training list. The images of
+    a source without any (`base.placeholder`) are not checked.
     """
     count = len(source.class_names)
     order = orders.class_order(stream.class_order, count)
@@ -148,10 +148,10 @@ def make_stream(stream: settings.ClassStream, source: base.Source) -> TaskStream
             f"{count}); use 0 or at least {count}"
         )
     capacity = stream.capacity or count
-    made = TaskStream(stream.scenario, order, sizes, stream.joint, capacity, domains)
+    tasks = TaskStream(stream.scenario, order, sizes, stream.joint, capacity, domains)
     if len(source.train.labels) or len(source.test.labels):
-        _check_groups(made, source)
-    return made
+        _check_groups(tasks, source)
+    return tasks
 
 
 def _domains(stream: settings.ClassStream, source: base.Source) -> tuple[int, ...]:
@@ -170,14 +170,14 @@ def _domains(stream: settings.ClassStream, source: base.Source) -> tuple[int, ..
     return orders.domain_order(stream.domain_order, names)
 
 
-def _check_groups(made: TaskStream, source: base.Source) -> None:
-    names = made.names(source.class_names, source.domain_names)
-    what = "domain" if made.scenario == "dil" else "classes"
-    for group, name in zip(made.groups, names, strict=True):
-        for part, split in (("training", source.train), ("test", source.test)):
-            found = made.indices(split, group.labels, group.domains).values()
-            if not any(map(len, found)):
+def _check_groups(tasks: TaskStream, source: base.Source) -> None:
+    names = tasks.names(source.class_names, source.domain_names)
+    what = "domain" if tasks.scenario == "dil" else "classes"
+    for group, name in zip(tasks.groups, names, strict=True):
+        for purpose, split in (("training", source.train), ("test", source.test)):
+            rows = tasks.indices(split, group.labels, group.domains).values()
+            if not any(map(len, rows)):
                 raise ValueError(
                     f"{source.name}: task {group.index} ({what} {orders.short(name)}) has no "
-                    f"{part} images; add some, or leave them out of the data"
+                    f"{purpose} images; add some, or leave them out of the data"
                 )

@@ -1,4 +1,4 @@
-"""A source cut into the tasks of a stream: which images each task trains on and is tested on."""
+"""A source divided into tasks: the training images and the test images of each task."""
 
 import dataclasses
 
@@ -14,8 +14,8 @@ class TaskData:
     """Images and names of every task.
 
     Attributes:
-      source: where the images come from.
-      stream: which classes or domains arrive when.
+      source: the source of the images.
+      stream: the classes and domains of each task.
     """
 
     source: Source
@@ -30,7 +30,7 @@ class TaskData:
         return joined(self._by_label(self.source.test, group))
 
     def summary(self) -> str:
-        """What was found, in one line: classes, domains, images and tasks."""
+        """One line about the data: classes, domains, images and tasks."""
         source = self.source
         train, test = (f"{len(split.labels):,}" for split in (source.train, source.test))
         names = ", ".join(source.domain_names)
@@ -42,19 +42,19 @@ class TaskData:
         )
 
     def test_counts(self) -> list[int]:
-        """Test images of each group."""
+        """Number of test images of each group."""
         return [len(self.test(group)) for group in self.stream.groups]
 
     def class_names(self) -> list[str]:
-        """Names by label, i.e. in class order."""
+        """Class names by label, that is, in class order."""
         return [self.source.class_names[i] for i in self.stream.class_order]
 
     def group_names(self) -> list[str]:
-        """Names of the groups: their classes, or their domain."""
+        """The name of each group: its classes, or its domain."""
         return list(self.stream.names(self.source.class_names, self.source.domain_names))
 
     def to_dict(self) -> dict:
-        """Classes, tasks and image counts, ready for JSON: the content of `stream.json`."""
+        """Classes, tasks and image counts as JSON values: the content of `stream.json`."""
         return {
             "stream": self.stream.to_dict(),
             "fingerprint": self.stream.fingerprint,
@@ -65,5 +65,5 @@ class TaskData:
         }
 
     def _by_label(self, split: Split, task: Task) -> dict[int, Selection]:
-        found = self.stream.indices(split, task.labels, task.domains)
-        return {label: Selection(split.images, indices) for label, indices in found.items()}
+        by_label = self.stream.indices(split, task.labels, task.domains)
+        return {label: Selection(split.images, indices) for label, indices in by_label.items()}

@@ -1,4 +1,4 @@
-"""Prepared TFDS data sets, read by TFDS's random-access reader and never through TensorFlow."""
+"""Prepared TFDS data sets, read by TFDS's random-access reader and without TensorFlow."""
 
 import contextlib
 import hashlib
@@ -15,11 +15,11 @@ from flcl import hints, settings
 from flcl.data import base, images
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
-_CHUNK = 1024  # records read together in a label scan
+_CHUNK = 1024  # records per read in a label scan
 
 
 class _Part(NamedTuple):
-    """Records of one TFDS split, and which of them are used."""
+    """Records of one TFDS split, and the rows that are used."""
 
     name: str
     records: Any
@@ -31,14 +31,14 @@ class _Part(NamedTuple):
 def load_tfds(name: str, data: settings.Data) -> base.Source:
     """Source from the TFDS data set `name`, `name/config`, or either with `:version`.
 
-    A data set that is prepared in `data.tfds_dir` as ArrayRecord is read as it is (the newest
-    version unless one is named). Those of `builders.BUILDERS` are prepared from their official
-    archives in `data.manual_dir` when they are not. A class label named "domain" beside the one
-    that is learned gives the domains. The test set is the first of `test`
-    and `validation` with labels, else the share `data.test_fraction` hashed from `train`. Raises
-    `ValueError` saying what to do when nothing is prepared or no image has a class label.
+    If the data set is prepared in `data.tfds_dir` as ArrayRecord, it is read from there (the newest
+    version unless one is named). If not, the data sets in `builders.BUILDERS` are prepared from
+    their official archives in `data.manual_dir`. A second class label with the name "domain" gives
+    the domains. The test set is `test` or else `validation`, if it has labels; otherwise a hash
+    chooses the share `data.test_fraction` of `train`. `ValueError` says what to do if nothing is
+    prepared or no image has a class label.
     """
-    import tensorflow_datasets as tfds  # a second to import, and only this source needs it
+    import tensorflow_datasets as tfds  # the import takes a second, and only this source needs it
 
     source = f"tfds:{name}"
     folder = _find(name, data)
@@ -54,15 +54,15 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
         raise ValueError(
             f"{source}: has no split 'train' (it has {', '.join(sorted(splits)) or 'none'})"
         )
-    found = {}
-    for part in ("train", "test", "validation"):
-        if part in splits:
-            records = _open(source, folder, builder, part, image_key)
+    parts = {}
+    for name in ("train", "test", "validation"):
+        if name in splits:
+            records = _open(source, folder, builder, name, image_key)
             keys = [label_key] + ([domain_key] if domain_key else [])
-            labels, *domains = _columns(records, keys, folder, part)
+            labels, *domains = _columns(records, keys, folder, name)
             rows = np.arange(len(labels))
-            found[part] = _Part(part, records, labels, domains[0] if domains else None, rows)
-    train, test = _train_and_test(source, found, data.test_fraction)
+            parts[name] = _Part(name, records, labels, domains[0] if domains else None, rows)
+    train, test = _train_and_test(source, parts, data.test_fraction)
     return base.Source(
         source,
         _split(source, train, image_key, data),
@@ -73,35 +73,35 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
 
 
 def _find(name: str, data: settings.Data) -> pathlib.Path:
-    """Folder of the prepared data set, preparing it first if that is possible."""
+    """The folder of the data set; prepares it first if needed and possible."""
     tfds_dir = pathlib.Path(data.tfds_dir).expanduser()
     plain, _, version = name.partition(":")
     if version and not _VERSION.fullmatch(version):
         raise ValueError(f"data.source='tfds:{name}': version {version!r} is not like 1.0.0")
     folder = tfds_dir / plain
-    found = {path.name: path for path in _folders(folder) if _is_prepared(path)}
-    if version in found:
-        return found[version]
-    if found and not version:
-        return found[max(found, key=lambda entry: tuple(map(int, entry.split("."))))]
+    versions = {path.name: path for path in _folders(folder) if _is_prepared(path)}
+    if version in versions:
+        return versions[version]
+    if versions and not version:
+        return versions[max(versions, key=lambda entry: tuple(map(int, entry.split("."))))]
     configs = sorted(p.name for p in _folders(folder) if any(map(_is_prepared, _folders(p))))
     if configs:
         raise ValueError(
             f"tfds:{name}: a configuration is needed, such as tfds:{plain}/{configs[0]} "
             f"(prepared are {', '.join(configs)})"
         )
-    return _prepare(plain, version, found, data, tfds_dir)
+    return _prepare(plain, version, versions, data, tfds_dir)
 
 
-def _prepare(plain: str, version: str, found, data: settings.Data, tfds_dir) -> pathlib.Path:
+def _prepare(plain: str, version: str, versions, data: settings.Data, tfds_dir) -> pathlib.Path:
     from flcl.data.archives import builders  # imports TFDS
 
-    own = builders.BUILDERS.get(plain)
-    if own and version in ("", str(own.VERSION)):
+    builder = builders.BUILDERS.get(plain)
+    if builder and version in ("", str(builder.VERSION)):
         return builders.prepare(plain, pathlib.Path(data.manual_dir).expanduser(), tfds_dir)
-    have = f"prepared are {', '.join(sorted(found))}" if found else "not prepared"
+    have = f"prepared are {', '.join(sorted(versions))}" if versions else "not prepared"
     known = sorted({*builders.BUILDERS, *(path.name for path in _folders(tfds_dir))})
-    hint = "" if found else hints.did_you_mean(plain, known)
+    hint = "" if versions else hints.did_you_mean(plain, known)
     name = f"{plain}:{version}" if version else plain
     raise ValueError(
         f"tfds:{name}: {have} in {tfds_dir}; prepare it where TensorFlow is installed (`tfds build "
@@ -114,16 +114,16 @@ def _folders(folder: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _is_prepared(folder: pathlib.Path) -> bool:
-    # TFDS gives a folder its plain version number when, and only when, everything is in it.
+    # TFDS names a folder by its version only after all its files are written.
     files = ("dataset_info.json", "features.json")
     return bool(_VERSION.fullmatch(folder.name)) and all((folder / f).is_file() for f in files)
 
 
 def _keys(source: str, info: Any) -> tuple[str, str]:
-    """Names of the image and of the label among the features; `info` is a `DatasetInfo`."""
+    """Names of the image feature and the label feature; `info` is a `DatasetInfo`."""
     import tensorflow_datasets as tfds
 
-    features = dict(sorted(info.features.items()))  # their own order differs between processes
+    features = dict(sorted(info.features.items()))  # the original order differs between processes
     chosen = []
     for kind, usual in ((tfds.features.Image, "image"), (tfds.features.ClassLabel, "label")):
         keys = [key for key, feature in features.items() if isinstance(feature, kind)]
@@ -132,7 +132,9 @@ def _keys(source: str, info: Any) -> tuple[str, str]:
                 f"{source}: has no {kind.__name__} feature (it has {', '.join(features)}); "
                 "images with class labels are needed"
             )
-        keys.sort(key=lambda key: key == "domain")  # what is learned, unless there is nothing else
+        keys.sort(
+            key=lambda key: key == "domain"
+        )  # "domain" is the label only if there is no other
         first = [*(info.supervised_keys or ()), usual, *keys]
         chosen.append(next(key for key in first if key in keys))
     image = features[chosen[0]]
@@ -149,7 +151,7 @@ def _domain_key(features: Any, label_key: str) -> str | None:
 
 
 def _open(source: str, folder: pathlib.Path, builder: Any, part: str, image_key: str) -> Any:
-    """Random-access records of one split, images as encoded bytes."""
+    """Random-access records of one split; the images are encoded bytes."""
     import tensorflow_datasets as tfds
 
     decoders = {image_key: tfds.decode.SkipDecoding()}
@@ -162,14 +164,14 @@ def _open(source: str, folder: pathlib.Path, builder: Any, part: str, image_key:
         ) from error
 
 
-def _train_and_test(source: str, found: dict[str, _Part], fraction: float) -> tuple[_Part, _Part]:
-    train = found["train"]
+def _train_and_test(source: str, parts: dict[str, _Part], fraction: float) -> tuple[_Part, _Part]:
+    train = parts["train"]
     if train.labels.min(initial=0) < 0:
         raise ValueError(f"{source}: has training images without a label; all need one")
-    for part in ("test", "validation"):
+    for name in ("test", "validation"):
         # Published test sets often hide their labels (-1).
-        if part in found and found[part].labels.min(initial=0) >= 0:
-            return train, found[part]
+        if name in parts and parts[name].labels.min(initial=0) >= 0:
+            return train, parts[name]
     tested = np.array([base.hashed_place(str(row)) < fraction for row in train.rows], bool)
     return train._replace(rows=train.rows[~tested]), train._replace(rows=train.rows[tested])
 
@@ -177,7 +179,7 @@ def _train_and_test(source: str, found: dict[str, _Part], fraction: float) -> tu
 def _split(source: str, part: _Part, image_key: str, data: settings.Data) -> base.Split:
     def read(positions: list[int]) -> Iterator[np.ndarray]:
         rows = part.rows[positions].tolist()
-        # All at once: reading records one by one takes several times as long.
+        # All records in one call, which is several times as fast as one by one.
         for row, record in zip(rows, part.records.__getitems__(rows), strict=True):
             name = f"{source}: {part.name}[{row}]"
             yield images.decode(io.BytesIO(record[image_key]), name, data)
@@ -190,9 +192,9 @@ def _split(source: str, part: _Part, image_key: str, data: settings.Data) -> bas
 
 
 def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> list[np.ndarray]:
-    """int32 [N] of each of `keys`, read without decoding an image.
+    """The values of each of `keys`, int32 [N], read without decoding an image.
 
-    Once: copies are left beside the records.
+    They are read once and then stored in files beside the records.
     """
     state = _state(folder)
     caches = [folder / f"flcl_{key}_{part}_{state}.npy" for key in keys]
@@ -202,8 +204,8 @@ def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> 
     columns = np.empty((len(keys), len(records)), np.int32)
     for start in range(0, len(records), _CHUNK):
         rows = range(start, min(start + _CHUNK, len(records)))
-        found = [[record[key] for key in keys] for record in records.__getitems__(list(rows))]
-        columns[:, rows.start : rows.stop] = np.transpose(found)
+        values = [[record[key] for key in keys] for record in records.__getitems__(list(rows))]
+        columns[:, rows.start : rows.stop] = np.transpose(values)
     for cache, column in zip(caches, columns, strict=True):
         _write_atomically(cache, column)
     return list(columns)
@@ -213,12 +215,12 @@ def _cached(cache: pathlib.Path, count: int) -> np.ndarray | None:
     try:
         column = np.load(cache, allow_pickle=False)
     except (ValueError, OSError, EOFError):
-        return None  # none yet, or a damaged one: read anew
+        return None  # missing or damaged: the caller reads the records again
     return column if column.shape == (count,) else None
 
 
 def _state(folder: pathlib.Path) -> str:
-    """Changes whenever a record file does."""
+    """A string that changes whenever a record file changes."""
     files = sorted(path for path in folder.iterdir() if "array_record" in path.name)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
@@ -226,7 +228,7 @@ def _state(folder: pathlib.Path) -> str:
 
 def _write_atomically(path: pathlib.Path, labels: np.ndarray) -> None:
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # A folder that cannot be written to costs a scan each time, nothing else.
+    # If the folder is not writable, every run scans the records again, and that is all.
     with contextlib.suppress(OSError):
         try:
             with temporary.open("wb") as file:

@@ -1,8 +1,8 @@
-"""One run in several processes: how they start, agree, and leave the writing to the first.
+"""One run in several processes: how they start and agree; only the first process writes.
 
-Every process runs the same program over the same global arrays. What only one of them can see (a
-file that is missing on its machine, a lock that is taken) is told to all, so that they stop
-together instead of waiting for each other.
+Every process runs the same program on the same global arrays. An error that only one process can
+see (a missing file on its machine, a lock that another run has) is sent to all, so all stop
+together and do not wait for each other.
 """
 
 import contextlib
@@ -17,15 +17,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, PartitionSpec
 
-_LONGEST = 1_000  # bytes of a message that processes tell each other
+_LONGEST = 1_000  # bytes of a message between processes
 
 
 def several_expected(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether a cluster says that this process is one of several: SLURM, Open MPI, GKE or a TPU VM.
+    """Whether SLURM, Open MPI, GKE or a TPU VM says that this process is one of several.
 
-    JAX finds the address, count and number of the processes there by itself.
+    There, JAX finds the address, the count and the number of the processes itself.
     """
-    # Inside `srun` only: the batch script around it sees the count of tasks, but is none of them.
+    # Only inside `srun`: the batch script also sees the number of tasks, but is not a task itself.
     tasks = environment.get("SLURM_NTASKS", "1") if "SLURM_STEP_NODELIST" in environment else "1"
     if int(tasks) > 1 or int(environment.get("OMPI_COMM_WORLD_SIZE", "1")) > 1:
         return True
@@ -34,7 +34,7 @@ def several_expected(environment: Mapping[str, str] = os.environ) -> bool:
     slices = int(environment.get("MEGASCALE_NUM_SLICES", "1"))
     if "," in environment.get("TPU_WORKER_HOSTNAMES", "") or slices > 1:
         return True
-    # A TPU VM: its metadata, which JAX reads, say whether it is part of something larger.
+    # On a TPU VM, JAX reads from its metadata whether it is part of a larger slice.
     return any(os.path.exists(f"/dev/{chip}") for chip in ("accel0", "vfio/0")) and (
         importlib.util.find_spec("libtpu") is not None
     )
@@ -43,10 +43,10 @@ def several_expected(environment: Mapping[str, str] = os.environ) -> bool:
 def start(coordinator: str | None, processes: int | None, process: int | None) -> None:
     """Joins the other processes of a run, if there are any; call it before JAX is used.
 
-    coordinator: HOST:PORT of process 0, processes: how many, process: which one this is, from 0.
-    All None: found where a cluster says so, otherwise a run of one process.
+    coordinator: HOST:PORT of process 0; processes: their number; process: the number of this one,
+    from 0. All None = the cluster gives these values, or the run has one process.
 
-    Raises `ValueError` when only some are given, and when the others do not come.
+    Raises `ValueError` if only some are given, and if the other processes do not join.
     """
     given = (coordinator, processes, process)
     if all(value is None for value in given):
@@ -71,15 +71,15 @@ def _join(coordinator, processes, process) -> None:
     except (RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no reason given"
         raise ValueError(f"the processes of this run do not find each other: {reason}") from error
-    # Connections are made here, where all arrive at once: see `connect`.
+    # Connections are made here, because all processes arrive at the same time: see `connect`.
     multihost_utils.sync_global_devices("joined")
 
 
 def connect(mesh: Mesh) -> None:
-    """Makes the connections that exchanges over a mesh need; every process calls it.
+    """Makes the connections between processes that a mesh needs; every process calls it.
 
-    Between CPUs a process waits half a minute for the others while a connection is made, but for as
-    long as it takes while one is used. Without this a process that compiles, or reads its data, for
+    On CPUs, a process waits only half a minute for the others when a connection is made, but
+    without a limit when it is used. Without this call, a process that compiles or reads data for
     longer than the others would end the run.
     """
     if jax.process_count() == 1 or jax.default_backend() != "cpu":
@@ -102,26 +102,27 @@ def is_main() -> bool:
 
 
 def shard() -> tuple[int, int]:
-    """(index, count): which part of every batch this process reads."""
+    """(index, count): the part of every batch that this process reads."""
     return jax.process_index(), jax.process_count()
 
 
 def rows(size: int) -> slice:
-    """Which of `size` rows of a global batch this process reads; the processes divide `size`."""
+    """The rows of a global batch of `size` that this process reads; the count divides `size`."""
     index, count = shard()
-    part = size // count
-    return slice(index * part, (index + 1) * part)
+    local = size // count
+    return slice(index * local, (index + 1) * local)
 
 
 _asked = itertools.count()
 
 
 def stop_now(asked: bool) -> bool:
-    """Whether all processes stop here; each of them has to ask equally often.
+    """Whether all processes stop here; all of them must call this equally often.
 
-    asked: this process got SIGTERM. Of several processes JAX takes the signal itself and finds the
-    call at which all of them can stop: the next one after the furthest, so calls are counted. Steps
-    of a run would not do: they start anywhere, and several may make one call.
+    asked: whether this process got SIGTERM. If there are several processes, JAX handles the signal
+    itself and finds the call at which all can stop: the call after that of the process that is
+    furthest. So calls are counted. Steps cannot be counted instead, because a resumed run does not
+    start at step 0, and one call may make several steps.
     """
     if jax.process_count() == 1:
         return asked
@@ -129,14 +130,14 @@ def stop_now(asked: bool) -> bool:
 
 
 def whole(leaf) -> np.ndarray:
-    """All of an array on the host, also where each process holds a part of it."""
+    """The whole array on the host, also if each process has only a part of it."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
 
 
 def from_main(value):
-    """What the first process holds (JSON values): a shared disk may lag behind on the others."""
+    """JSON values of the first process; the other processes may see a shared disk later."""
     if jax.process_count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -148,7 +149,7 @@ def from_main(value):
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """The first process goes through the block alone, then the others: it prepares, they find."""
+    """The first process runs the block first, and may prepare files; then the others run it."""
     several = jax.process_count() > 1
     if several and not is_main():
         multihost_utils.sync_global_devices(name)
@@ -161,21 +162,21 @@ def main_first(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def together(kind: type[ValueError] = ValueError) -> Iterator[None]:
-    """A `ValueError` of one process inside the block is raised by all, as a `kind` elsewhere."""
-    found: ValueError | None = None
+    """If one process raises a `ValueError` inside the block, the others raise it as a `kind`."""
+    local_error: ValueError | None = None
     try:
         yield
     except ValueError as error:
-        found = error
+        local_error = error
     if jax.process_count() > 1:
-        message = "" if found is None else (str(found) or type(found).__name__)
+        message = "" if local_error is None else str(local_error) or type(local_error).__name__
         padded = np.zeros(_LONGEST, np.uint8)
         encoded = np.frombuffer(message.encode()[:_LONGEST], np.uint8)
         padded[: len(encoded)] = encoded
         everyone = multihost_utils.process_allgather(padded)
         told = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in everyone]
         first = next((text for text in told if text), None)
-        if found is None and first is not None:
+        if local_error is None and first is not None:
             raise kind(first)
-    if found is not None:
-        raise found
+    if local_error is not None:
+        raise local_error

@@ -1,4 +1,4 @@
-"""The only maker of meshes: `data` x `fsdp` with automatic partitioning."""
+"""The only module that makes meshes: `data` x `fsdp` with automatic partitioning."""
 
 import jax
 import numpy as np
@@ -6,13 +6,13 @@ from jax.sharding import AxisType, Mesh
 
 
 def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
-    """Mesh of all devices, `fsdp` of which share parameters.
+    """A mesh of all devices; groups of `fsdp` devices share parameters.
 
-    Raises `ValueError` when the devices do not divide. Axis types are Auto: with Explicit axes a
-    sharded contraction such as FSDP's is refused by the tracer.
+    Raises `ValueError` if `fsdp` does not divide the number of devices. Axis types are Auto: with
+    Explicit axes the tracer refuses a sharded contraction such as that of FSDP.
     """
     if devices is None:
-        # A process reads neighbouring rows of a batch: its devices have to be neighbours, too.
+        # A process reads adjacent rows of a batch, so its devices must be adjacent too.
         devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     devices = np.asarray(devices)
     if fsdp < 1 or devices.size % fsdp:

@@ -1,4 +1,4 @@
-"""Where arrays are stored on a mesh: batches, parameters, and copies on every device."""
+"""How batches and parameters are stored on a mesh."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,12 @@ BATCH = PartitionSpec(("data", "fsdp"))
 
 
 def is_kernel(name: str) -> bool:
-    """Whether an array named like `trunk/input/kernel` is a kernel or a table of embeddings."""
+    """Whether an array, such as `trunk/input/kernel`, is a kernel or an embedding table."""
     return name.rpartition("/")[2] in ("kernel", "embedding")
 
 
 def over_devices(mesh: Mesh) -> NamedSharding:
-    """Leading axis over every device."""
+    """The leading axis is divided over all devices."""
     return NamedSharding(mesh, BATCH)
 
 
@@ -25,7 +25,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def replicated_like(tree, mesh: Mesh):
-    """Shapes and types of a tree that every device holds whole, to restore it."""
+    """Shapes and types of a replicated tree, to restore it."""
     same = replicated(mesh)
     return jax.tree.map(lambda v: jax.ShapeDtypeStruct(v.shape, v.dtype, sharding=same), tree)
 
@@ -33,23 +33,24 @@ def replicated_like(tree, mesh: Mesh):
 def of_tree(tree, mesh: Mesh, divides: Callable[[str], bool] = is_kernel):
     """A sharding for every array of a tree of (abstract) parameters or optimiser state.
 
-    divides: told a name such as `trunk/input/kernel`; where it is true the last axis, the output
-      channels, is divided over the `fsdp` devices that share parameters, never a spatial or a
-      contracted axis, which costs all-to-all exchanges. All else is replicated.
+    divides: called with a name such as `trunk/input/kernel`. If it is true, the last axis, the
+      output channels, is divided over the `fsdp` devices that share parameters. Spatial and
+      contracted axes are never divided, because that needs all-to-all exchanges. All other arrays
+      are replicated.
     """
 
-    def one(path, leaf):
+    def of_leaf(path, leaf):
         name = "/".join(_part(entry) for entry in path)
         shards, shape = mesh.shape["fsdp"], leaf.shape
         if shards == 1 or not shape or shape[-1] % shards or not divides(name):
             return replicated(mesh)
         return NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), "fsdp"))
 
-    return jax.tree_util.tree_map_with_path(one, tree)
+    return jax.tree_util.tree_map_with_path(of_leaf, tree)
 
 
 def place(tree, mesh: Mesh, divides: Callable[[str], bool] = is_kernel):
-    """The arrays of a tree on the devices: see `of_tree`."""
+    """Puts the arrays of a tree on the devices: see `of_tree`."""
     return jax.device_put(tree, of_tree(tree, mesh, divides))
 
 
@@ -63,14 +64,14 @@ def abstract(tree, mesh: Mesh, divides: Callable[[str], bool] = is_kernel):
 
 
 def of_entry(name: str, spread: frozenset[str], mesh: Mesh) -> NamedSharding:
-    """Sharding of a batch entry: over every device when `spread` names it."""
+    """Sharding of a batch entry: over all devices if it is in `spread`, else replicated."""
     return over_devices(mesh) if name in spread else replicated(mesh)
 
 
 def place_batch(batch: dict, mesh: Mesh, spread: frozenset[str] = frozenset({"images"})) -> dict:
-    """Global arrays from this process's rows of a batch.
+    """Global arrays from the rows of a batch that this process has.
 
-    `spread` names the entries that are cut into rows; of the others every process has all.
+    Entries in `spread` are divided by rows; every process has all rows of the other entries.
     """
     return {
         name: jax.make_array_from_process_local_data(of_entry(name, spread, mesh), value)
@@ -79,7 +80,7 @@ def place_batch(batch: dict, mesh: Mesh, spread: frozenset[str] = frozenset({"im
 
 
 def place_batches(batches: list[dict], mesh: Mesh, spread: frozenset[str]) -> dict:
-    """As `place_batch` for several batches of one layout, stacked along a new leading axis."""
+    """Like `place_batch`, for several batches stacked along a new leading axis."""
     return {
         name: jax.make_array_from_process_local_data(
             stacked(of_entry(name, spread, mesh)), np.stack([b[name] for b in batches])
@@ -89,7 +90,7 @@ def place_batches(batches: list[dict], mesh: Mesh, spread: frozenset[str]) -> di
 
 
 def stacked(sharding: NamedSharding) -> NamedSharding:
-    """Of an array whose entries along a new leading axis are sharded so."""
+    """The sharding of arrays that are stacked along a new leading axis."""
     return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
 

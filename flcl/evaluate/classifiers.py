@@ -1,4 +1,4 @@
-"""Classifiers: after every task test all heads on every group, and measure how features moved."""
+"""Evaluation of classifiers: tests all heads on every group and measures the drift of features."""
 
 from pathlib import Path
 
@@ -14,18 +14,18 @@ from flcl.metrics import classification
 from flcl.metrics import matrix as accuracy_matrix
 
 DRIFT_IMAGES = 256
-"""Test images of a group whose features are followed from task to task."""
+"""Number of test images per group whose features are compared from task to task."""
 
 
 class ClassifierEvaluation:
-    """Tests a run's classifier.
+    """Tests the classifier of a run.
 
     inference: the compiled programs of the method.
-    folder: where the features of each group at the end of its own task are kept, to measure drift;
+    folder: where the features of each group are stored at the end of its task, to measure drift;
       None = the drift is not measured.
 
     Attributes:
-      pictures: the answers of the method's own head after the newest task.
+      pictures: the answers of the method's head after the newest task.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class ClassifierEvaluation:
         self._inference = inference
 
     def load(self, stored: dict) -> None:
-        """Takes over what an earlier process found: nothing beside the rows."""
+        """Loads nothing: an earlier process stored only the rows."""
 
     def evaluate(self, memory, task: Task) -> dict:
         """The row after `task`.
 
-        `accuracy`: of the method's own head per group learned so far; under the name of each head
-        the same of that head; `drift`: how far the features of each group moved since the end of
-        its own task.
+        `accuracy`: accuracy of the method's head for each group learned so far; the name of each
+        head: the same for that head; `drift`: how far the features of each group moved since the
+        end of its task.
         """
         heads = list(self.method.heads)
         count = AnswerCount(self.data.stream.capacity)
@@ -62,23 +62,23 @@ class ClassifierEvaluation:
             for head in heads:
                 row[head].append(classification.top_k_accuracy(scores[head], images.labels, 1))
             count.add(images, scores[self.method.head].argmax(axis=1))
-            own = group.index == task.index or self.data.stream.joint
-            for name, value in self._drift(group, _followed(features), own).items():
+            newest = group.index == task.index or self.data.stream.joint
+            for name, value in self._drift(group, _followed(features), newest).items():
                 row["drift"][name].append(value)
         self.pictures = Pictures(answers=count.answers())
         return {"accuracy": row[self.method.head], **row}
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
-        """What `results.json` says of a classifier beside the accuracy matrix of its own head."""
+        """The entries of `results.json` for a classifier, except the matrix of its head."""
         groups, counts = self.data.stream.groups, self.data.test_counts()
-        other = None
+        class_mean = None
         if self.method.head == "linear" and rows:
             matrix = [accuracy_matrix.filled(row["class_mean"], len(groups)) for row in rows]
-            other = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
+            class_mean = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
         return {
             "kind": "classifier",
             "head": self.method.head,
-            "class_mean": other,
+            "class_mean": class_mean,
             "drift": {
                 name: [accuracy_matrix.filled(row["drift"][name], len(groups)) for row in rows]
                 for name in ("relative", "cosine")
@@ -90,20 +90,20 @@ class ClassifierEvaluation:
         stream = self.data.stream
         return stream.groups if stream.joint else stream.groups[: task.index]
 
-    def _drift(self, group: Task, features: np.ndarray, own: bool) -> dict[str, float | None]:
+    def _drift(self, group: Task, features: np.ndarray, newest: bool) -> dict[str, float | None]:
         if self._folder is None:
             return {"relative": None, "cosine": None}
         path = self._folder / f"group_{group.index:02d}.npz"
-        if own:
+        if newest:
             files.write(path, lambda file: np.savez(file, features=features))
             return {"relative": 0.0, "cosine": 0.0}
-        if not path.exists():  # removed by hand: the accuracies do not need it
+        if not path.exists():  # a user removed it; the accuracies do not need it
             return {"relative": None, "cosine": None}
         with np.load(path) as kept:
             return classification.drift(kept["features"], features)
 
 
 def _followed(features: np.ndarray) -> np.ndarray:
-    """Features of at most `DRIFT_IMAGES` images, spread over the group: it lists class by class."""
+    """Features of at most `DRIFT_IMAGES` images, evenly spaced because a group is class-sorted."""
     rows = np.linspace(0, len(features) - 1, min(len(features), DRIFT_IMAGES))
     return features[rows.astype(int)]

@@ -1,4 +1,4 @@
-"""Features and class scores of many images, by programs that are compiled once for each size."""
+"""Features and class scores of many images; a program is compiled once for each batch size."""
 
 from collections.abc import Callable
 
@@ -12,11 +12,11 @@ from flcl.devices import hosts, sharding
 from flcl.methods.base import Classifier
 
 Progress = Callable[[str, int], Callable[..., None]]
-"""(description, total) -> what is told the number of finished items."""
+"""(description, total) -> a function that is called with the number of finished items."""
 
 
 def silent(*_) -> Callable[..., None]:
-    """A `Progress` that nobody looks at."""
+    """A `Progress` that shows nothing."""
     return lambda *_: None
 
 
@@ -30,7 +30,7 @@ class Inference:
         self._scores = jax.jit(method.scores, out_shardings=same, compiler_options=run_once())
 
     def features(self, memory, images: Selection, advance=None) -> np.ndarray:
-        """[N, d] float32 of some images; `advance` is told the number of finished ones."""
+        """Features float32 [N, d] of images; `advance` gets the number of finished images."""
         size, waiting, done = self._size(len(images)), None, []
         dataset = loader.in_order(images, size, hosts.rows(size))
         runtime = self._run.runtime
@@ -42,7 +42,8 @@ class Inference:
 
         for batch in loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch):
             placed = sharding.place_batch({"images": batch["images"]}, self._mesh)
-            # One batch late, so that the next is on its way and no more than two are in memory.
+            # Collected one batch late: the device already computes the next batch, and at most
+            # two batches are in memory.
             waiting, finished = self._features(memory, placed["images"]), waiting
             if finished is not None:
                 collect(finished)
@@ -53,17 +54,17 @@ class Inference:
         """Scores of every head by name, [N, capacity]; -inf for a class that is not learned."""
         size, parts = self._size(len(features)), []
         for start in range(0, len(features), size):
-            part = features[start : start + size]
+            batch = features[start : start + size]
             filled = np.zeros((size, features.shape[1]), np.float32)
-            filled[: len(part)] = part
+            filled[: len(batch)] = batch
             scores = jax.device_get(self._scores(memory, filled))
-            parts.append({name: value[: len(part)] for name, value in scores.items()})
+            parts.append({name: value[: len(batch)] for name, value in scores.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def lower(self, memory, platform: str | None = None) -> jax.stages.Lowered:
-        """The program of `features`, from shapes: one full batch.
+        """The program of `features` for one full batch, made from shapes only.
 
-        platform: what it is written for, such as `tpu`; None = the platform of the mesh.
+        platform: the target platform, such as `tpu`; None = the platform of the mesh.
         """
         data, size = self._run.data, self._size(self._run.train.eval_batch_size)
         shape = (size, data.image_size, data.image_size, data.channels)
@@ -73,6 +74,6 @@ class Inference:
         return traced.lower(lowering_platforms=platform and (platform,))
 
     def _size(self, images: int) -> int:
-        """`train.eval_batch_size`, or for fewer images a power of two; the devices divide it."""
+        """`train.eval_batch_size`, or a power of two for fewer images, rounded up to devices."""
         size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())
         return -(-size // self._mesh.size) * self._mesh.size

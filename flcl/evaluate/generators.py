@@ -1,4 +1,4 @@
-"""Generators: after every task generate, train the judge on the samples, test it on real images."""
+"""Evaluation of generators: generates images, trains a judge on them and tests it on real ones."""
 
 import dataclasses
 from typing import Protocol
@@ -18,20 +18,20 @@ from flcl.rng import stream_key
 
 
 class JudgeStore(Protocol):
-    """Where the judge that was trained on real images is kept."""
+    """Stores the judge that was trained on real images."""
 
     def save_judge(self, variables) -> None:
-        """Stores its variables."""
+        """Stores the variables of the judge."""
 
     def restore_judge(self, target):
-        """Its variables, shaped and placed as `target`; None when there are none."""
+        """The variables of the judge, shaped and placed as `target`; None if none are stored."""
 
 
 class GeneratorEvaluation:
-    """Judges a run's generator. Compiles its judge once.
+    """Evaluates the generator of a run. It compiles its judge once.
 
-    sampler: draws the images; store: keeps the judge trained on real images, None = it is trained
-      anew by every process.
+    sampler: generates the images. store: stores the judge trained on real images; None = every
+      process trains this judge again.
 
     Attributes:
       drawn: the newest samples by label.
@@ -67,25 +67,25 @@ class GeneratorEvaluation:
         self._calls: int | None = None
 
     def load(self, stored: dict) -> None:
-        """Takes over what an earlier process found."""
+        """Loads the results of an earlier process."""
         self._ceiling = stored["ceiling"]
         self._calls = stored["sampling"]["function_evaluations"]
 
     @property
     def pictures(self) -> Pictures:
-        """The newest samples, and real images of the same classes beside them."""
+        """The newest samples, and real images of the same classes."""
         return Pictures(self.drawn, real_images(self.data, self.drawn))
 
     def plain_count(self, label: int) -> int:
-        """Images of a class in the plain-size set."""
+        """Images of a class before oversampling."""
         return self.judge_settings.images_per_class or len(self._real[label])
 
     def generated_count(self, label: int) -> int:
-        """Images generated of a class: the plain size times `judge.oversample`."""
+        """Generated images of a class: `plain_count` times `judge.oversample`."""
         return max(1, round(self.plain_count(label) * self.judge_settings.oversample))
 
     def samples(self, memory, labels) -> dict[int, np.ndarray]:
-        """Generated images by label; those of classes that cannot have changed are drawn once."""
+        """Generated images by label; if old classes are fixed, each is generated only once."""
         if not self.method.old_classes_fixed:
             self.drawn = {}
         missing = [label for label in labels if label not in self.drawn]
@@ -99,7 +99,7 @@ class GeneratorEvaluation:
         return {label: self.drawn[label] for label in labels}
 
     def real_judge(self) -> dict:
-        """The judge trained on real images: the ceiling, and the measure of fidelity."""
+        """The judge trained on real images; it gives the ceiling and the fidelity."""
         if self._real_judge is None:
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
             stored = self._store.restore_judge(target) if self._store else None
@@ -110,11 +110,12 @@ class GeneratorEvaluation:
         return self._real_judge
 
     def evaluate(self, memory, task: Task) -> dict:
-        """The row of the accuracy matrix after `task`, and the samples' fidelity.
+        """The row of the accuracy matrix after `task`, and the fidelity of the samples.
 
-        `accuracy`: per group learned so far, mean over judges; `repeats`: the same for each judge;
-        `fidelity_per_task` and `fidelity_per_class`: accuracy of the real-trained judge on the
-        samples, per group and by label; `function_evaluations`: network calls per image.
+        `accuracy`: for each group learned so far, the mean over judges; `repeats`: the same for
+        each judge; `fidelity_per_task` and `fidelity_per_class`: accuracy on the samples of the
+        judge trained on real images, per group and by label; `function_evaluations`: network calls
+        per image.
         """
         groups = [g for g in self.data.stream.groups if set(g.labels) <= self._learned(task)]
         labels = [label for group in groups for label in group.labels]
@@ -142,7 +143,7 @@ class GeneratorEvaluation:
         }
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
-        """What `results.json` says of a generator beside the accuracy matrix."""
+        """The entries of `results.json` for a generator, except the accuracy matrix."""
         run, names = self.method.run, self.data.class_names()
         last = rows[-1] if rows else {"fidelity_per_task": [], "fidelity_per_class": {}}
         return {
@@ -183,7 +184,7 @@ class GeneratorEvaluation:
         return seen
 
     def _training_set(self, samples: Selection, task: Task) -> Selection:
-        """All samples, or, with `judge.current_task = real`, real images of the newest task."""
+        """All samples; with `judge.current_task = real`, the newest task has real images."""
         if self.judge_settings.current_task == "synthetic":
             return samples
         old = ~np.isin(samples.labels, task.labels)
@@ -194,7 +195,7 @@ class GeneratorEvaluation:
         )
 
     def _train(self, images: Selection, labels: list[int], name: str) -> dict:
-        """A judge of so many classes, trained for as many steps whatever it is trained on."""
+        """A judge of the classes `labels`; oversampling does not change its number of steps."""
         plain = sum(self.plain_count(label) for label in labels)
         steps = steps_for(self.judge_settings, plain)
         return self.judge.train(

@@ -1,10 +1,10 @@
-"""The judge: accuracy on real test images of a classifier trained on generated images only.
+"""The judge: a classifier trained on generated images only and tested on real images.
 
-This is the classification accuracy score (Ravuri & Vinyals 2019). The recipe, which the papers
-leave open, is ours: ResNet-18, SGD with momentum 0.9, learning rate cosine to 0, weight decay on
-kernels, random crop and flip, trained anew after every task. One judge object serves a run and
-compiles its step once: the number of classes is a fixed capacity, the classes that exist and the
-number of steps are traced.
+Its accuracy is the classification accuracy score (Ravuri & Vinyals 2019). The papers leave the
+recipe open; ours is: ResNet-18, SGD with momentum 0.9, a cosine learning rate that falls to 0,
+weight decay on kernels, random crop and flip, a new judge after every task. A run has one `Judge`,
+which compiles its step once: the number of classes is a fixed capacity; the existing classes and
+the number of steps are traced.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -26,11 +26,11 @@ from flcl.ops.pixels import to_float
 from flcl.rng import stream_key
 
 REPORT_EVERY = 10
-"""Steps between two looks at the loss; also how far the host may run ahead of the device."""
+"""Steps between reads of the loss; the host runs at most this far ahead of the device."""
 
 
 class JudgeState(NamedTuple):
-    """What one training step reads and writes."""
+    """The state that a training step reads and writes."""
 
     params: Any
     batch_stats: Any
@@ -39,15 +39,15 @@ class JudgeState(NamedTuple):
 
 
 class Judge:
-    """Trains and applies classifiers of one run.
+    """Trains and applies the judges of one run.
 
     num_classes: capacity of the head; labels are 0..num_classes-1, seen or not.
     image_shape: (H, W, C) of every image.
-    seed:        with the name given to `train` and the step it decides all randomness.
-    shard:       places a batch on devices: "images", this process's rows of it, and "labels", all
-                 [judge.batch_size]; None = the default device. Parameters are replicated over the
-                 mesh it uses.
-    rows:        which rows of a batch this process reads.
+    seed:        all random numbers depend on it, the name given to `train` and the step.
+    shard:       places a batch on devices: "images" are the rows of this process, "labels" are all
+                 labels [judge.batch_size]; None = the default device. Parameters are replicated
+                 over the mesh of the batch.
+    rows:        the rows of a batch that this process reads.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Judge:
         self._predict = jax.jit(self._predict_batch, out_shardings=out)
 
     def abstract_variables(self) -> dict:
-        """Shapes and dtypes of what `train` returns, to restore it from a checkpoint."""
+        """Shapes and dtypes of the result of `train`, to restore it from a checkpoint."""
         state = jax.eval_shape(self._init_state, jax.random.key(0))
         return {"params": state.params, "batch_stats": state.batch_stats}
 
@@ -88,14 +88,14 @@ class Judge:
     ) -> dict:
         """Variables {"params", "batch_stats"} of a classifier trained from scratch.
 
-        images:    uint8 [N, H, W, C] with their labels; fewer than a batch are repeated, and
-                   classes without an image stay masked while training.
+        images:    uint8 [N, H, W, C] with their labels. A set smaller than a batch is repeated;
+                   classes without an image are masked in training.
         steps:     optimiser steps, see `steps_for`.
         seed_name: names the random stream, e.g. "judge/task3/repeat0".
-        progress:  called with (finished steps, loss) every few steps; None = nobody looks.
+        progress:  called with (finished steps, loss) every few steps; None = no reports.
 
-        Raises `ValueError` on labels or shapes that do not fit, `FloatingPointError` on a loss that
-        is not finite. Same arguments give bit-equal variables on CPU.
+        Raises `ValueError` for labels or shapes that do not fit, `FloatingPointError` for a loss
+        that is not finite. Equal arguments give bit-equal variables on CPU.
         """
         labels = images.labels
         self._check_labels(labels)
@@ -112,9 +112,9 @@ class Judge:
         return {"params": state.params, "batch_stats": state.batch_stats}
 
     def predict(self, variables: dict, images: Selection, seen: np.ndarray) -> np.ndarray:
-        """Labels [N] int32 with the largest logit among the `seen` [num_classes] classes.
+        """Labels int32 [N] with the largest logit among the `seen` [num_classes] classes.
 
-        An image's label depends neither on the other images nor on how many there are.
+        The label of an image does not depend on the other images or on their number.
         """
         seen = np.asarray(seen, bool)
         if seen.shape != (self.num_classes,) or not seen.any():
@@ -128,13 +128,13 @@ class Judge:
         size, count = self.settings.batch_size, len(images)
         labels = []
         for start in range(0, count, size):
-            # The last batch is filled with copies of the last image and cut below.
+            # Copies of the last image fill the last batch; they are removed below.
             indices = np.minimum(np.arange(start, start + size), count - 1)
             batch = self._shard({"images": self._fetch(images, indices)})
             labels.append(self._predict(variables, batch["images"], seen))
         return np.concatenate([np.asarray(part) for part in labels])[:count]
 
-    # ---- pure functions below: traced once each ----
+    # ---- pure functions, traced once each ----
 
     def _init_state(self, key) -> JudgeState:
         blank = jnp.zeros((1, *self.image_shape), jnp.float32)
@@ -179,7 +179,7 @@ class Judge:
         return iter(grain.MapDataset.range(steps).map(fetch).to_iter_dataset(options))
 
     def _fetch(self, images: Selection, indices: np.ndarray) -> np.ndarray:
-        """This process's rows of the batch `indices`."""
+        """The rows of the batch `indices` that this process reads."""
         batch = np.asarray(images[indices[self._rows]])
         if batch.shape[1:] != self.image_shape or batch.dtype != np.uint8:
             raise ValueError(
@@ -193,7 +193,7 @@ class Judge:
             raise ValueError("judge got no images: at least one is needed")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise ValueError(
-                f"judge labels lie in {labels.min()}..{labels.max()}: accepted are "
+                f"judge labels are in {labels.min()}..{labels.max()}: accepted are "
                 f"0..{self.num_classes - 1}; raise stream.capacity for more classes"
             )
 
@@ -215,7 +215,7 @@ class Judge:
 def steps_for(judge: settings.Judge, plain_count: int) -> int:
     """Optimiser steps of one judge: epochs * plain_count / batch size, at least 1.
 
-    plain_count: images of the set at plain size. Oversampling changes the images, not the steps.
+    plain_count: images before oversampling, which adds images but no steps.
     """
     return max(1, round(judge.epochs * plain_count / judge.batch_size))
 
@@ -227,13 +227,13 @@ def fidelity(
     tasks: Sequence[Collection[int]],
     seen: np.ndarray | None = None,
 ) -> dict:
-    """How often a judge trained on *real* images recognises generated ones as their class.
+    """How often a judge trained on *real* images recognises the class of generated images.
 
-    `tasks` lists the labels of each task; `seen` [num_classes] are the classes the judge may
-    answer, None = those of the samples.
+    `tasks` lists the labels of each task. `seen` [num_classes] marks the classes that the judge may
+    answer; None = the classes of the samples.
 
-    Returns {"per_class": {label: accuracy}, "per_task": [accuracy or None]}; a task's accuracy
-    weights its images equally, and is None without an image.
+    Returns {"per_class": {label: accuracy}, "per_task": [accuracy or None]}. The accuracy of a task
+    weights its images equally; it is None if there is no image.
     """
     labels = samples.labels
     if seen is None:
@@ -248,7 +248,7 @@ def fidelity(
 
 
 def _replicated(batch: dict) -> jax.sharding.Sharding:
-    """Where parameters live, given where a batch lives."""
+    """The sharding of the parameters, from the sharding of a batch."""
     sharding = batch["images"].sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())

@@ -1,4 +1,4 @@
-"""What an evaluation has to show beside numbers: generated, real and wrongly answered images."""
+"""The images that an evaluation shows: generated, real and wrongly classified images."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -10,19 +10,19 @@ from flcl.data.tasks import TaskData
 from flcl.metrics import classification
 
 REAL = 4
-"""Real images of each class that are shown beside generated ones."""
+"""Number of real images of each class that are shown beside generated images."""
 MISTAKES = 12
-"""Wrong answers that are kept with their images."""
+"""Number of wrong answers that are stored with their images."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Answers:
-    """What a classifier's own head said about all test images after a task.
+    """The answers of the method's head for all test images after a task.
 
     Attributes:
-      confusion: int [K, K] images of each true label (rows) that got each answer.
-      images: uint8 [M, H, W, C] of the most frequent mistakes, one of each.
-      labels, answers: the true and the given label of those, [M].
+      confusion: int [K, K], number of images by true label (rows) and answer (columns).
+      images: uint8 [M, H, W, C], one image for each of the most frequent mistakes.
+      labels, answers: the true label and the answer for each of these images, [M].
     """
 
     confusion: np.ndarray
@@ -33,7 +33,7 @@ class Answers:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Pictures:
-    """Images after a task, by label uint8 [n, H, W, C], and a classifier's answers.
+    """Images uint8 [n, H, W, C] by label after a task, and the answers of a classifier.
 
     generated, real: empty for a classifier. answers: None for a generator.
     """
@@ -44,7 +44,7 @@ class Pictures:
 
 
 class AnswerCount:
-    """Counts answers group after group; of every kind of mistake it remembers the first image."""
+    """Counts answers group by group and stores the first image of every kind of mistake."""
 
     def __init__(self, capacity: int):
         self._confusion = np.zeros((capacity, capacity), int)
@@ -58,10 +58,10 @@ class AnswerCount:
             self._first.setdefault(kind, (images, int(row)))
 
     def answers(self) -> Answers | None:
-        """All that was counted, with images of the most frequent mistakes; None = no image."""
+        """The counts, with images of the most frequent mistakes; None if nothing was counted."""
         if not self._confusion.any():
             return None
-        # Equal counts are sorted by label, so that a repeated evaluation shows the same images.
+        # Equal counts are sorted by label: a repeated evaluation shows the same images.
         kinds = sorted(self._first, key=lambda kind: (-self._confusion[kind], kind))[:MISTAKES]
         pixels = [images[np.array([row])] for images, row in map(self._first.get, kinds)]
         labels, answers = np.array(kinds, int).reshape(-1, 2).T
@@ -70,7 +70,7 @@ class AnswerCount:
 
 
 def real_images(data: TaskData, labels, count: int = REAL) -> dict[int, np.ndarray]:
-    """The first test images of some labels, at most `count` of each.
+    """The first test images of `labels`, at most `count` of each.
 
     A label without a test image is left out.
     """

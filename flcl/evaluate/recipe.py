@@ -17,9 +17,9 @@ MOMENTUM = 0.9
 
 
 def optimizer(weight_decay: float) -> optax.GradientTransformation:
-    """SGD direction with momentum, before the learning rate; decay on kernels only.
+    """SGD with momentum and weight decay, before the learning rate is applied.
 
-    Norm scales, norm offsets and biases are not decayed. Nesterov is off.
+    Only kernels decay; norm scales, norm offsets and biases do not. Nesterov is off.
     """
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=_is_kernel), optax.trace(decay=MOMENTUM)
@@ -34,8 +34,8 @@ def learning_rate(base: float, step: jax.Array, total: jax.Array) -> jax.Array:
 def augment(key: jax.Array, images: jax.Array, *, crop: int, flip: bool) -> jax.Array:
     """Random crop of the image padded by `crop` black pixels, then a random horizontal flip.
 
-    images uint8 [B, H, W, C] -> the same shape; every image has its own draw. 0 and False switch
-    the two off.
+    images: uint8 [B, H, W, C]; the result has the same shape. Every image has its own random
+    numbers. crop=0 and flip=False switch the two steps off.
     """
     chex.assert_rank(images, 4)
     crop_key, flip_key = jax.random.split(key)
@@ -56,10 +56,10 @@ def masked_loss(logits: jax.Array, labels: jax.Array, seen: jax.Array) -> jax.Ar
 
 
 def batch_order(seed: int, name: str, count: int) -> Shuffled:
-    """Which of `count` images come when in the random stream `name`: see `Shuffled`.
+    """The order of `count` images in the random stream `name`: see `Shuffled`.
 
-    Batch `step` of size B is entries step * B to (step + 1) * B - 1, a pure function of these; a
-    set smaller than a batch is repeated.
+    Batch `step` of size B has the entries step * B to (step + 1) * B - 1, a pure function of these
+    numbers. A set smaller than a batch is repeated.
     """
     return Shuffled(np.arange(count), [seed, zlib.crc32(name.encode())])
 

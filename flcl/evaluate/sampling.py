@@ -1,4 +1,4 @@
-"""Drawing images of learned classes on all devices."""
+"""Sampling of learned classes on all devices."""
 
 import jax
 import numpy as np
@@ -13,8 +13,9 @@ from flcl.methods.base import Generator
 class ClassSampler:
     """Compiled sampling of a method's classes.
 
-    An image depends only on (key, label, index): images are solved in chunks of a fixed size at
-    fixed places, so neither how many are asked for nor which classes come along changes one.
+    An image depends only on (key, label, index). Images are solved in chunks of a fixed size, and
+    each index has a fixed place in its chunk. So the number of images and the other classes do not
+    change an image.
     """
 
     def __init__(self, method: Generator, sample: settings.Sample, mesh: Mesh):
@@ -43,13 +44,13 @@ class ClassSampler:
         return np.asarray(images), int(calls)
 
     def __call__(self, memory, key: jax.Array, labels, count: int) -> tuple[np.ndarray, int]:
-        """uint8 [K, count, H, W, C] of `labels` [K], and the function evaluations per image."""
+        """Images uint8 [K, count, H, W, C] of `labels` [K], and function evaluations per image."""
         labels = np.asarray(labels, np.int32)
         images, calls = self._solve(memory, key, labels, self._indices(count))
         return images[:, :count], calls
 
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
-        """uint8 [count, H, W, C] and evaluations per image, by one program whatever the count."""
+        """Images uint8 [count, H, W, C] and evaluations per image, by one program for any count."""
         labels, parts, most = np.asarray([label], np.int32), [], 0
         for chunk in self._indices(count):
             images, calls = self._solve(memory, key, labels, chunk[None])
@@ -58,13 +59,13 @@ class ClassSampler:
         return np.concatenate(parts)[:count], most
 
     def lower(self, memory, key: jax.Array, platform: str | None = None) -> jax.stages.Lowered:
-        """The program of `one_class`, from shapes: one full chunk of one class.
+        """The program of `one_class` for one full chunk, made from shapes only.
 
-        platform: what it is written for, such as `tpu`; None = the platform of the mesh.
+        platform: the target platform, such as `tpu`; None = the platform of the mesh.
         """
-        one = jax.ShapeDtypeStruct((1,), np.int32, sharding=self._same)
+        label = jax.ShapeDtypeStruct((1,), np.int32, sharding=self._same)
         chunk = jax.ShapeDtypeStruct((1, self._chunk), np.int32, sharding=self._same)
-        traced = self._compiled.trace(memory, key, one, chunk)
+        traced = self._compiled.trace(memory, key, label, chunk)
         return traced.lower(lowering_platforms=platform and (platform,))
 
     def _indices(self, count: int) -> np.ndarray:

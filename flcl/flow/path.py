@@ -11,7 +11,7 @@ from einops import rearrange
 
 
 def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
-    """Times [count] in [0, 1]: `uniform`, or `logit_normal`, which favours the middle."""
+    """Times [count] in [0, 1]: `uniform`, or `logit_normal`, which prefers the middle."""
     if how == "uniform":
         return jax.random.uniform(key, (count,))
     return jax.nn.sigmoid(jax.random.normal(key, (count,)))
@@ -26,10 +26,10 @@ def interpolate(noise: jax.Array, images: jax.Array, t: jax.Array) -> tuple[jax.
 
 
 def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Array:
-    """Noise reordered inside each class group so that the total squared distance is least.
+    """Noise, reordered inside each class group to minimise the total squared distance.
 
-    Only inside a class: pairing across classes would tell the class by the noise (F7). Batches are
-    n-major, [n * G, H, W, C].
+    Pairs across classes are not allowed, because then the noise would depend on the class (F7).
+    Batches are n-major, [n * G, H, W, C].
     """
     chex.assert_equal_shape([noise, images])
     batch = "(n g) h w c -> g n (h w c)"
@@ -46,12 +46,12 @@ def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Arr
 
 
 class Points(NamedTuple):
-    """Where a velocity is asked for, and what it should be.
+    """Points on the paths, and the target velocity there.
 
     Attributes:
       x: x_t [B, H, W, C].
       t: times [B].
-      velocity: z - x0 [B, H, W, C].
+      velocity: the target z - x0 [B, H, W, C].
     """
 
     x: jax.Array
@@ -60,10 +60,10 @@ class Points(NamedTuple):
 
 
 def draw_points(key: jax.Array, images: jax.Array, groups: int, flow) -> Points:
-    """Points on the paths from fresh noise to images.
+    """Points on the paths from new noise to images.
 
     Args:
-      key: randomness of noise and times; one per step.
+      key: random key of noise and times; one per step.
       images: z [B, H, W, C] in [-1, 1], n-major over `groups` classes.
       flow: `settings.Flow`.
     """

@@ -13,14 +13,14 @@ from flcl.ops.pixels import to_uint8
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
 _FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun": (diffrax.Heun, 2)}
-# dopri5 has seven stages but reuses the last one as the first of the next step: six calls a step,
-# and one before the first step.
+# dopri5 has seven stages, but the last stage is also the first of the next step. So it makes six
+# calls per step, and one call before the first step.
 _DOPRI5_CALLS, _DOPRI5_START = 6, 1
 DOPRI5_MAX_STEPS = 4096
 
 
 def most_evaluations() -> int:
-    """Evaluations of a dopri5 solve that uses every step it may."""
+    """Function evaluations of a dopri5 solve with the largest allowed number of steps."""
     return _DOPRI5_START + _DOPRI5_CALLS * DOPRI5_MAX_STEPS
 
 
@@ -28,9 +28,9 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 
     Fixed-step solvers advance all images together over `sample.num_steps` equal steps. dopri5
-    controls the step of every image on its own, so that no image depends on its neighbours; the
-    evaluations reported are those of the slowest image, which is how often the network ran; more
-    than `most_evaluations()` say that an image did not arrive at t = 1.
+    controls the step of every image separately, so no image depends on the others. It reports the
+    evaluations of the slowest image, which is how often the network ran. A number above
+    `most_evaluations()` means that an image did not reach t = 1.
 
     Args:
       velocity: ([B, H, W, C], [B]) -> [B, H, W, C].
@@ -45,17 +45,17 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     def field(t, x, _):
         return velocity(x, jnp.broadcast_to(t, x.shape[:1]))
 
-    # The solver's own step, not `diffeqsolve`: its checks of the times call back to the host, and
-    # JAX keeps no such program in its compile cache.
-    term, one = diffrax.ODETerm(field), solver()
+    # The step of the solver instead of `diffeqsolve`, which checks the times in a call to the host;
+    # JAX does not store such a program in its compile cache.
+    term, method = diffrax.ODETerm(field), solver()
     times = jnp.linspace(0.0, 1.0, sample.num_steps + 1)
 
     def advance(carry, span):
         x, state = carry
-        x, _, _, state, _ = one.step(term, *span, x, None, state, made_jump=False)
+        x, _, _, state, _ = method.step(term, *span, x, None, state, made_jump=False)
         return (x, state), None
 
-    start = (noise, one.init(term, times[0], times[1], noise, None))
+    start = (noise, method.init(term, times[0], times[1], noise, None))
     (images, _), _ = jax.lax.scan(advance, start, (times[:-1], times[1:]))
     return images, jnp.asarray(calls * sample.num_steps)
 
@@ -73,25 +73,25 @@ def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
         y0=noise,
         stepsize_controller=diffrax.PIDController(rtol=sample.rtol, atol=sample.atol),
         max_steps=DOPRI5_MAX_STEPS,
-        throw=False,  # one device that raises would leave the others waiting for it
+        throw=False,  # if one device raised, the others would wait for it
     )
     arrived = solution.result == diffrax.RESULTS.successful
     return solution.ys[0], jnp.where(arrived, solution.stats["num_steps"], DOPRI5_MAX_STEPS + 1)
 
 
 def noise_of(key: jax.Array, label: jax.Array, indices: jax.Array, shape) -> jax.Array:
-    """x0 [B, *shape] of images `indices` [B]: a function of (key, label, index) alone."""
+    """x0 [B, *shape] of the images `indices` [B]: a function of (key, label, index) only."""
     class_key = jax.random.fold_in(key, label)
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(class_key, i), shape))(indices)
 
 
 def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambda x: x):
-    """The function that samples classes, to be compiled by the caller.
+    """The function that samples classes; the caller compiles it.
 
     Args:
-      class_velocity: (memory, label) -> velocity of that class. Called once per class, so what it
-        builds, such as kernels, is built once, outside the solve.
-      shape: of one image, (H, W, C).
+      class_velocity: (memory, label) -> velocity of that class. It is called once per class, so it
+        builds kernels only once, outside the solve.
+      shape: shape of one image, (H, W, C).
       constrain: places a batch [B, H, W, C] on the devices.
 
     Returns:
@@ -106,7 +106,7 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
             def one_chunk(chunk):
                 noise = constrain(noise_of(key, label, chunk, shape))
                 images, calls = solve(velocity, noise, sample)
-                # Placed again: bytes travel between devices, not floats.
+                # Placed again, so devices exchange bytes instead of floats.
                 return constrain(to_uint8(images)), calls
 
             images, calls = jax.lax.map(one_chunk, indices)

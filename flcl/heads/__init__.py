@@ -1,6 +1,6 @@
 """Heads of a classifier by the name that results, tables and `--head` use.
 
-A new head is one file and one line here; what it scores with is `base.Head`.
+A new head is one file, which implements `base.Head`, and one line here.
 """
 
 from flcl.heads.base import Head

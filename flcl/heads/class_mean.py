@@ -1,4 +1,4 @@
-"""The nearest class mean: cosine similarity of features with the mean of each class's features."""
+"""The nearest class mean: cosine similarity between features and the mean of each class."""
 
 import chex
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import numpy as np
 
 
 class ClassMean:
-    """Part: sum [capacity, d] and count [capacity] of the images of each class; both add up."""
+    """Part: the sum [capacity, d] of the features of each class, and their count [capacity]."""
 
     key = "means"
 
     def init(self, key, width, capacity):
-        """No image of any class."""
+        """Zeros: there are no images yet."""
         del key
         return {"sum": jnp.zeros((capacity, width)), "count": jnp.zeros(capacity)}
 
@@ -22,14 +22,14 @@ class ClassMean:
         return jnp.matmul(_unit(features), _unit(means).T, precision="highest")
 
     def fit(self, part, features, labels):
-        """Adds images to the sums and counts of their classes."""
+        """Adds the images to the sums and counts of their classes."""
         total, count = (np.asarray(part[name]).copy() for name in ("sum", "count"))
         np.add.at(total, labels, features)
         np.add.at(count, labels, 1.0)
         return {"sum": jnp.asarray(total), "count": jnp.asarray(count)}
 
     def take(self, part, labels):
-        """Rows of both."""
+        """The rows of both arrays."""
         return {name: value[labels] for name, value in part.items()}
 
     def put(self, part, labels, taken):

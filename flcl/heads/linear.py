@@ -1,4 +1,4 @@
-"""A linear layer with a row for every class that there will be, trained by gradient (M8)."""
+"""A linear layer with an output for every class, trained by gradient descent (M8)."""
 
 import chex
 import jax
@@ -11,24 +11,24 @@ class Linear:
     key = "head"
 
     def init(self, key, width, capacity):
-        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; no bias."""
+        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero."""
         bound = width**-0.5
         kernel = jax.random.uniform(key, (width, capacity), minval=-bound, maxval=bound)
         return {"kernel": kernel, "bias": jnp.zeros(capacity)}
 
     def scores(self, part, features):
-        """In full precision also where products are not by default: near ties decide an answer."""
+        """Computed in full precision, because small differences can decide the answer."""
         chex.assert_shape(features, (None, part["kernel"].shape[0]))
         scores = jnp.matmul(features, part["kernel"], precision="highest")
         return scores + part["bias"][None]
 
     def fit(self, part, features, labels):
-        """Nothing: it has been trained."""
+        """Returns `part` unchanged: this head has no statistics."""
         del features, labels
         return part
 
     def take(self, part, labels):
-        """Columns of the kernel and entries of the bias."""
+        """The columns of the kernel and the entries of the bias."""
         return {"kernel": part["kernel"][:, labels], "bias": part["bias"][labels]}
 
     def put(self, part, labels, taken):

@@ -1,4 +1,4 @@
-"""The continual methods. This is the only place that is asked for a method by its name."""
+"""The continual methods. Only this module finds a method by its name."""
 
 from flcl import settings
 from flcl.data.stream import TaskStream
@@ -27,10 +27,10 @@ METHODS: dict[str, type[Method]] = {
 
 
 def resolve(run: settings.Run) -> Resolved:
-    """What the method that `run.method` names reads from files before it is built."""
+    """Reads the files that the method `run.method` needs before it is built."""
     return METHODS[run.method].resolve(run)
 
 
 def build(run: settings.Run, stream: TaskStream) -> Method:
-    """The method that `run.method` names."""
+    """Builds the method `run.method`."""
     return METHODS[run.method](run, stream)

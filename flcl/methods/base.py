@@ -1,9 +1,9 @@
-"""What the training loop knows of a continual method: the contract.
+"""The contract between the training loop and a continual method.
 
-A method is a set of pure functions around one pytree, the *memory*: everything that has been
-learned so far. For each task the loop asks for two separate trees, `trainable` and `frozen`;
-gradients, clipping, optimiser state and averaging see only the first. Labels, rows, masks and ranks
-are traced arrays, so a step is compiled once per phase however many tasks follow.
+A method is a set of pure functions around one pytree, the *memory*: everything that is learned so
+far. For each task the method returns two separate trees, `trainable` and `frozen`. Gradients,
+clipping, optimiser state and averaging use only `trainable`. Labels, rows, masks and ranks are
+traced arrays, so one step is compiled per phase, however many tasks follow.
 """
 
 import abc
@@ -30,12 +30,12 @@ Generate = Callable[[Memory, int, int], Any]  # (memory, label, count) -> uint8 
 
 
 class Resolved(NamedTuple):
-    """What a run reads from files before its method is built.
+    """The result of reading files before a method is built.
 
     Attributes:
-      run: the settings with everything filled in that was looked up.
-      weights: what `Method.load` puts into the first memory; None = nothing is read.
-      origin: where the weights come from, for `results.json`.
+      run: the settings, completed with the values from files.
+      weights: the weights that `Method.load` puts into the first memory; None = no file is read.
+      origin: the origin of the weights, for `results.json`.
     """
 
     run: settings.Run
@@ -44,15 +44,16 @@ class Resolved(NamedTuple):
 
 
 class Method(abc.ABC):
-    """What generators and classifiers share.
+    """The part of the contract that generators and classifiers share.
 
     Attributes:
-      name: the word of `config.method`.
-      run: settings of the run.
-      stream: which classes or domains arrive when.
-      spread: entries of a batch whose leading axis is the batch; the others are the same
-        everywhere.
-      takes_turns: a train step takes its classes in a loop, of which XLA counts one turn's FLOPs.
+      name: the value of `config.method`.
+      run: the settings of the run.
+      stream: the classes and domains of each task.
+      spread: entries of a batch that are divided over the devices along their leading axis; the
+        other entries are replicated.
+      takes_turns: whether a train step loops over its classes; XLA counts the FLOPs of such a loop
+        only once.
     """
 
     name: ClassVar[str]
@@ -65,64 +66,65 @@ class Method(abc.ABC):
 
     @classmethod
     def resolve(cls, run: settings.Run) -> Resolved:
-        """What has to be read from files before the method is built: by default nothing."""
+        """Reads the files that the method needs before it is built: by default none."""
         return Resolved(run)
 
     def divides(self, name: str) -> bool:
-        """Whether an array's last axis is divided over the devices that share parameters.
+        """Whether the last axis of an array is divided over the devices that share parameters.
 
-        name: such as `trunk/input/kernel`, of what trains, what is frozen, the memory, and the
-          optimiser's state. By default kernels and embeddings are; all else is on every device.
+        name: such as `trunk/input/kernel`, of an array in `trainable`, `frozen`, the memory or the
+          optimiser state. By default kernels and embeddings are divided; all other arrays are
+          replicated.
         """
         return sharding.is_kernel(name)
 
     def phase(self, task: Task) -> int:
-        """1 for the first task, 2 for every later one; one step is compiled for each."""
+        """1 for the first task, 2 for every later task; each phase compiles one step."""
         return 1 if task.index == 1 else 2
 
     @abc.abstractmethod
     def steps(self, task: Task, images: int) -> int:
-        """Optimiser steps of a task that has so many training images; 0 = nothing is trained."""
+        """Optimiser steps of a task with `images` training images; 0 = no training."""
 
     @abc.abstractmethod
     def ema_decay(self, phase: int) -> float:
-        """Decay of the averaged weights that a task keeps; 0 = the last weights."""
+        """Decay of the weight average that a task keeps; 0 = the last weights are kept."""
 
     @abc.abstractmethod
     def optimizer(self, phase: int) -> optax.GradientTransformation:
-        """Transformation of the gradients of `trainable`.
+        """The optimiser of `trainable`.
 
         It may take `progress`, the finished share of the task's steps, as an extra argument.
         """
 
     @abc.abstractmethod
     def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
-        """Shapes and types of a training batch of a phase, of all devices together."""
+        """Shapes and types of a global training batch of a phase."""
 
     @abc.abstractmethod
     def batches(self, task: Task, images: Mapping[int, Selection], shard: tuple[int, int]):
         """Training batches as a `grain.MapDataset`: batch k is a pure function of (seed, task, k).
 
-        images: by label; shard: (index, count), the part that this process reads.
+        images: the images of each label. shard: (index, count), the part that this process reads.
         """
 
     def training_images(
         self, task: Task, real: Mapping[int, Selection], memory: Memory, generate: Generate
     ) -> Mapping[int, Selection]:
-        """Images to train on in `task` by label: by default its own real ones.
+        """The training images of `task` by label: by default its real images.
 
-        `generate` draws images of learned classes; only a generator may call it.
+        `generate` generates images of learned classes; only a generator may call it.
         """
         del task, memory, generate
         return real
 
     @abc.abstractmethod
     def remedy(self, phase: int) -> str:
-        """What to try when a loss is not finite: the keys to look at."""
+        """The advice for a loss that is not finite, with the keys to change."""
 
     @abc.abstractmethod
     def init(self, key: jax.Array) -> Memory:
-        """Memory before the first task; traced."""
+        """The memory before the first task. This function is traced."""
 
     def load(self, memory: Memory, weights: Tree | None) -> Memory:
         """The initial memory with the `weights` that `resolve` has read."""
@@ -147,22 +149,22 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def end(self, memory: Memory, task: Task, trainable: Tree) -> Memory:
-        """Memory after a task, from its final (averaged) trainable tree."""
+        """The memory after a task, from its final (averaged) trainable tree."""
 
     @abc.abstractmethod
     def added(self, memory: Memory, task: Task) -> Tree:
-        """The part of the memory that `task` wrote: all that has to be stored for it."""
+        """The part of the memory that `task` wrote: everything that is stored for the task."""
 
     @abc.abstractmethod
     def restore(self, memory: Memory, task: Task, added: Tree) -> Memory:
-        """Inverse of `added`: the memory with the task's part put back."""
+        """Inverse of `added`: puts the part of the task back into the memory."""
 
     @abc.abstractmethod
     def describe(self) -> dict:
-        """Sizes of the method by name, ready for JSON: see `Generator` and `Classifier`."""
+        """Sizes of the method by name, as JSON values: see `Generator` and `Classifier`."""
 
     def diagnose(self, memory: Memory, task: Task) -> dict:
-        """Method-specific figures after a task, for `results.json`; nothing by default."""
+        """Values of this method after a task, for `results.json`; by default none."""
         del memory, task
         return {}
 
@@ -171,18 +173,19 @@ class Generator(Method):
     """A continual method that generates images of every class it has learned.
 
     A batch is `{"images": uint8 [n, G, H, W, C], "labels": int32 [G]}`. `describe` gives
-    `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (index, name, shape and
-    parameters per class of each) and `bytes_per_task`.
+    `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (for each its index, name,
+    shape and parameters per class) and `bytes_per_task`.
 
     Attributes:
-      old_classes_fixed: a learned class never changes again, so its samples need not be drawn anew.
+      old_classes_fixed: whether a learned class never changes again; then its samples are
+        generated only once.
     """
 
     old_classes_fixed = False
     run: settings.GeneratorRun
 
     def phase_settings(self, phase: int) -> settings.Phase:
-        """Optimisation settings of a phase."""
+        """Training settings of a phase."""
         return self.run.phase1 if phase == 1 else self.run.phase2
 
     def steps(self, task: Task, images: int) -> int:
@@ -222,8 +225,8 @@ class Preliminary(NamedTuple):
     """A short run before a task that measures how hard the task is.
 
     Attributes:
-      epochs: passes over the images it trains on.
-      holdout: share of the task's training images that is kept to measure the loss.
+      epochs: passes over its training images.
+      holdout: share of the task's training images that is held out to measure the loss.
     """
 
     epochs: float
@@ -231,17 +234,16 @@ class Preliminary(NamedTuple):
 
 
 class Classifier(Method):
-    """A continual method that names the class of an image, without being told its task.
+    """A continual method that predicts the class of an image without its task id.
 
     A batch is `{"images": uint8 [B, H, W, C], "labels": int32 [B]}`. `describe` gives
-    `trunk_parameters`, `shared_parameters` (of adapters, common to all tasks),
-    `parameters_per_task` (what each later task has for itself), `head_parameters`,
-    `prompt_parameters` where there is a prompt, `trained_parameters` and `bytes_per_task` (one
-    number for each task).
+    `trunk_parameters`, `shared_parameters` (adapter parameters common to all tasks),
+    `parameters_per_task` (what each later task adds), `head_parameters`, `prompt_parameters` if
+    there is a prompt, `trained_parameters` and `bytes_per_task` (one number for each task).
 
     Attributes:
-      heads: the heads of the features by name; all of them are tested side by side.
-      head: name of the head whose answers are the method's.
+      heads: the heads by name; all of them are tested side by side.
+      head: the name of the head that gives the answers of the method.
     """
 
     spread = frozenset({"images", "labels"})
@@ -256,32 +258,32 @@ class Classifier(Method):
 
     @abc.abstractmethod
     def features(self, memory: Memory, images: jax.Array) -> jax.Array:
-        """[B, d] float32 of images uint8 [B, H, W, C]."""
+        """Features float32 [B, d] of images uint8 [B, H, W, C]."""
 
     @abc.abstractmethod
     def scores(self, memory: Memory, features: jax.Array) -> dict[str, jax.Array]:
-        """Scores [B, capacity] of features [B, d] by each of `heads`.
+        """Scores [B, capacity] of features [B, d], by name of the head.
 
-        A class that is not learned yet has -inf, so that it is never the answer.
+        A class that is not learned yet has the score -inf, so it is never the answer.
         """
 
     @abc.abstractmethod
     def calibrate(self, memory: Memory, task: Task, features: np.ndarray, labels: np.ndarray):
-        """Memory with the class statistics of a task's training images.
+        """Adds the class statistics of a task's training images to the memory.
 
-        features: [N, d] by the memory that `end` returned; labels: [N].
+        features: [N, d], computed with the memory that `end` returned; labels: [N].
         """
 
     def preliminary(self, task: Task) -> Preliminary | None:
-        """The short run that `task` starts with, None for none."""
+        """The short run before `task`; None = there is no short run."""
         del task
 
     def probing(self, frozen: Tree) -> Tree:
-        """`frozen` as the short run takes it."""
+        """The `frozen` tree for the short run."""
         return frozen
 
     def with_complexity(self, memory: Memory, frozen: Tree, task: Task, complexity: float):
-        """`(memory, frozen)` that know the result of the short run."""
+        """`(memory, frozen)` with the result of the short run."""
         del task, complexity
         return memory, frozen
 
@@ -289,7 +291,7 @@ class Classifier(Method):
     def task_losses(
         self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        """Cross-entropy over the task's classes for each of the images, [B], no augmentation."""
+        """Cross-entropy [B] of each image over the task's classes, without augmentation."""
 
 
 def _batch(data: settings.Data, leading: tuple[int, ...], labels: tuple[int, ...]) -> dict:

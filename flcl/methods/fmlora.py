@@ -1,8 +1,8 @@
 """FM-LoRA: F-LoRA in one shared subspace, DRS for the rank, DMP for the prompt (Yu et al. 2025).
 
 Task 1 trains the bases A and B together with its core. Every later task trains two small factors
-per adapted map inside that subspace; after the task they are folded into the core and dropped, so
-the memory does not grow. Nothing of a task is needed to classify.
+per adapted map inside that subspace. After the task they are added to the core and deleted, so the
+memory does not grow. Classification needs no task id.
 """
 
 import jax
@@ -18,10 +18,10 @@ from flcl.models import vit
 
 
 class FMLoRA(ViTClassifier):
-    """Memory beside that of every classifier:
+    """Memory, in addition to that of every classifier:
 
-    `bases` (A, B per map), `cores` and `scales` (see `adapters.cores`), `prompt` [m, d] where
-    m > 0, and what the choice of ranks needs (see `adapters.rank`).
+    `bases` (A, B per map), `cores` and `scales` (see `adapters.cores`), `prompt` [m, d] if m > 0,
+    and the entries for the choice of ranks (see `adapters.rank`).
     """
 
     name = "fmlora"
@@ -42,18 +42,18 @@ class FMLoRA(ViTClassifier):
 
     def parts(self, phase):
         train, selection = self.run.train, self.run.rank
-        own = optimisation.Part(train.learning_rate)
+        full_rate = optimisation.Part(train.learning_rate)
         parts = {"head": optimisation.Part(train.head_learning_rate)}
         if self.run.prompt.tokens:
             factor = 1.0 if phase == 1 else self.run.prompt.later_factor
             parts["prompt"] = optimisation.Part(train.learning_rate * factor)
         if phase == 1:
-            return parts | {"factors": own, "bases": own}
+            return parts | {"factors": full_rate, "bases": full_rate}
         later = optimisation.Part(train.learning_rate * self.run.lora.later_factor)
         parts["factors"] = later
         if self.ranks.learned:
             parts["selector"] = optimisation.Part(selection.learning_rate, until=selection.schedule)
-        return parts | ({"scales": own} if self.cores.trains_scales else {})
+        return parts | ({"scales": full_rate} if self.cores.trains_scales else {})
 
     def init(self, key):
         key_base, key_bases, key_prompt = jax.random.split(key, 3)
@@ -128,20 +128,20 @@ class FMLoRA(ViTClassifier):
         names = ["prompt", "selector", "complexity"]
         names += ["bases"] if task.index == 1 else []
         names += ["scales"] if self.cores.trains_scales else []
-        own = {name: memory[name] for name in names if name in memory}
+        written = {name: memory[name] for name in names if name in memory}
         slot = self.cores.slot(task.index)
-        own["cores"] = jax.tree.map(lambda core: core[slot], memory["cores"])
-        return super().added(memory, task) | own
+        written["cores"] = jax.tree.map(lambda core: core[slot], memory["cores"])
+        return super().added(memory, task) | written
 
     def restore(self, memory, task: Task, added):
-        own = ("bases", "scales", "prompt", "selector", "complexity")
-        kept = {name: added[name] for name in own if name in added}
+        names = ("bases", "scales", "prompt", "selector", "complexity")
+        kept = {name: added[name] for name in names if name in added}
         slot = self.cores.slot(task.index)
         cores = jax.tree.map(lambda c, v: c.at[slot].set(v), memory["cores"], added["cores"])
         return super().restore(memory, task, added) | kept | {"cores": cores}
 
     def diagnose(self, memory, task: Task) -> dict:
-        """The chosen rank, the complexity H and, where the rank was chosen, p(r)."""
+        """The rank, the complexity H and, if the rank was chosen, p(r)."""
         rank_of_task = int(self._kept(memory, task).sum())
         report = self.ranks.report(memory, task.index)
         return {"rank_selection": {"task": task.index, "rank": rank_of_task, **report}}
@@ -157,5 +157,5 @@ class FMLoRA(ViTClassifier):
         return super().describe() | {"prompt_parameters": self.run.prompt.tokens * self.width}
 
     def _kept(self, memory, task: Task) -> jax.Array:
-        """1 for the columns that a finished task keeps, [r]; the first task keeps all."""
+        """1 for each column that a finished task keeps, [r]; the first task keeps all columns."""
         return jnp.ones(self.rank) if task.index == 1 else self.ranks.kept(memory, task.index)

@@ -1,7 +1,7 @@
-"""FunLoRA: a generator that owns a few factors per class and a trunk that stops moving.
+"""FunLoRA: a generator with a few factors per class and a trunk that is frozen after task 1.
 
-Task 1 trains the trunk together with the factors of its classes. Every later task trains the
-factors of its own classes only, against the frozen trunk, so no old class can change (F5).
+Task 1 trains the trunk together with the factors of its classes. Every later task trains only the
+factors of its own classes on the frozen trunk, so no old class can change (F5).
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from flcl.models.unet import UNet
 from flcl.ops import accumulate
 from flcl.ops.pixels import random_flip, to_float
 
-# Effective ranks are logged for a few layers and classes only: each is a singular value
+# Effective ranks are logged for a few layers and classes only, because each needs a singular value
 # decomposition.
 _RANKED_LAYERS = 5
 
@@ -40,9 +40,9 @@ class FunLoRA(base.Generator):
     def __init__(self, run: settings.FunLoRARun, stream: TaskStream):
         super().__init__(run, stream)
         self.size = run.data.image_size
-        found = convolutions(self._model(0.0), self.size)
-        chosen = select_layers(run.adapter.layers, [conv.name for conv in found])
-        self.adapted = tuple(found[i] for i in chosen)
+        all_layers = convolutions(self._model(0.0), self.size)
+        chosen = select_layers(run.adapter.layers, [conv.name for conv in all_layers])
+        self.adapted = tuple(all_layers[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
         later = [len(task.labels) for task in stream.tasks[1:]]
@@ -50,7 +50,7 @@ class FunLoRA(base.Generator):
 
     @classmethod
     def resolve(cls, run):
-        """Layers that another run found important, as a list: that run may be gone tomorrow."""
+        """Replaces `top:K@WORKDIR` by a list of layers, because that workdir may be deleted."""
         if not run.adapter.layers.startswith("top:"):
             return base.Resolved(run)
         names = [conv.name for conv in convolutions(_model(run, 0.0), run.data.image_size)]
@@ -68,7 +68,7 @@ class FunLoRA(base.Generator):
 
     def begin(self, memory, task: Task, key):
         rows = self.rows_in_phase[self.phase(task)]
-        # Tasks of unequal size share one compiled step: spare rows belong to no class.
+        # Tasks of unequal size share one compiled step; unused rows belong to no class.
         labels = np.full(rows, -1, np.int32)
         labels[: len(task.labels)] = task.labels
         frozen = {"labels": jnp.asarray(labels)}
@@ -79,7 +79,7 @@ class FunLoRA(base.Generator):
         return {"factors": self._start(memory, task, key, labels)}, frozen
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
-        """Flow-matching loss of a batch, its gradient summed by device and, on a CPU, by class."""
+        """Flow-matching loss of a batch; gradients are summed per device and, on CPU, per class."""
         del progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
         images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
@@ -87,14 +87,14 @@ class FunLoRA(base.Generator):
             images = random_flip(key_flip, images)
         groups = len(batch["labels"])
         points = draw_points(key_flow, images, groups, self.run.flow)
-        # Position of each group's class among the rows of this task.
+        # The position of each group's class in the rows of this task.
         position = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
         rows = functional.take(trainable["factors"], position)
         fixed = {"trunk": frozen.get("trunk"), "dropout": key_dropout}
         model, family = self._model(self.phase_settings(phase).dropout), self.run.adapter.family
 
         def loss(trunk, rows, fixed, data):
-            """Of images whose classes have the factors `rows`, `numbers` [B] in the batch."""
+            """The loss of images with class factors `rows` and positions `numbers` [B]."""
             points, numbers = data
             trunk = trunk if phase == 1 else fixed["trunk"]
             modulation = functional.modulation_collection(rows, family)
@@ -115,7 +115,7 @@ class FunLoRA(base.Generator):
         )
 
     def end(self, memory, task: Task, trainable):
-        kept = functional.take(trainable["factors"], np.arange(len(task.labels)))  # no spare rows
+        kept = functional.take(trainable["factors"], np.arange(len(task.labels)))  # no unused rows
         trunk = trainable["trunk"] if task.index == 1 else memory["trunk"]
         return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 
@@ -135,11 +135,11 @@ class FunLoRA(base.Generator):
         return lambda x, t: model.apply({"params": merged}, x, t)
 
     def optimizer(self, phase: int) -> optax.GradientTransformation:
-        own = self.phase_settings(phase)
+        train = self.phase_settings(phase)
         if phase == 2:
-            return optimisation.adam(own)
-        rates = {"trunk": own.learning_rate, "factors": self.run.adapter.learning_rate}
-        return optimisation.adam_by_part(own, rates)
+            return optimisation.adam(train)
+        rates = {"trunk": train.learning_rate, "factors": self.run.adapter.learning_rate}
+        return optimisation.adam_by_part(train, rates)
 
     def describe(self) -> dict:
         rows = jax.eval_shape(
@@ -168,7 +168,7 @@ class FunLoRA(base.Generator):
         }
 
     def diagnose(self, memory, task: Task) -> dict:
-        """Importance scores after task 1, and the effective rank of F of the task's first class."""
+        """Importance scores after task 1, and the effective rank of F for the first class."""
         family = self.run.adapter.family
         rows = functional.take(memory["bank"], _array(task.labels))
         first = {name: jax.tree.map(lambda v: v[0], rows[name]) for name in self._ranked()}
@@ -184,7 +184,7 @@ class FunLoRA(base.Generator):
         return figures
 
     def _ranked(self) -> list[str]:
-        """Names of adapted convolutions with the largest F, spread evenly from first to last."""
+        """Names of adapted convolutions with a large F, evenly spaced from first to last."""
         widest = [c for c in self.adapted if min(c.shape[2:]) >= self.run.model.width]
         picks = np.linspace(0, len(widest) - 1, min(_RANKED_LAYERS, len(widest))).round()
         return [widest[int(i)].name for i in picks]
@@ -202,10 +202,10 @@ class FunLoRA(base.Generator):
         how = self.run.adapter.warm_start
         if how == "none":
             return self._fresh(key, np.maximum(labels, 0))
-        found = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
-        learned = np.resize(_array(found), self.stream.capacity)
+        old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        learned = np.resize(_array(old), self.stream.capacity)
         return functional.warm_rows(
-            key, memory["bank"], learned, np.int32(len(found)), len(labels), how
+            key, memory["bank"], learned, np.int32(len(old)), len(labels), how
         )
 
 

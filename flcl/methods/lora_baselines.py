@@ -1,4 +1,4 @@
-"""Plain low-rank adapters on the same backbone, data, steps and heads as FM-LoRA."""
+"""Plain low-rank adapters with the same backbone, data, steps and heads as FM-LoRA."""
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from flcl.models import vit
 
 
 class LoRAClassifier(ViTClassifier):
-    """What methods with a plain LoRA, dW = A B', on some maps share."""
+    """The common part of methods with a plain LoRA, dW = A B', on some maps."""
 
     run: settings.LoRARun
 
@@ -31,23 +31,23 @@ class LoRAClassifier(ViTClassifier):
         return {"trunk": frozen["trunk"], "adapters": adapters}, jnp.zeros(())
 
     def fresh(self, key) -> dict:
-        """A new LoRA, whose update is zero."""
+        """A new LoRA with a zero update."""
         return factorized.init_bases(key, self.shapes, self.run.lora.rank)
 
     def plain(self, lora) -> dict:
-        """What the transformer reads of one LoRA: A I B'."""
+        """One LoRA in the form that the transformer reads: A I B'."""
         identity = jnp.eye(self.run.lora.rank)
         cores = factorized.map_sites(lambda _: identity, self.shapes)
         return factorized.collection(lora, cores, self.run.lora.scale)
 
     def factor_parameters(self) -> int:
-        """Numbers in one LoRA."""
+        """Number of parameters in one LoRA."""
         shapes = [shape for sites in self.shapes.values() for shape in sites.values()]
         return self.run.lora.rank * sum(map(sum, shapes))
 
 
 class LoRASequential(LoRAClassifier):
-    """One LoRA that every task trains on. Memory: `lora`."""
+    """One LoRA that every task trains further. Memory: `lora`."""
 
     name = "lora_sequential"
 
@@ -76,20 +76,20 @@ class LoRASequential(LoRAClassifier):
 
 
 class SDLoRA(LoRAClassifier):
-    """One LoRA per task, direction and magnitude decoupled (Wu et al., ICLR 2025).
+    """One LoRA per task, with separate direction and magnitude (Wu et al., ICLR 2025).
 
     dW = sum_k alpha_k A_k B_k' / (|A_k| |B_k|) + A_t B_t': earlier directions are frozen, their
-    magnitudes train on. A finished task starts with the magnitude that it ended with (ours).
+    magnitudes still train. After a task, its alpha starts at |A_t| |B_t| (ours).
 
     Memory: `directions` (A, B of unit norm, [T, in, r] and [T, out, r] per map) and `magnitudes`
-    [T] per map, zero for tasks to come; it grows with the number of tasks.
+    [T] per map, zero for later tasks. The memory grows with the number of tasks.
     """
 
     name = "sd_lora"
 
     def parts(self, phase):
-        own = optimisation.Part(self.run.train.learning_rate)
-        return super().parts(phase) | ({"magnitudes": own} if phase == 2 else {})
+        full_rate = optimisation.Part(self.run.train.learning_rate)
+        return super().parts(phase) | ({"magnitudes": full_rate} if phase == 2 else {})
 
     def init(self, key):
         key_base, _ = jax.random.split(key)
@@ -135,37 +135,37 @@ class SDLoRA(LoRAClassifier):
 
     def added(self, memory, task: Task):
         slot = task.index - 1
-        own = {
+        written = {
             "lora": jax.tree.map(lambda v: v[slot], memory["directions"]),
             "magnitudes": memory["magnitudes"],
         }
-        return super().added(memory, task) | own
+        return super().added(memory, task) | written
 
     def restore(self, memory, task: Task, added):
         slot = task.index - 1
         directions = jax.tree.map(
             lambda d, v: d.at[slot].set(v), memory["directions"], added["lora"]
         )
-        own = {"directions": directions, "magnitudes": added["magnitudes"]}
-        return super().restore(memory, task, added) | own
+        restored = {"directions": directions, "magnitudes": added["magnitudes"]}
+        return super().restore(memory, task, added) | restored
 
     def parameters_per_task(self):
         return self.factor_parameters() + sum(map(len, self.shapes.values()))
 
     def _weighted(self, directions, magnitudes):
-        """All directions side by side, [in, T r], with their magnitudes on the core's diagonal."""
+        """All directions side by side, [in, T r]; their magnitudes are the core's diagonal."""
         r = self.run.lora.rank
 
-        def one(stack, magnitude):
+        def weighted(stack, magnitude):
             a, b = (rearrange(stack[name], "t n r -> n (t r)") for name in ("a", "b"))
             core = jnp.diag(jnp.repeat(self.run.lora.scale * magnitude, r))
             return {"a": a, "core": core, "b": b}
 
-        return factorized.map_sites(one, directions, magnitudes)
+        return factorized.map_sites(weighted, directions, magnitudes)
 
 
 def _beside(first: dict, second: dict) -> dict:
-    """One adapter that adds what two add."""
+    """One adapter whose update is the sum of two."""
     return {
         "a": jnp.concatenate([first["a"], second["a"]], axis=1),
         "core": jax.scipy.linalg.block_diag(first["core"], second["core"]),

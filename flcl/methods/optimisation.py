@@ -18,7 +18,7 @@ def schedule(phase: settings.Phase, learning_rate: float) -> optax.Schedule:
 
 
 def adam(phase: settings.Phase) -> optax.GradientTransformation:
-    """Adam at one learning rate for everything that trains."""
+    """Adam with one learning rate for all trainable arrays."""
     return optax.chain(
         optax.clip_by_global_norm(phase.clip_norm),
         optax.adam(schedule(phase, phase.learning_rate)),
@@ -26,7 +26,7 @@ def adam(phase: settings.Phase) -> optax.GradientTransformation:
 
 
 def adam_by_part(phase: settings.Phase, rates: dict[str, float]) -> optax.GradientTransformation:
-    """Adam with a learning rate per top-level part of the tree; clipping sees them together."""
+    """Adam with a learning rate per top-level part of the tree; clipping uses the global norm."""
     return optax.chain(
         optax.clip_by_global_norm(phase.clip_norm),
         optax.partition(
@@ -40,8 +40,8 @@ class Part(NamedTuple):
     """How one top-level part of a tree trains.
 
     Attributes:
-      learning_rate: before the schedule.
-      until: share of the task's steps after which it does not move.
+      learning_rate: the rate before the schedule is applied.
+      until: share of the task's steps after which the part no longer changes.
     """
 
     learning_rate: float
@@ -49,10 +49,10 @@ class Part(NamedTuple):
 
 
 def by_progress(train: settings.HeadTrain, parts: dict[str, Part]) -> optax.GradientTransformation:
-    """Adam or SGD whose schedule follows the finished share of a task's steps.
+    """Adam or SGD with a schedule over the finished share of a task's steps.
 
-    `update` takes that share as `progress`: it is traced, so tasks of any length share one compiled
-    step. Clipping sees all parts together.
+    `update` takes this share as `progress`. It is traced, so tasks of any length share one compiled
+    step. Clipping uses the global norm of all parts.
     """
     direction = {
         "adam": optax.scale_by_adam,
@@ -71,7 +71,7 @@ def by_progress(train: settings.HeadTrain, parts: dict[str, Part]) -> optax.Grad
 
 
 def rate(train: settings.HeadTrain, progress):
-    """Factor of the learning rate: warm-up, then constant or falling to 0 along a cosine."""
+    """Factor on the learning rate: warm-up, then constant or a cosine that falls to 0."""
     factor = jnp.asarray(1.0)
     if train.schedule == "cosine":
         left = jnp.clip((progress - train.warmup) / (1.0 - train.warmup), 0.0, 1.0)

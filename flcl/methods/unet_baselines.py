@@ -1,6 +1,6 @@
-"""What FunLoRA is compared with: one class-conditional U-Net trained on, with or without replay.
+"""Baselines of FunLoRA: one class-conditional U-Net for all tasks, with or without replay.
 
-The joint upper bound is no method of its own: it is FunLoRA with `stream.joint`.
+The joint upper bound is not a separate method; it is FunLoRA with `stream.joint`.
 """
 
 import math
@@ -21,7 +21,7 @@ from flcl.ops.pixels import random_flip, to_float
 
 
 class Finetune(base.Generator):
-    """Lower bound: the class is an embedding, and every task trains every parameter.
+    """Lower bound: the class is an embedding, and every task trains all parameters.
 
     Memory: `{"model": U-Net parameters}`.
     """
@@ -101,7 +101,7 @@ class Finetune(base.Generator):
 
 
 class GenerativeReplay(Finetune):
-    """Each later task also trains on images that the model itself drew of every old class."""
+    """Each later task also trains on images of every old class that the model itself generates."""
 
     name = "generative_replay"
     run: settings.ReplayRun

@@ -1,6 +1,6 @@
-"""What a user would pick instead of adapters: frozen features with a head, or full fine-tuning.
+"""Alternatives to adapters: frozen features with a head, or full fine-tuning.
 
-The joint upper bound is no method of its own: it is FM-LoRA with `stream.joint`.
+The joint upper bound is not a separate method; it is FM-LoRA with `stream.joint`.
 """
 
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from flcl.methods.vit_classifier import ViTClassifier
 
 
 class LinearProbe(ViTClassifier):
-    """The linear head alone on frozen features."""
+    """Only the linear head trains, on frozen features."""
 
     name = "linear_probe"
 
@@ -32,7 +32,7 @@ class ClassMean(ViTClassifier):
 
 
 class Finetune(ViTClassifier):
-    """Every parameter trains in every task."""
+    """All parameters train in every task."""
 
     name = "vit_finetune"
 

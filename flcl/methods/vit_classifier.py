@@ -1,9 +1,8 @@
-"""What all classifiers on a pre-trained ViT share: trunk, heads, loss, statistics (M8).
+"""The common part of all classifiers on a pre-trained ViT: trunk, heads, loss, statistics (M8).
 
 The linear head is trained with the cross-entropy over the classes of the current task only (local
-loss), so rows of old classes get no gradient. Every head answers with the largest score over all
-learned classes; those that need statistics get them from the task's training images, once they
-have been learned.
+loss), so the weights of old classes get no gradient. The answer of a head is the largest score over
+all learned classes. Heads with statistics get them from the training images at the end of a task.
 """
 
 import dataclasses
@@ -25,10 +24,10 @@ from flcl.ops import accumulate, pixels
 
 
 class ViTClassifier(base.Classifier):
-    """A trunk with heads. Subclasses say what trains and how the trunk is adapted.
+    """A trunk with heads. Subclasses define what trains and how the trunk is adapted.
 
     Memory: `trunk`, the part of each head under its key (`head`, `means`), `seen` (bool
-    [capacity]), and what a subclass adds.
+    [capacity]), and the entries of the subclass.
     """
 
     heads = HEADS
@@ -39,20 +38,20 @@ class ViTClassifier(base.Classifier):
         self.width = settings.vit_sizes(run.model.variant).width
         self.network = vit.VisionTransformer(run.model, self.size)
 
-    # What subclasses change.
+    # Methods that subclasses override.
 
     def parts(self, phase: int) -> dict[str, optimisation.Part]:
-        """How each part of `trainable` trains: by default the head alone."""
+        """How each part of `trainable` trains: by default only the head."""
         del phase
         return {"head": optimisation.Part(self.run.train.head_learning_rate)}
 
     def model(self, phase: int, trainable, frozen, key, progress) -> tuple[dict, jax.Array]:
-        """Arguments of `encode` while training, and what is added to the loss."""
+        """Arguments of `encode` in training, and a term that is added to the loss."""
         del phase, trainable, key, progress
         return {"trunk": frozen["trunk"]}, jnp.zeros(())
 
     def inference(self, memory) -> dict:
-        """Arguments of `encode` after training; they know nothing of tasks."""
+        """Arguments of `encode` after training; they do not depend on a task id."""
         return {"trunk": memory["trunk"]}
 
     # The contract.
@@ -62,7 +61,7 @@ class ViTClassifier(base.Classifier):
         """Reads the weights file: its normalisation and its hash become part of the settings."""
         model = run.model
         if model.weights == "random":
-            # What random weights expect is for us to say.
+            # Random weights have no normalisation of their own, so we choose one.
             normalize = "half" if model.normalize == "weights" else model.normalize
             return base.Resolved(_with_model(run, normalize=normalize))
         file = pretrained.load(model, run.data.image_size)
@@ -106,7 +105,9 @@ class ViTClassifier(base.Classifier):
     def load(self, memory, weights):
         source = self.run.model.weights
         if (weights is None) != (source == "random"):
-            raise ValueError(f"model.weights={source!r}: resolve the settings before the memory")
+            raise ValueError(
+                f"model.weights={source!r}: resolve the settings before the memory is made"
+            )
         return memory if weights is None else {**memory, "trunk": self._stored(weights)}
 
     def begin(self, memory, task: Task, key):
@@ -133,7 +134,7 @@ class ViTClassifier(base.Classifier):
         return accumulate.mean_over_devices(mean, trainable, fixed, (images, batch["labels"]))
 
     def task_losses(self, phase, trainable, frozen, images, labels):
-        # Measured as after the selection of a rank: nothing is drawn.
+        # progress = 1: the selection of a rank is over, so nothing is random.
         model, _ = self.model(phase, trainable, frozen, jax.random.key(0), jnp.ones(()))
         return self._losses(model, trainable, frozen, self._normalised(images), labels)
 
@@ -201,11 +202,11 @@ class ViTClassifier(base.Classifier):
         }
 
     def shared_parameters(self) -> int:
-        """Parameters beside trunk and head that all tasks have in common."""
+        """Number of parameters, without trunk and head, that all tasks share."""
         return 0
 
     def parameters_per_task(self) -> int:
-        """Parameters beside trunk and head that a later task trains and has for itself."""
+        """Number of parameters, without trunk and head, that each later task adds."""
         return 0
 
     def _losses(self, model: dict, trainable, frozen, images, labels):
@@ -220,7 +221,7 @@ class ViTClassifier(base.Classifier):
         return pixels.normalize(images, mean, std)
 
     def _stored(self, trunk):
-        """The trunk in the precision that it is stored in."""
+        """The trunk in its storage precision."""
         return jax.tree.map(lambda v: jnp.asarray(v, self.run.model.trunk_dtype), trunk)
 
 

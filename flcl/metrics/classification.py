@@ -1,4 +1,4 @@
-"""Numbers of a classifier beside the accuracy matrix: top-k, confusion and drift. Pure NumPy."""
+"""Numbers of a classifier besides the accuracy matrix: top-k, confusion and drift. Only NumPy."""
 
 import numpy as np
 
@@ -6,8 +6,8 @@ import numpy as np
 def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     """Share of the images whose label is among the k best scores.
 
-    scores: [N, K], -inf for a class that does not take part and so is never right; labels: [N] int.
-    Of equal scores the lower class counts first, as in argmax. k above K counts as K. Raises
+    scores: [N, K], -inf for a class that is not learned and so is never right; labels: [N] int.
+    Of equal scores the lower class comes first, as in argmax. k above K means K. Raises
     `ValueError` for k below 1, no images, and labels outside 0..K-1.
     """
     scores = np.asarray(scores, float)
@@ -16,17 +16,17 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     if k < 1:
         raise ValueError(f"k={k}: must be at least 1")
     labels = _checked("labels", labels, scores.shape[1], len(scores))
-    own = scores[np.arange(len(scores)), labels][:, None]
+    true = scores[np.arange(len(scores)), labels][:, None]
     before = np.arange(scores.shape[1])[None, :] < labels[:, None]
-    ahead = ((scores > own) | ((scores == own) & before)).sum(axis=1)
-    # A label with -inf, or with NaN from a run that broke down, is never a hit.
-    return float(np.mean((ahead < k) & (own[:, 0] > -np.inf)))
+    ahead = ((scores > true) | ((scores == true) & before)).sum(axis=1)
+    # A label with the score -inf, or with NaN from a failed run, is never right.
+    return float(np.mean((ahead < k) & (true[:, 0] > -np.inf)))
 
 
 def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """How many images of each true class (rows) were called what: int [K, K].
+    """Number of images by true class (rows) and predicted class (columns): int [K, K].
 
-    predicted, labels: [N] int. Raises `ValueError` for one outside 0..num_classes-1.
+    predicted, labels: [N] int. Raises `ValueError` for a value outside 0..num_classes-1.
     """
     labels = _checked("labels", labels, num_classes)
     predicted = _checked("predicted", predicted, num_classes, len(labels))
@@ -35,7 +35,7 @@ def confusion(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> np
 
 
 def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
-    """Accuracy of each class from `confusion` [K, K]: [K] float, NaN where there is no image."""
+    """Accuracy of each class from `confusion` [K, K]: [K] float, NaN for a class without images."""
     matrix = np.asarray(matrix)
     counts = matrix.sum(axis=1)
     empty = np.full(len(matrix), np.nan)
@@ -43,11 +43,11 @@ def per_class_accuracy(matrix: np.ndarray) -> np.ndarray:
 
 
 def drift(reference: np.ndarray, features: np.ndarray) -> dict[str, float]:
-    """How far features moved from where they were: means over the images.
+    """How far features have moved from their reference: means over the images.
 
     reference, features: [N, d] of the same images, before and after. "relative": |f - f0| / |f0|;
-    "cosine": 1 - cos(f, f0). Images whose reference is the zero vector are left out; NaN when none
-    is left. Raises `ValueError` when the shapes differ.
+    "cosine": 1 - cos(f, f0). Images whose reference is the zero vector are left out; NaN if no
+    image is left. Raises `ValueError` if the shapes differ.
     """
     reference, features = np.asarray(reference, float), np.asarray(features, float)
     if reference.shape != features.shape or reference.ndim != 2:
@@ -67,7 +67,7 @@ def drift(reference: np.ndarray, features: np.ndarray) -> dict[str, float]:
 
 
 def _checked(name: str, values: np.ndarray, num_classes: int, count: int | None = None):
-    """`values` as int [N]; raises `ValueError` for another shape, or one that is no class."""
+    """`values` as int [N]; raises `ValueError` for a wrong shape, or a value that is no class."""
     values = np.asarray(values)
     if values.ndim != 1 or (count is not None and len(values) != count):
         wanted = "N" if count is None else count
@@ -75,6 +75,6 @@ def _checked(name: str, values: np.ndarray, num_classes: int, count: int | None 
     values = values.astype(int)
     if values.size and not 0 <= values.min() <= values.max() < num_classes:
         raise ValueError(
-            f"{name} lie in {values.min()}..{values.max()}: accepted are 0..{num_classes - 1}"
+            f"{name} are in {values.min()}..{values.max()}: accepted are 0..{num_classes - 1}"
         )
     return values

@@ -1,12 +1,12 @@
-"""The accuracy matrix of a task sequence and every number derived from it.
+"""The accuracy matrix of a task sequence and the numbers derived from it.
 
-R[t, j] is the accuracy, between 0 and 1, after task t on the test images of group j; NaN where j is
-not learned yet. Rows are what was trained in sequence, columns what is tested separately, so joint
-training has one full row. n_j is the number of test images of group j. Indices count from 1 in the
-formulae. Every function also takes the matrix of an unfinished run (fewer rows).
+R[t, j] is the accuracy, between 0 and 1, after task t on the test images of group j; NaN if j is
+not learned yet. A row is a task that was trained, a column is a group that is tested separately, so
+joint training has one full row. n_j is the number of test images of group j. Indices start at 1 in
+the formulae. Every function also takes the matrix of an unfinished run (fewer rows).
 
-Two means over groups are in use in the literature and differ when groups have different sizes.
-Names without a suffix weight images (all correct / all images); names ending in `_task_mean` weight
+The literature uses two means over groups; they differ if groups have different sizes. Names without
+a suffix weight images equally (all correct / all images); names that end in `_task_mean` weight
 groups equally.
 """
 
@@ -48,7 +48,7 @@ def average_incremental_accuracy_task_mean(matrix: np.ndarray) -> float:
 def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
     """f_j = max over t < T of R[t, j], minus R[T, j]: [G], NaN for groups new in the last row.
 
-    Negative where a group is better at the end than ever before (Chaudhry et al. 2018).
+    It is negative if a group is better at the end than ever before (Chaudhry et al. 2018).
     """
     matrix, _ = _checked(matrix)
     best = np.where(np.isnan(matrix[:-1]), -np.inf, matrix[:-1]).max(axis=0, initial=-np.inf)
@@ -56,15 +56,15 @@ def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
 
 
 def forgetting(matrix: np.ndarray) -> float:
-    """F = mean of f_j over the groups learned before the last task; NaN when there is none."""
+    """F = mean of f_j over the groups learned before the last task; NaN if there is no group."""
     return _mean(forgetting_per_group(matrix))
 
 
 def backward_transfer(matrix: np.ndarray) -> float:
     """BWT = mean of R[T, j] - R[first row of j, j] over the groups learned before the last task.
 
-    The first row of j is the one after the task that taught it (Lopez-Paz & Ranzato 2017). NaN
-    when no group was learned before.
+    The first row of j is the row after the task that learned it (Lopez-Paz & Ranzato 2017). NaN
+    if no group was learned before.
     """
     matrix, _ = _checked(matrix)
     first = np.argmax(~np.isnan(matrix), axis=0)
@@ -73,7 +73,7 @@ def backward_transfer(matrix: np.ndarray) -> float:
 
 
 def summary(matrix: np.ndarray, counts: np.ndarray) -> dict:
-    """Every derived number by name, ready for JSON: NaN is None, arrays are lists.
+    """All derived numbers by name, as JSON values: NaN is None, arrays are lists.
 
     matrix: [T, G] as above, or nested lists with None. counts: [G] test images per group.
     """

@@ -1,4 +1,4 @@
-"""Two ranks of batches of matrices: how many directions carry weight, and how many exist at all."""
+"""Two ranks of batches of matrices: the effective rank and the numerical rank."""
 
 import chex
 import jax
@@ -8,9 +8,9 @@ import jax.numpy as jnp
 def effective_rank(matrices: jax.Array) -> jax.Array:
     """exp of the entropy of the normalised singular values: [..., m, n] -> [...] float.
 
-    Roy & Vetterli 2007: p_i = s_i / sum(s), rank = exp(-sum p_i ln p_i). Lies between 1 and
-    min(m, n) and is k for k equal singular values; 0 for the zero matrix, which the definition
-    leaves open.
+    Roy & Vetterli 2007: p_i = s_i / sum(s), rank = exp(-sum p_i ln p_i). The value is between 1 and
+    min(m, n), and k for k equal singular values; 0 for the zero matrix, which the definition leaves
+    open.
     """
     chex.assert_rank(matrices, set(range(2, 9)))  # [m, n] with any leading axes
     values = jnp.linalg.svd(matrices, compute_uv=False)
@@ -25,7 +25,7 @@ def numerical_rank(matrices: jax.Array, tolerance: float | None = None) -> jax.A
 
     None = max(m, n) * machine epsilon, the usual choice.
     """
-    # Not jnp.linalg.matrix_rank: in jax 0.10 its relative tolerance acts as an absolute one.
+    # Not jnp.linalg.matrix_rank: jax 0.10 uses its relative tolerance as an absolute one.
     values = jnp.linalg.svd(matrices, compute_uv=False)
     if tolerance is None:
         tolerance = max(matrices.shape[-2:]) * jnp.finfo(values.dtype).eps

@@ -1,4 +1,4 @@
-"""The list of a model's convolutions, in the order in which the paper numbers them."""
+"""The list of the convolutions of a model, in the numbering of the paper."""
 
 from typing import NamedTuple
 
@@ -18,23 +18,23 @@ class Convolution(NamedTuple):
 
 
 def convolutions(model: nn.Module, size: int) -> tuple[Convolution, ...]:
-    """All convolutions of a U-Net for images of `size` pixels, by tracing it once without memory.
+    """All convolutions of a U-Net for images of `size` pixels; the model is only traced.
 
-    Within a residual block the order is conv 1, conv 2, skip: the order that gives the window 40-54
-    of the paper its printed parameter count (its ablation of layers).
+    Within a residual block the order is conv 1, conv 2, skip. With this order the window 40-54 has
+    the parameter count that the paper prints (its ablation of layers).
     """
-    found: list[Convolution] = []
+    listed: list[Convolution] = []
 
     def record(next_call, args, kwargs, context):
         out = next_call(*args, **kwargs)
         if isinstance(context.module, unet_layers.Conv) and context.method_name == "__call__":
             kernel = context.module.variables["params"]["kernel"]
-            found.append(Convolution(len(found), "/".join(context.module.path), kernel.shape))
+            listed.append(Convolution(len(listed), "/".join(context.module.path), kernel.shape))
         return out
 
     with nn.intercept_methods(record):
         abstract_parameters(model, size)
-    return tuple(found)
+    return tuple(listed)
 
 
 def abstract_parameters(model: nn.Module, size: int):

@@ -1,6 +1,6 @@
 """ResNet-18 for small images: the judge of generated images.
 
-He et al. 2016 with the stem that is usual at 32 pixels: one 3x3 convolution and no max-pool.
+He et al. 2016 with the usual stem for 32 pixels: one 3x3 convolution and no max-pool.
 """
 
 import functools
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
-"""(channels / width, stride of the first block) of the four stages, two blocks each."""
+"""(channels / width, stride of the first block) of the four stages with two blocks each."""
 
 SMALL_MAP = 2
 """Side in pixels up to which a CPU computes a convolution as one matrix product."""
@@ -44,8 +44,8 @@ class ResNet18(nn.Module):
     """Logits [B, num_classes] float32 of images [B, H, W, C] in [-1, 1].
 
     The stem has stride 1 up to 32 pixels and stride 2 above. With `train` the batch statistics
-    are used and the running ones (collection `batch_stats`, momentum 0.9) move; under `jit` the
-    statistics are those of the global batch, on any number of devices.
+    are used and the running statistics (collection `batch_stats`, momentum 0.9) are updated; under
+    `jit` they are the statistics of the global batch, on any number of devices.
     """
 
     num_classes: int
@@ -70,11 +70,11 @@ class ResNet18(nn.Module):
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
-    """`lax.conv_general_dilated` in NHWC/HWIO; a CPU takes small maps as a product of patches.
+    """`lax.conv_general_dilated` in NHWC/HWIO; a CPU computes small maps as a product of patches.
 
     On maps of 2x2 pixels XLA's CPU convolution takes five times as long as the product (measured
-    with 64 channels), and half of this network's stages are that small for 8x8 images. Programs for
-    other platforms, where nobody has measured it, keep the convolution.
+    with 64 channels), and for 8x8 images half of the stages are that small. Programs for other
+    platforms use the convolution; there the product was not measured.
     """
 
     def convolution(x, kernel):

@@ -1,10 +1,9 @@
 """The flow-matching U-Net of FunLoRA as a velocity field v(x, t).
 
-Residual blocks, single-level attention and learned resampling in the arrangement whose convolutions
-and parameters reproduce the paper's counts exactly: 65 convolutions and 35,746,307 parameters for
-CIFAR, 67 and 89,535,619 for 64-pixel ImageNet. The class enters only through a `modulation`
-variable collection that holds an `adapters.modulate.Modulation` per convolution; a convolution
-without one runs its shared kernel.
+It has residual blocks, attention at one level and learned resampling. Its counts are exactly those
+of the paper: 65 convolutions and 35,746,307 parameters for CIFAR, 67 and 89,535,619 for 64-pixel
+ImageNet. The class enters only through a variable collection `modulation` with an
+`adapters.modulate.Modulation` per convolution; a convolution without one uses its shared kernel.
 """
 
 import math
@@ -18,7 +17,7 @@ from flcl.models.unet_layers import Attention, Conv, Norm, ResidualBlock
 
 
 def time_embedding(t: jax.Array, features: int) -> jax.Array:
-    """Cosines then sines of t [B] at geometric frequencies down to 1/10,000: [B, features]."""
+    """Cosines, then sines, of t [B] at geometric frequencies down to 1/10,000: [B, features]."""
     half = features // 2
     frequencies = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
@@ -30,10 +29,10 @@ class UNet(nn.Module):
 
     Attributes:
       shape: `settings.UNet`: widths, levels, attention, dtype of the activations.
-      channels: of the images.
-      dropout: share of the activations that residual blocks leave out while training.
-      strategy: of the class-modulated convolutions.
-      classes: rows of a class embedding added to the time embedding, for the baselines; 0 = none.
+      channels: channels of the images.
+      dropout: share of the activations that residual blocks set to zero in training.
+      strategy: strategy of the class-modulated convolutions.
+      classes: rows of a class embedding that the baselines add to the time embedding; 0 = none.
     """
 
     shape: settings.UNet
@@ -57,8 +56,8 @@ class UNet(nn.Module):
           x: images.
           t: times.
           labels: [B], read only by a model with a class embedding.
-          train: numbers [B] of the images in the batch, which with the `dropout` key decide what
-            dropout leaves out of each; None = nothing is left out.
+          train: numbers [B] of the images in the batch; together with the `dropout` key they decide
+            which activations dropout sets to zero; None = no dropout.
         """
         shape, dtype = self.shape, jnp.dtype(self.shape.dtype)
         embedding = self._embed(t, labels).astype(dtype)
@@ -77,7 +76,7 @@ class UNet(nn.Module):
         hidden = nn.Dense(4 * width, name="time_1")(time_embedding(t, width))
         embedding = nn.Dense(4 * width, name="time_2")(nn.silu(hidden))
         if self.classes:
-            # As large as the time embedding, or short runs never tell the classes apart.
+            # As large as the time embedding; otherwise short runs do not learn to use the class.
             table = nn.Embed(
                 self.classes, 4 * width, embedding_init=nn.initializers.normal(1.0), name="class"
             )

@@ -1,4 +1,4 @@
-"""The layers of the U-Net: a convolution that a class may modulate, and what stands around it."""
+"""The layers of the U-Net: a convolution that a class may modulate, and the layers around it."""
 
 import math
 
@@ -14,16 +14,16 @@ _zeros = nn.initializers.zeros_init()
 
 
 def _fan_in_uniform(key, shape, dtype=jnp.float32):
-    """Uniform in +-1/sqrt(fan in): what the usual learning rates (F8) start from."""
+    """Uniform in +-1/sqrt(fan in), the start that the usual learning rates (F8) expect."""
     bound = 1.0 / math.sqrt(math.prod(shape[:-1]))
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
 class Conv(nn.Module):
-    """Square convolution with bias whose kernel the class may modulate.
+    """Square convolution with bias; the class may modulate its kernel.
 
     [B, H, W, Cin] -> [B, H / stride, W / stride, Cout], or twice H and W with `upsample`, which
-    repeats every pixel first.
+    first repeats every pixel.
     """
 
     features: int
@@ -51,9 +51,9 @@ class Conv(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group normalisation in float32, as one product and one sum per number.
+    """Group normalisation in float32, with one product and one sum per number.
 
-    flax's own subtracts, multiplies and adds in turn and takes 1.7-2.5 times as long on a CPU.
+    The layer of flax subtracts, multiplies and adds, and takes 1.7-2.5 times as long on a CPU.
     """
 
     groups: int
@@ -79,10 +79,10 @@ class GroupNorm(nn.Module):
 
 
 class Norm(nn.Module):
-    """GroupNorm in float32: 32 groups, fewer in narrow layers.
+    """GroupNorm in float32: 32 groups, or fewer in narrow layers.
 
-    A group keeps at least four channels. One of a single channel would subtract all that the time
-    and class embeddings add to it.
+    A group has at least four channels. A group of one channel would subtract everything that the
+    time and class embeddings add to it.
     """
 
     @nn.compact
@@ -92,17 +92,18 @@ class Norm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Leaves out a share of the numbers; what of an image depends on its number and the key alone.
+    """Sets a share of the activations to zero, depending only on the image number and the key.
 
-    So the batch may be divided, reordered or computed in parts. Sixteen random bits decide on a
-    number: half the random words that 32 bits take, for a share that is exact to 1 / 65,536.
+    So the batch may be divided, reordered or computed in parts. Sixteen random bits decide about
+    each activation: this needs half the random words of 32 bits, and the share is exact to
+    1 / 65,536.
     """
 
     rate: float
 
     @nn.compact
     def __call__(self, x: jax.Array, images: jax.Array | None) -> jax.Array:
-        """x [B, H, W, C], images: numbers [B], None = nothing is left out."""
+        """x: [B, H, W, C]; images: the numbers [B] of the images, None = no dropout."""
         limit = min(round(self.rate * 2**16), 2**16 - 1)
         if images is None or limit == 0:
             return x
@@ -138,7 +139,7 @@ class ResidualBlock(nn.Module):
 
 
 def _product(x, matrix, dimensions, precision=None, preferred_element_type=None):
-    """`product` where flax takes a `lax.dot_general`."""
+    """`product` with the signature of `lax.dot_general`, for flax."""
     del dimensions, precision, preferred_element_type
     return product(x, matrix)
 
@@ -154,12 +155,12 @@ class Attention(nn.Module):
         heads = max(1, channels // self.head_channels)
         tokens = rearrange(Norm(name="norm")(x), "b h w c -> b (h w) c")
         qkv = nn.Dense(3 * channels, dtype=x.dtype, dot_general=_product, name="qkv")(tokens)
-        parts = jnp.split(qkv, 3, axis=-1)
-        q, k, v = (rearrange(part, "b t (h d) -> b h t d", h=heads) for part in parts)
-        q = q / math.sqrt(q.shape[-1])  # of the three, the place with the fewest numbers
+        thirds = jnp.split(qkv, 3, axis=-1)
+        q, k, v = (rearrange(third, "b t (h d) -> b h t d", h=heads) for third in thirds)
+        q = q / math.sqrt(q.shape[-1])  # q has fewer numbers than the scores
         scores = jnp.einsum("bhqd,bhkd->bhqk", q, k, preferred_element_type=jnp.float32)
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-        # Divided by their sum after the product, where there are fewer numbers than weights.
+        # The division by the sum comes after the product, which has fewer numbers than the weights.
         sums = weights.sum(axis=-1, keepdims=True)
         out = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(x.dtype), v) / sums.astype(x.dtype)
         out = rearrange(out, "b h t d -> b t (h d)")

@@ -1,7 +1,7 @@
-"""Vision transformer (Dosovitskiy et al. 2021) with adapter sites and room for a prompt.
+"""Vision transformer (Dosovitskiy et al. 2021) with adapter sites and an optional prompt.
 
-Pre-norm blocks, exact GELU, MLP ratio 4; with LayerScale it is the transformer of DINOv2. The
-queries, keys and values are three maps, so that an adapter may sit on any one of them.
+It has pre-norm blocks, exact GELU and MLP ratio 4; with LayerScale it is the transformer of DINOv2.
+Queries, keys and values are three separate maps, so each of them can have an adapter.
 """
 
 import math
@@ -19,10 +19,10 @@ _kernel = nn.initializers.xavier_uniform()
 
 
 class Site(nn.Module):
-    """Linear map [..., in] -> [..., out] on which a low-rank adapter may sit (F-LoRA, M3).
+    """Linear map [..., in] -> [..., out] that can have a low-rank adapter (F-LoRA, M3).
 
     The adapter is the entry of this module in the collection `adapter`: a [in, R], core [R, R] and
-    b [out, R] add `a core b'` to the kernel. Without an entry the map is plain.
+    b [out, R] add `a core b'` to the kernel. Without an entry the map has no adapter.
     """
 
     features: int
@@ -37,13 +37,13 @@ class Site(nn.Module):
             a, core, b = (
                 self.get_variable("adapter", name).astype(self.dtype) for name in ("a", "core", "b")
             )
-            # Never the product of all three: it is as large as the kernel.
+            # Never compute the product of all three, because it is as large as the kernel.
             y += (x @ a) @ (core @ b.T)
         return y
 
 
 class LayerScale(nn.Module):
-    """x * gamma, one learned number for each channel (Touvron et al. 2021)."""
+    """x * gamma, with one learned number for each channel (Touvron et al. 2021)."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,8 +54,8 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """One block, attention then MLP: [B, T, width] -> the same.
 
-    cheap: the backward pass computes norms, attention weights and GELU again from their inputs, a
-    few percent of the work, instead of keeping all that their derivatives need.
+    cheap: the backward pass computes norms, attention weights and GELU again from their inputs.
+    This is a few percent of the work, and saves the memory for their derivatives.
     """
 
     heads: int
@@ -77,7 +77,7 @@ class Block(nn.Module):
         y = _norm(self.epsilon, "norm1", self.cheap)(x).astype(self.dtype)
         split = (batch, tokens, self.heads, width // self.heads)
         q, k, v = (Site(width, self.dtype, name=name)(y).reshape(split) for name in "qkv")
-        # Its softmax is float32 whatever the dtype of q, k and v.
+        # Its softmax is float32 for every dtype of q, k and v.
         y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
         x += scaled("scale1", Site(width, self.dtype, name="proj")(y))
         y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
@@ -88,9 +88,9 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Features float32 [B, width] of normalised images [B, image_size, image_size, 3].
 
-    They are the class token after the last norm. `prompt` [m, width] or None stands between the
-    class token and the patches and gets no position (M7). Raises `ValueError` for images of another
-    shape. The settings have checked that the patch divides the image size.
+    They are the class token after the last norm. `prompt` [m, width] or None is placed between the
+    class token and the patches and has no position (M7). Raises `ValueError` for images of another
+    shape. The settings have already checked that the patch divides the image size.
     """
 
     model: settings.ViT
@@ -148,10 +148,10 @@ def grid_side(model: settings.ViT, image_size: int) -> int:
 def site_shapes(
     model: settings.ViT, sites: tuple[str, ...], blocks: tuple[int, ...]
 ) -> dict[str, dict[str, tuple[int, int]]]:
-    """Kernel shape (in, out) of every site that is to be adapted: {block name: {site: shape}}.
+    """Kernel shape (in, out) of every adapted site: {block name: {site: shape}}.
 
-    `sites` are of `settings.SITES` and `blocks` count from 0, as the settings have checked (M2: q
-    and v of all blocks).
+    `sites` are some of `settings.SITES`, and `blocks` count from 0; the settings have checked both
+    (M2: q and v of all blocks).
     """
     sizes = settings.vit_sizes(model.variant)
     width, inner = sizes.width, MLP_RATIO * sizes.width
@@ -166,13 +166,13 @@ def abstract_parameters(model: settings.ViT, image_size: int) -> dict:
 
 
 def init_parameters(model: settings.ViT, image_size: int, key: jax.Array) -> dict:
-    """The tree "params" at random, for images of `image_size` pixels."""
+    """The tree "params" with random values, for images of `image_size` pixels."""
     images = jnp.zeros((1, image_size, image_size, 3))
     return VisionTransformer(model, image_size).init(key, images)["params"]
 
 
 def parameter_count(model: settings.ViT, image_size: int) -> int:
-    """Number of parameters, without any head."""
+    """Number of parameters, without heads."""
     leaves = jax.tree.leaves(abstract_parameters(model, image_size))
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
@@ -188,5 +188,5 @@ def _gelu(x: jax.Array) -> jax.Array:
 
 def _norm(epsilon: float, name: str, cheap: bool = False) -> nn.LayerNorm:
     norm = nn.remat(nn.LayerNorm) if cheap else nn.LayerNorm
-    # Two passes: the mean of squares minus the square of the mean loses digits in float32.
+    # Two passes, because the mean of squares minus the square of the mean is inaccurate in float32.
     return norm(epsilon, dtype=jnp.float32, use_fast_variance=False, name=name)

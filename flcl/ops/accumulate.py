@@ -1,9 +1,9 @@
-"""The mean of a loss over devices and parts of a batch, its gradient summed up part by part.
+"""The mean of a loss over devices and parts of a batch; its gradient is summed part by part.
 
-The gradient is computed together with the value, so a second derivative is not to be had.
+The gradient is computed together with the value, so there is no second derivative.
 
-When a part holds images of one class, every convolution is a plain one: nothing is cut into classes
-and put together again in each layer. Only one part's activations exist, and on a CPU they stay in
+If a part contains images of one class only, every convolution is a plain one: no layer has to split
+and join the classes. Only the activations of one part exist at a time, and on a CPU they stay in
 the caches. The gradient is that of the whole batch, up to the order of the sums.
 """
 
@@ -24,61 +24,62 @@ def mean_loss(
 ) -> jax.Array:
     """Mean of `loss(shared, rows, fixed, data)` over the devices and parts of a batch, a scalar.
 
-    Reverse mode, once. Every device sums the gradient of its own images; one exchange adds them up.
+    First derivative in reverse mode only. Every device sums the gradient of its images; one
+    exchange adds these sums.
 
     Args:
       loss: a mean over its data -> scalar in float32.
       shared: arrays that all images use, with a gradient; () = none.
       rows: arrays [G, ...] of the classes of a batch, with a gradient.
       fixed: arrays without a gradient.
-      data: arrays [n * G, ...], n-major, that the devices of the mesh in use share.
+      data: arrays [n * G, ...], n-major, divided over the devices of the current mesh.
       groups: G.
-      pixels: of an image, to take one class after the other, large ones in parts; None = a device
-        takes all of its images at once.
+      pixels: pixels of an image; classes are then computed one at a time, large ones in parts.
+        None = a device computes all of its images at once.
     """
 
     def on_device(parameters, fixed, data):
         shared, rows = parameters
         if pixels is None:
             return loss(shared, rows, fixed, data)
-        parts = parts_of(jax.tree.leaves(data)[0].shape[0] // groups, pixels)
+        count = parts_of(jax.tree.leaves(data)[0].shape[0] // groups, pixels)
         return mean_over_parts(
             lambda shared, rows, data: loss(shared, rows, fixed, data),
             shared,
-            jax.tree.map(lambda v: repeat_rows(v, parts), rows),
-            jax.tree.map(lambda v: divide(v, groups, parts), data),
+            jax.tree.map(lambda v: repeat_rows(v, count), rows),
+            jax.tree.map(lambda v: divide(v, groups, count), data),
         )
 
     return mean_over_devices(on_device, (shared, rows), fixed, data)
 
 
 def parts_of(images: int, pixels: int) -> int:
-    """The fewest equal parts of `images` with at most some 16,000 pixels in each."""
+    """The smallest number of equal parts of `images` with at most about 16,000 pixels each."""
     wanted = min(images, -(-images * pixels // _POSITIONS))
     return next(parts for parts in range(wanted, images + 1) if images % parts == 0)
 
 
 def divide(values: jax.Array, groups: int, parts: int) -> jax.Array:
-    """Images [n * G, ...], n-major, as [parts * G, n / parts, ...]: classes and parts of them.
+    """Images [n * G, ...], n-major, as [parts * G, n / parts, ...]: each row is a part of a class.
 
-    Devices share the n images of a class; they go on sharing those of a part.
+    The n images of a class are divided over the devices, and so are the images of each part.
     """
     return rearrange(values, "(n i) ... -> i n ...", i=parts * groups)
 
 
 def repeat_rows(values: jax.Array, parts: int) -> jax.Array:
-    """What belongs to each class, [G, ...], for `divide`: [parts * G, 1, ...]."""
+    """Arrays [G, ...] of the classes, repeated to match `divide`: [parts * G, 1, ...]."""
     return repeat(values, "g ... -> (p g) 1 ...", p=parts)
 
 
 def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
-    """Mean over i of `loss(shared, own[i], data[i])`, a scalar; reverse mode, once.
+    """Mean over i of `loss(shared, own[i], data[i])`, a scalar; first derivative, reverse mode.
 
     Args:
       loss: (shared, own of one part, data of one part) -> scalar in float32.
       shared: arrays that all parts use, with a gradient; () = none.
       own: arrays [parts, ...] with a gradient; () = none.
-      data: arrays [parts, ...] without one.
+      data: arrays [parts, ...] without a gradient.
     """
     count = jax.tree.leaves(data)[0].shape[0]
 
@@ -97,24 +98,25 @@ def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
 
 
 def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
-    """Mean over the devices of `loss(parameters, fixed, own data)`, a scalar; reverse mode, once.
+    """Mean over the devices of `loss(parameters, fixed, local data)`, a scalar.
 
-    Each device sums its gradient alone, and one exchange adds them up. Left to the compiler, the
-    gradient of every class's kernels would be exchanged, before it becomes one of a few factors.
+    First derivative in reverse mode only. Each device sums its gradient, and one exchange adds
+    these sums. The compiler alone would exchange the gradients of the kernels of every class, which
+    are much larger than those of a few factors.
 
     Args:
       loss: a mean over its data -> scalar in float32.
-      parameters: arrays that all devices have, with a gradient.
-      fixed: arrays that all devices have, without one.
-      data: arrays that the devices of the mesh in use share along the first axis.
+      parameters: replicated arrays with a gradient.
+      fixed: replicated arrays without a gradient.
+      data: arrays whose first axis is divided over the devices of the current mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if math.prod(mesh.shape.values()) == 1:
         return loss(parameters, fixed, data)
 
     def local(parameters, fixed, data):
-        found = jax.value_and_grad(loss)(parameters, fixed, data)
-        return jax.tree.map(lambda v: lax.pmean(v, mesh.axis_names), found)
+        value_and_slope = jax.value_and_grad(loss)(parameters, fixed, data)
+        return jax.tree.map(lambda v: lax.pmean(v, mesh.axis_names), value_and_slope)
 
     same, shared = PartitionSpec(), PartitionSpec(mesh.axis_names)
     divided = jax.shard_map(local, in_specs=(same, same, shared), out_specs=same, check_vma=False)
@@ -122,7 +124,7 @@ def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
 
 
 def _with_slope(slope: Callable, parameters) -> jax.Array:
-    """The value of `slope(parameters) -> (value, gradient)`, with that gradient."""
+    """The value of `slope(parameters) -> (value, gradient)`, with this gradient."""
 
     @jax.custom_vjp
     def value(parameters):

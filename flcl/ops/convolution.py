@@ -1,9 +1,9 @@
-"""The plain convolution, whose weight gradient a CPU computes in pieces.
+"""The plain convolution; a CPU computes its weight gradient in pieces.
 
-XLA's CPU convolution sums a weight gradient over all images and pixels at once and falls out of the
-caches: at 32x32x128 it costs 3-4 times the forward pass of equal arithmetic. Summed over pieces of
-about two thousand positions it costs 1.1-1.4 times the forward pass. Other devices keep the
-gradient that `lax` derives.
+XLA's CPU convolution sums a weight gradient over all images and pixels at once, which does not fit
+in the caches: at 32x32x128 it takes 3-4 times as long as the forward pass, which has the same
+arithmetic. A sum over pieces of about two thousand positions takes 1.1-1.4 times as long. Other
+devices use the gradient of `lax`.
 """
 
 import functools
@@ -16,8 +16,8 @@ from jax import lax
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _POSITIONS = 2048  # images x pixels in one piece: measured, 1024 to 2048 are best from 8 to 32 px
-_FEWEST_POSITIONS = 256  # pieces below this lose more than they gain
-_FEWEST_CHANNELS = 32  # narrower layers fit the caches as they are
+_FEWEST_POSITIONS = 256  # smaller pieces are slower than no pieces
+_FEWEST_CHANNELS = 32  # narrower layers fit in the caches without pieces
 
 
 def plain_conv(
@@ -25,7 +25,7 @@ def plain_conv(
 ) -> jax.Array:
     """Convolution [B, H, W, Cin] x [k, k, Cin, Cout] with k - 1 zeros around rows and columns.
 
-    Reverse mode only. The weight gradient is summed in pieces when the program is compiled for CPU.
+    Reverse mode only. If the program is compiled for CPU, the weight gradient is summed in pieces.
 
     Args:
       x: images.
@@ -65,15 +65,17 @@ def _forward(x, kernel, stride, before):
 
 
 def _backward(stride, before, saved, grad):
-    own = functools.partial(kernel_gradient, size=saved[1].shape[0], stride=stride, before=before)
+    of_kernel = functools.partial(
+        kernel_gradient, size=saved[1].shape[0], stride=stride, before=before
+    )
 
     def derived(x, kernel, grad):
         (grad_x,) = jax.linear_transpose(lambda x: lax_conv(x, kernel, stride, before), x)(grad)
-        return grad_x, own(x, grad)
+        return grad_x, of_kernel(x, grad)
 
     def in_pieces(x, kernel, grad):
         grad_x = _image_gradient(grad, kernel, x.shape[1:3], stride, before)
-        return grad_x, own(x, grad, pieces=True)
+        return grad_x, of_kernel(x, grad, pieces=True)
 
     return lax.platform_dependent(*saved, grad, cpu=in_pieces, default=derived)
 
@@ -82,7 +84,7 @@ _conv.defvjp(_forward, _backward)
 
 
 def repeated(x: jax.Array) -> jax.Array:
-    """Every pixel of [B, H, W, C] as 2 x 2 pixels."""
+    """Repeats every pixel of [B, H, W, C] as 2 x 2 pixels."""
     return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
 
 
@@ -90,7 +92,7 @@ def repeated(x: jax.Array) -> jax.Array:
 def repeated_conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`plain_conv(repeated(x), kernel)` of a kernel [3, 3, Cin, Cout]; reverse mode only.
 
-    A CPU computes it from the small images: half the time, 16 products instead of 36.
+    A CPU computes it from the small images, with 16 products instead of 36, in half the time.
     """
     return lax.platform_dependent(x, kernel, cpu=_by_parity, default=_by_repetition)
 
@@ -100,10 +102,10 @@ def _by_repetition(x, kernel):
 
 
 def _by_parity(x, kernel):
-    """Rows and columns of one parity see two neighbours of the small image each, by sums of taps.
+    """Each output row or column depends on only two of the small image, by sums of kernel taps.
 
-    An even row 2i sees the repeated rows 2i - 1, 2i, 2i + 1, which are i - 1, i, i; an odd one
-    i, i, i + 1.
+    An even row 2i depends on the repeated rows 2i - 1, 2i, 2i + 1, which are the small rows i - 1,
+    i, i; an odd row on i, i, i + 1.
     """
 
     def halved(values, axis, odd):
@@ -113,8 +115,8 @@ def _by_parity(x, kernel):
 
     rows = []
     for row in (0, 1):
-        own = halved(kernel, 0, row)
-        columns = [plain_conv(x, halved(own, 1, c), 1, (1 - row, 1 - c)) for c in (0, 1)]
+        taps = halved(kernel, 0, row)
+        columns = [plain_conv(x, halved(taps, 1, c), 1, (1 - row, 1 - c)) for c in (0, 1)]
         rows.append(jnp.stack(columns, axis=3))
     return rearrange(jnp.stack(rows), "r b h w c d -> b (h r) (w c) d")
 
@@ -150,7 +152,7 @@ def kernel_gradient(
       size: k, at least 2.
       stride: of the convolution.
       before: as in `plain_conv`.
-      pieces: sum over pieces of the batch, where that is faster on a CPU.
+      pieces: sum over pieces of the batch, if that is faster on a CPU.
     """
     shape = (size, size, x.shape[-1], grad.shape[-1])
     if not pieces:
@@ -160,36 +162,36 @@ def kernel_gradient(
     count = piece_images(x.shape[0], grad.shape[1] * grad.shape[2], jax.device_count())
     if count == x.shape[0] or min(shape[2:]) < _FEWEST_CHANNELS:
         return _canonical(x, grad, size, stride, before).astype(x.dtype)
-    # Images of one piece lie B / count apart: the leading axis stays the one that devices share.
+    # The images of a piece are B / count apart, so the leading axis is still the sharded one.
     x, grad = (rearrange(v, "(n p) h w c -> n p h w c", n=count) for v in (x, grad))
 
     def add_piece(index, total):
-        parts = (lax.dynamic_index_in_dim(v, index, 1, keepdims=False) for v in (x, grad))
-        return total + _canonical(*parts, size, stride, before)
+        piece = (lax.dynamic_index_in_dim(v, index, 1, keepdims=False) for v in (x, grad))
+        return total + _canonical(*piece, size, stride, before)
 
     total = lax.fori_loop(0, x.shape[1], add_piece, jnp.zeros(shape, jnp.float32))
     return total.astype(x.dtype)
 
 
 def piece_images(batch: int, pixels: int, devices: int) -> int:
-    """Images summed at once: a divisor of `batch`, equally many on every device if they divide it.
+    """Number of images in a piece: a divisor of `batch`, if possible equal on every device.
 
-    Equal to `batch` when it is small enough, or has no suitable divisor.
+    It is `batch` itself if that is small enough or has no suitable divisor.
     """
     share = devices if batch % devices == 0 else 1
-    own = batch // share
+    local = batch // share
     most = max(1, _POSITIONS // pixels)
-    # Images lie next to each other in memory there: whole vector registers, if possible.
-    divisors = [d for d in range(1, min(most, own) + 1) if own % d == 0]
-    found = max(divisors, key=lambda d: (d % 4 == 0, d))
-    return batch if found * pixels < _FEWEST_POSITIONS else found * share
+    # Images are adjacent in memory there: multiples of 4 fill whole vector registers.
+    divisors = [d for d in range(1, min(most, local) + 1) if local % d == 0]
+    images = max(divisors, key=lambda d: (d % 4 == 0, d))
+    return batch if images * pixels < _FEWEST_POSITIONS else images * share
 
 
 def _canonical(x: jax.Array, grad: jax.Array, size: int, stride: int, before) -> jax.Array:
-    """The weight gradient as a convolution in the one layout that XLA's CPU kernel takes in a loop.
+    """The weight gradient as a convolution in the layout of XLA's CPU kernel.
 
-    Anywhere else the compiler brings a convolution into that layout, but not inside a loop's body,
-    where it would run 20 times slower.
+    Outside loops the compiler changes a convolution to this layout. Inside the body of a loop it
+    does not, and another layout would be 20 times slower.
     """
     padding = [
         (low, (short - 1) * stride + size - length - low)
@@ -210,7 +212,7 @@ def _canonical(x: jax.Array, grad: jax.Array, size: int, stride: int, before) ->
 
 
 def _image_gradient(grad, kernel, lengths, stride, before):
-    """Gradient [B, H, W, Cin] of the images; H, W: `lengths`. In that layout, too."""
+    """Gradient [B, H, W, Cin] of the images, in the same layout; `lengths` = (H, W)."""
     size = kernel.shape[0]
     lows = [size - 1 - low for low in _zeros_before(size, before)]
     padding = [
@@ -247,7 +249,7 @@ product.defvjp(_product_forward, _product_backward)
 
 
 def matrix_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Gradient [Cin, Cout] of the matrix in `product`, of x [..., Cin] and grad [..., Cout]."""
+    """Gradient [Cin, Cout] of the matrix in `product`, from x [..., Cin] and grad [..., Cout]."""
     axes = tuple(range(x.ndim - 1))
 
     def of(x, grad):
@@ -256,6 +258,6 @@ def matrix_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
     def apart(x, grad):
         return of(*lax.optimization_barrier((x, grad)))
 
-    # XLA's CPU product copies its first factor column by column; what computes that factor must not
-    # be drawn into the copy, where it runs several times slower.
+    # XLA's CPU product copies its first factor column by column. The barrier keeps the computation
+    # of that factor out of the copy, where it would be several times slower.
     return lax.platform_dependent(x, grad, cpu=apart, default=of)

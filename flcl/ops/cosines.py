@@ -1,13 +1,13 @@
-"""Sums of cosines of an outer product; on a CPU with a cheap sine and cosine of its own.
+"""Sums of cosines of an outer product, with a fast sine and cosine for CPUs.
 
-The library's cosine reduces arguments of any size exactly; on a CPU it took longer than the small
-convolutions that its values modulate. There, sine and cosine share one reduction to a half turn and
-are the polynomials that fit best: 2e-7 absolute up to |z| = 10,000, rounding in float32. Other
-platforms have fast sines and cosines themselves, and keep them.
+The cosine of the library reduces arguments of any size exactly; on a CPU it took longer than the
+small convolutions that use its values. So on a CPU sine and cosine share one reduction to a half
+turn, and are polynomials with the best fit: the absolute error is 2e-7 up to |z| = 10,000, which is
+float32 rounding. Other platforms use their own sine and cosine, which are fast.
 
 Measured on 2026-11-27 on two cores of an Intel Xeon (x86-64), JAX 0.12, ten functions of 256 x 256
-weights, nine rounds in turn: with the polynomials the values take 0.09 of the time that they take
-with the library's functions, the gradient 0.17.
+weights, nine alternating rounds: with the polynomials the values take 0.09 of the time that they
+take with the functions of the library, and the gradient takes 0.17.
 """
 
 import math
@@ -20,25 +20,25 @@ from jax import lax
 
 
 def _split_half_turn() -> tuple[np.float32, np.float32, np.float32]:
-    """pi as a sum; two terms have 11 bits, so their products with integers are exact."""
-    rest, parts = math.pi, []
+    """pi as a sum of three; two terms have 11 bits, so their products with integers are exact."""
+    remainder, terms = math.pi, []
     for _ in range(2):
-        unit = 2.0 ** (math.frexp(rest)[1] - 11)
-        parts.append(math.floor(rest / unit) * unit)
-        rest -= parts[-1]
-    return tuple(np.float32(part) for part in (*parts, rest))
+        unit = 2.0 ** (math.frexp(remainder)[1] - 11)
+        terms.append(math.floor(remainder / unit) * unit)
+        remainder -= terms[-1]
+    return tuple(np.float32(term) for term in (*terms, remainder))
 
 
 def _best(function: Callable, count: int) -> list[np.float32]:
     """Coefficients of a polynomial in z^2 that fits `function(z)` up to a quarter turn."""
-    points = np.polynomial.chebyshev.chebpts1(64) / 2 + 0.5  # of z^2, relative to its largest
+    points = np.polynomial.chebyshev.chebpts1(64) / 2 + 0.5  # z^2 relative to its largest value
     fitted = np.polynomial.Polynomial.fit(
         points * (math.pi / 2) ** 2, function(np.sqrt(points) * (math.pi / 2)), count - 1
     )
     return [np.float32(value) for value in fitted.convert().coef]
 
 
-_UNROLL = 10  # terms written out one after the other: fused, none of them reaches the memory
+_UNROLL = 10  # unrolled terms: the compiler fuses them, so none is written to memory
 _HALF = _split_half_turn()
 _SINE = _best(lambda z: np.sin(z) / z, 5)
 _COSINE = _best(np.cos, 6)
@@ -47,8 +47,8 @@ _COSINE = _best(np.cos, 6)
 def sine_and_cosine(z: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Element-wise sin z and cos z of a float32 array.
 
-    In a program for a CPU they are polynomials, which are not exact beyond |z| = 10,000; in all
-    others they are `jnp.sin` and `jnp.cos`.
+    In a program for a CPU they are polynomials, which are not accurate beyond |z| = 10,000; in all
+    other programs they are `jnp.sin` and `jnp.cos`.
     """
     return lax.platform_dependent(z, cpu=_by_polynomials, default=_of_the_library)
 
@@ -59,11 +59,11 @@ def _of_the_library(z):
 
 def _by_polynomials(z):
     turns = jnp.round(z * np.float32(1 / math.pi))
-    rest = z
-    for part in _HALF:
-        rest = rest - turns * part
-    square = rest * rest
-    sine, cosine = _polynomial(_SINE, square) * rest, _polynomial(_COSINE, square)
+    angle = z
+    for term in _HALF:
+        angle = angle - turns * term
+    square = angle * angle
+    sine, cosine = _polynomial(_SINE, square) * angle, _polynomial(_COSINE, square)
     odd = (turns.astype(jnp.int32) & 1) == 1
     return jnp.where(odd, -sine, sine), jnp.where(odd, -cosine, cosine)
 
@@ -103,14 +103,14 @@ def _forward(*factors):
 
 
 def _backward(factors, grad):
-    """Sines and cosines are computed again: keeping p of them per weight costs more."""
+    """Computes sines and cosines again: to store p of them per weight would cost more."""
     alpha, omega, b, a = factors
     grad = grad / alpha.shape[0]
     product = _outer(b, a)
 
     def add(total, term):
         sine, cosine = sine_and_cosine(term[1] * product)
-        # Over the rows first: sums that leave the last axis alone run in vector registers.
+        # Over the rows first: sums that keep the last axis run in vector registers.
         along = jnp.sum(cosine * grad, axis=0).sum()
         slope = -term[0] * jnp.sum(sine * product * grad, axis=0).sum()
         return total - term[0] * term[1] * sine * grad, (along, slope)

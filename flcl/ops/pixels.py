@@ -1,4 +1,4 @@
-"""Between bytes on the host and numbers on the device: scaling, flips, crops, inside the step."""
+"""Scaling, flips and crops of images on the device, inside the compiled step."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ def to_float(images: jax.Array) -> jax.Array:
 
 
 def to_uint8(images: jax.Array) -> jax.Array:
-    """float in [-1, 1], clipped, -> nearest uint8."""
+    """float, clipped to [-1, 1], -> nearest uint8."""
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
 def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
-    """Each image of [B, H, W, C] mirrored left-right with probability 1/2."""
+    """Mirrors each image of [B, H, W, C] left-right with probability 1/2."""
     chex.assert_rank(images, 4)
     flip = jax.random.bernoulli(key, 0.5, (images.shape[0], 1, 1, 1))
     return jnp.where(flip, images[:, :, ::-1], images)
@@ -29,7 +29,7 @@ def random_flip(key: jax.Array, images: jax.Array) -> jax.Array:
 def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) -> jax.Array:
     """0..255 [..., 3] or [..., 1] -> float32 [..., 3]: scaled to [0, 1], then (x - mean) / std.
 
-    A grey image becomes three equal channels first. mean, std: of each channel of [0, 1].
+    A grey image first becomes three equal channels. mean, std: for each channel, in [0, 1].
     """
     shape = (1,) * (images.ndim - 1) + (3,)
     mean, std = (jnp.asarray(values, jnp.float32).reshape(shape) for values in (mean, std))
@@ -37,13 +37,14 @@ def normalize(images: jax.Array, mean: Sequence[float], std: Sequence[float]) ->
 
 
 def random_resized_crop(key: jax.Array, images: jax.Array, min_scale: float) -> jax.Array:
-    """A random part of each image of [B, H, W, C], resized to the whole: float32 [B, H, W, C].
+    """A random box of each image of [B, H, W, C], resized to the full size: float32 [B, H, W, C].
 
-    As torchvision's `RandomResizedCrop`: the share of the area is uniform in [min_scale, 1], the
-    logarithm of the aspect ratio uniform in that of [3/4, 4/3], sides are rounded to pixels, the
-    place is uniform. Of ten draws the first that fits into the image is taken, without one the
-    whole image; hence min_scale=1 changes no square image. Bilinear, with the border of the part
-    repeated outside of it; a part is never larger than the result, so nothing needs antialiasing.
+    Like torchvision's `RandomResizedCrop`: the share of the area is uniform in [min_scale, 1], the
+    logarithm of the aspect ratio is uniform in the logarithms of [3/4, 4/3], sides are rounded to
+    pixels, and the place is uniform. The first of ten random boxes that fits into the image is
+    used, or the whole image if no box fits; so min_scale=1 changes no square image. The resize is
+    bilinear and repeats the border of the box. A box is never larger than the result, so no
+    antialiasing is needed.
     """
     chex.assert_rank(images, 4)
     count, height, width, _ = images.shape
@@ -57,7 +58,7 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_scale: float) -> 
 
 
 def _random_boxes(key: jax.Array, count: int, height: int, width: int, min_scale: float):
-    """int32 [count] each: top, left, height and width of the part of each image."""
+    """Top, left, height and width of the box in each image, int32 [count] each."""
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
     draws = (10, count)
     area = height * width * jax.random.uniform(area_key, draws, minval=min_scale, maxval=1.0)
@@ -67,16 +68,16 @@ def _random_boxes(key: jax.Array, count: int, height: int, width: int, min_scale
     rows = jnp.round(jnp.sqrt(area / aspect)).astype(jnp.int32)
     fits = (rows >= 1) & (rows <= height) & (columns >= 1) & (columns <= width)
     first = jnp.argmax(fits, axis=0, keepdims=True)
-    found = fits.any(axis=0)
-    rows = jnp.where(found, jnp.take_along_axis(rows, first, axis=0)[0], height)
-    columns = jnp.where(found, jnp.take_along_axis(columns, first, axis=0)[0], width)
+    some_fit = fits.any(axis=0)
+    rows = jnp.where(some_fit, jnp.take_along_axis(rows, first, axis=0)[0], height)
+    columns = jnp.where(some_fit, jnp.take_along_axis(columns, first, axis=0)[0], width)
     top = jax.random.randint(top_key, (count,), 0, height - rows + 1)
     left = jax.random.randint(left_key, (count,), 0, width - columns + 1)
     return top, left, rows, columns
 
 
 def _interpolation(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
-    """float32 [B, size, size]: weights of `start` .. `start + length - 1` of each result."""
+    """Weights float32 [B, size, size] of the pixels `start` .. `start + length - 1`."""
     start, length = (values[:, None, None].astype(jnp.float32) for values in (start, length))
     places = (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * length / size - 0.5
     places = start + jnp.clip(places, 0.0, length - 1.0)

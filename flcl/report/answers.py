@@ -1,6 +1,6 @@
-"""A classifier's answers to its test images, kept in the workdir so that any process can draw them.
+"""The answers of a classifier to its test images, stored in the workdir for pictures.
 
-They are no part of `results.json`: a confusion matrix of many classes would be most of that file.
+They are not in `results.json`, because a large confusion matrix would be most of that file.
 """
 
 import dataclasses
@@ -15,13 +15,13 @@ PLACE = Path("evaluations") / "answers.npz"
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KeptAnswers:
-    """Answers of a classifier's own head after a task.
+    """Answers of the method's head after a task.
 
     Attributes:
-      task: its number.
-      confusion: int [K, K] images of each true label (rows) that got each answer.
-      images: uint8 [M, H, W, C] of the most frequent mistakes, one of each.
-      labels, answers: the true and the given label of those, [M].
+      task: the number of the task.
+      confusion: int [K, K], number of images by true label (rows) and answer (columns).
+      images: uint8 [M, H, W, C], one image for each of the most frequent mistakes.
+      labels, answers: the true label and the answer for each of these images, [M].
     """
 
     task: int
@@ -32,13 +32,13 @@ class KeptAnswers:
 
 
 def keep(workdir: Path, kept: KeptAnswers) -> Path:
-    """Writes `evaluations/answers.npz`, which holds the newest task only; returns its path."""
+    """Writes `evaluations/answers.npz`, which stores only the newest task; returns its path."""
     arrays = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
     return files.write(workdir / PLACE, lambda file: np.savez_compressed(file, **arrays))
 
 
 def read(workdir: Path) -> KeptAnswers | None:
-    """What `keep` wrote; None for a generator and for a run of an older version."""
+    """Reads the file of `keep`; None for a generator and for a run of an older version."""
     if not (workdir / PLACE).exists():
         return None
     with np.load(workdir / PLACE) as arrays:

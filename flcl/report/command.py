@@ -1,4 +1,4 @@
-"""How a run was set up: keys that differ from the defaults, and the command that makes it again."""
+"""The settings of a run: keys that differ from the defaults, and the command that repeats it."""
 
 import shlex
 from collections.abc import Mapping
@@ -7,11 +7,11 @@ from typing import NamedTuple
 from flcl.settings import bridge
 
 CONFIG = "configs/defaults.py"
-"""The config that starts from the defaults of a method: a run does not store its config file."""
+"""The config with the defaults of a method, because a run does not store its config file."""
 
 
 class Change(NamedTuple):
-    """A key of a run that has another value than its default; values as on a command line."""
+    """A key of a run whose value is not its default; both values as on a command line."""
 
     key: str
     value: str
@@ -19,9 +19,9 @@ class Change(NamedTuple):
 
 
 def changes(config: Mapping) -> list[Change]:
-    """Keys of a `config.json` that differ from the defaults of its method, in their order.
+    """Keys of a `config.json` that differ from the defaults of its method, in order.
 
-    A key of an older run that no longer exists is left out: no command can set it.
+    A key of an older run that no longer exists is left out, because no command can set it.
     """
     run = bridge.run_class(config["method"])(method=config["method"])
     changed = []
@@ -33,21 +33,21 @@ def changes(config: Mapping) -> list[Change]:
 
 
 def command(config: Mapping, workdir: str = "runs/again") -> str:
-    """The words that train a run with the settings of a `config.json`, ready for a shell."""
+    """The shell command that trains a run with the settings of a `config.json`."""
     words = ["python", "launch/train.py", f"--config={CONFIG}:{config['method']}"]
     words += [f"--config.{key}={value}" for key, value, _ in changes(config)]
     return " ".join(map(shlex.quote, [*words, f"--workdir={workdir}"]))
 
 
 def _value(config: Mapping, name: str):
-    """The value of a dotted key, None where an older run has no such key."""
-    for part in name.split("."):
-        config = config.get(part) if isinstance(config, Mapping) else None
+    """The value of a dotted key; None if an older run has no such key."""
+    for level in name.split("."):
+        config = config.get(level) if isinstance(config, Mapping) else None
     return config
 
 
 def _text(value) -> str:
-    """A value as it is written on the command line."""
+    """A value in the form of the command line."""
     if isinstance(value, list | tuple):
         return ",".join(map(str, value)) or "()"
     return str(value)

@@ -1,4 +1,4 @@
-"""What the evaluation of a classifier on labelled images leaves behind: numbers and a picture."""
+"""The output of the evaluation of a classifier on labelled images: numbers and a picture."""
 
 import re
 from pathlib import Path
@@ -9,14 +9,14 @@ from flcl.report.pictures import plots_classifier
 
 
 def default_path(workdir: Path, results: dict) -> Path:
-    """A name that says what was tested; the same question writes the same file."""
+    """A file name that describes the test; the same test writes the same file."""
     words = [results["data"], results["head"], f"task{results['after_task']}"]
     name = "_".join(re.sub(r"[^\w.-]+", "-", word).strip("-") for word in words)
     return Path(workdir) / "evaluations" / f"{name}.json"
 
 
 def write(results: dict, path: Path, title: str) -> Path:
-    """Writes the JSON file and, beside it, the confusion matrix; prints the tables.
+    """Writes the JSON file and the picture of the confusion matrix; prints the tables.
 
     Returns the path of the picture.
     """

@@ -1,4 +1,4 @@
-"""The numbers on top of the page and the facts below it that make them comparable."""
+"""The numbers at the top of the page, and the facts that are needed to compare them."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -8,21 +8,21 @@ from flcl.runs.results import ClassifierResults, GeneratorResults, Results, Samp
 
 
 def tiles(results: Results) -> Iterator[tuple[str, str, str]]:
-    """(name, number, meaning) of the numbers on top."""
+    """(name, number, meaning) of the numbers at the top."""
     for key, name, meaning in reading.SUMMARY:
         if (value := getattr(results.summary, key)) is not None:
             yield name, percent(value), meaning
-    if other := reading.class_mean(results):
-        yield "class mean", percent(other.summary.last_accuracy), "the other head, at the end"
+    if class_mean := reading.class_mean(results):
+        yield "class mean", percent(class_mean.summary.last_accuracy), "the other head, at the end"
     for key, meaning in reading.REFERENCES:
         if (value := reading.overall(results, key)) is not None:
             yield key, percent(value), meaning
 
 
 def facts(results: Results, timing: Mapping, config: Mapping) -> Iterator[tuple[str, str]]:
-    """(name, value) of everything that makes the numbers comparable.
+    """(name, value) of every fact that is needed to compare the numbers.
 
-    timing, config: contents of `timing.json` and `config.json`; empty where there is no such file.
+    timing, config: contents of `timing.json` and `config.json`; empty if there is no such file.
     """
     yield from _data(config.get("data", {}))
     yield "scenario", results.scenario
@@ -51,7 +51,7 @@ def facts(results: Results, timing: Mapping, config: Mapping) -> Iterator[tuple[
 
 
 def amount(value) -> str:
-    """A number with thousands separated, a word as it is; None is "unknown"."""
+    """A number with a thousands separator, or a word unchanged; None is "unknown"."""
     if value is None:
         return "unknown"
     if isinstance(value, float):
@@ -60,7 +60,7 @@ def amount(value) -> str:
 
 
 def _data(data: Mapping) -> Iterator[tuple[str, str]]:
-    """Where the images came from and what shape they took, from the section of `config.json`."""
+    """The source and the size of the images, from the section of `config.json`."""
     if data.get("source"):
         yield "data source", str(data["source"])
     if data.get("image_size"):
@@ -69,7 +69,7 @@ def _data(data: Mapping) -> Iterator[tuple[str, str]]:
 
 
 def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
-    """What a classifier's backbone was before the first task."""
+    """The pre-trained weights of a classifier."""
     if weights is None:
         return
     for name, value in (
@@ -85,7 +85,7 @@ def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
 
 
 def _sampling(sampling: Sampling) -> Iterator[tuple[str, str]]:
-    """How a generator's images were made."""
+    """How the images of a generator were sampled."""
     yield "solver", f"{sampling.solver}, {amount(sampling.num_steps)} steps"
     yield "function evaluations per image", amount(sampling.function_evaluations)
     counts = sorted(set(sampling.images_per_class))

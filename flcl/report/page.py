@@ -1,4 +1,4 @@
-"""One self-contained HTML page about a run: no other file and no network is needed to read it."""
+"""One self-contained HTML page about a run; it needs no other file and no network."""
 
 import base64
 import io
@@ -19,12 +19,12 @@ NAME = "report.html"
 
 
 def write_page(workdir: str | Path, results: Results | None = None) -> Path:
-    """Writes `report.html`, and its charts into `plots/`, in a run's folder; returns its path.
+    """Writes `report.html` and its charts in `plots/` into the folder of a run; returns its path.
 
-    results: None = what `results.json` says. Read are also, where they exist, `config.json`,
-    `metrics.jsonl`, `timing.json`, `evaluations/answers.npz` and the pictures in `samples/`. A run
-    that is not complete gives a page of what is there. Raises `ValueError` when there are no
-    results, or when they do not follow their schema.
+    results: None = read `results.json`. If they exist, the page also uses `config.json`,
+    `metrics.jsonl`, `timing.json`, `evaluations/answers.npz` and the pictures in `samples/`. The
+    page of an incomplete run shows what is there. Raises `ValueError` if there are no results, or
+    if they do not follow their schema.
     """
     workdir = Path(workdir)
     if results is None:
@@ -50,7 +50,7 @@ def write_page(workdir: str | Path, results: Results | None = None) -> Path:
 
 
 def _numbers(results: Results) -> dict:
-    """What the page says about accuracy, in the words of its template."""
+    """The values about accuracy that the template of the page needs."""
     generates = isinstance(results, GeneratorResults)
     count = len(results.tasks)
     fidelity = results.fidelity.per_task if generates else ()
@@ -95,7 +95,7 @@ def _pictures(workdir: Path, results: Results) -> dict:
 
 
 def _setup(workdir: Path, results: Results) -> dict:
-    """How the run was set up, and how it is made again."""
+    """The settings of the run, and the command that repeats it."""
     config = files.read_json(workdir / "config.json") or {}
     timing = files.read_json(workdir / "timing.json") or {}
     return {
@@ -106,10 +106,10 @@ def _setup(workdir: Path, results: Results) -> dict:
 
 
 def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]:
-    """Draws what there is of a run into `workdir/plots`; captions and paths.
+    """Draws the charts of a run into `workdir/plots`; returns captions and paths.
 
-    Accuracy curve, matrix and training loss; of a classifier also its confusion matrix, drift and
-    chosen ranks.
+    These are accuracy curve, matrix and training loss; for a classifier also its confusion matrix,
+    drift and chosen ranks.
     """
     workdir = Path(workdir)
     folder, title, names = workdir / "plots", reading.title(results), reading.curve_names(results)
@@ -119,12 +119,13 @@ def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]
         drawn.append((caption, folder / f"{name}.png"))
         plot(*what, drawn[-1][1], title=title, **options)
 
-    other, domains = reading.class_mean(results), reading.has_domains(results)
+    class_mean, domains = reading.class_mean(results), reading.has_domains(results)
     draw(
         "Accuracy after every task", "accuracy", plots.plot_accuracy_curve,
         results.matrix, results.test_counts,
         ceiling=reading.overall(results, "ceiling"),
-        class_mean=other and other.summary.accuracy_per_task, names=names, domains=domains,
+        class_mean=class_mean and class_mean.summary.accuracy_per_task, names=names,
+        domains=domains,
     )  # fmt: skip
     groups = reading.group_names(results) if domains else None
     draw("Accuracy matrix", "matrix", plots.plot_matrix, results.matrix, names=groups)
@@ -138,7 +139,7 @@ def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]
 
 
 def _draw_classifier(draw, workdir: Path, results: ClassifierResults) -> None:
-    """What only a classifier has."""
+    """Draws the charts that only a classifier has."""
     if (kept := answers.read(workdir)) is not None:
         seen = np.flatnonzero(kept.confusion.sum(axis=1))
         names = [results.class_names[label] for label in seen]
@@ -155,7 +156,7 @@ def _draw_classifier(draw, workdir: Path, results: ClassifierResults) -> None:
 
 
 def _mistakes(kept: answers.KeptAnswers, names: tuple[str, ...]) -> list[dict]:
-    """Wrong answers with their images: true class, answer, and how many images share them."""
+    """Wrong answers with their images: true class, answer, and number of such images."""
     mistakes = []
     for image, label, answer in zip(kept.images, kept.labels, kept.answers, strict=True):
         file = io.BytesIO()
@@ -172,7 +173,7 @@ def _mistakes(kept: answers.KeptAnswers, names: tuple[str, ...]) -> list[dict]:
 
 
 def _heat(value: float | None) -> str:
-    """CSS colours of a cell of the matrix: the deeper, the more accurate."""
+    """CSS colours of a cell of the matrix: a darker cell is more accurate."""
     if value is None:
         return ""
     light = 97 - 62 * value

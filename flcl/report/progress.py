@@ -1,4 +1,4 @@
-"""A progress bar on a terminal, an occasional plain line elsewhere, silence where asked."""
+"""A progress bar on a terminal, or plain lines elsewhere; it can be switched off."""
 
 import atexit
 import time
@@ -22,17 +22,17 @@ PLAIN_SECONDS = 10.0
 
 
 class ProgressBar:
-    """Call it with the number of finished items; it closes itself at `total`.
+    """A progress bar: call it with the number of finished items; it closes itself at `total`.
 
-    description: shown in front, e.g. "task 2".
+    description: text before the bar, e.g. "task 2".
     total:       number of items; 0 = nothing is shown.
     enabled:     False (switched off, or not the first process) = nothing is shown.
-    console:     where to print; None = standard output. Not a terminal: a plain line about every
-                 ten seconds and one at the end.
+    console:     the console to print on; None = standard output. If it is not a terminal, a plain
+                 line is printed about every ten seconds and at the end.
     clock:       seconds, for tests.
 
-    The rate counts from the first call, so neither compilation nor the steps before a resume
-    distort it.
+    The rate is measured from the first call, so compilation and the steps before a resume do not
+    count.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class ProgressBar:
             console = console or Console()
             view = _Live if console.is_terminal else _Plain
             self._view = view(description, total, console, clock)
-            # A bar that is never closed would leave the terminal without a cursor.
+            # If a bar were never closed, the terminal would have no cursor.
             atexit.register(self.close)
         self._total = total
 
@@ -100,7 +100,7 @@ class _Live:
 
 
 class _RateColumn(ProgressColumn):
-    """Items per second, or seconds per item when that is the larger number."""
+    """Items per second, or seconds per item if that is the larger number."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed

@@ -1,4 +1,4 @@
-"""What `results.json` says, in words and numbers for tables, pictures and the page."""
+"""Words and numbers from `results.json` for tables, pictures and the page."""
 
 from flcl.runs.results import ClassifierResults, GeneratorResults, HeadResults, Results
 
@@ -22,23 +22,23 @@ DRIFTS = {"relative": "moved, share of their length", "cosine": "turned, 1 - cos
 
 
 def title(results: Results) -> str:
-    """One line that says which run this is: name, method, scenario and seed."""
-    parts = filter(None, (results.name, results.method, results.scenario))
-    return " · ".join([*parts, f"seed {'unknown' if results.seed is None else results.seed}"])
+    """One line that identifies a run: name, method, scenario and seed."""
+    words = filter(None, (results.name, results.method, results.scenario))
+    return " · ".join([*words, f"seed {'unknown' if results.seed is None else results.seed}"])
 
 
 def is_classifier(results: Results) -> bool:
-    """Whether the run is one of a continual classifier; else it is one of a generator."""
+    """Whether the run is that of a classifier; otherwise it is that of a generator."""
     return isinstance(results, ClassifierResults)
 
 
 def has_domains(results: Results) -> bool:
-    """Whether what is tested separately are domains."""
+    """Whether the groups that are tested separately are domains."""
     return results.scenario.startswith("dil")
 
 
 def group_names(results: Results) -> list[str]:
-    """What is tested separately: domains by name, tasks by their classes or else by number."""
+    """Names of the groups: domains by name, tasks by their classes if short, else by number."""
     names = list(results.task_names)
     if names and (has_domains(results) or max(map(len, names)) <= _SHORT):
         return names
@@ -46,7 +46,7 @@ def group_names(results: Results) -> list[str]:
 
 
 def curve_names(results: Results) -> list[str]:
-    """Names for curves, one for each group: its number with its classes, or its domain."""
+    """A name for the curve of each group: its number with its classes, or its domain."""
     if has_domains(results) and results.task_names:
         return [shorten(name) for name in results.task_names]
     names = results.task_names or ["" for _ in results.tasks]
@@ -55,7 +55,7 @@ def curve_names(results: Results) -> list[str]:
 
 
 def class_mean(results: Results) -> HeadResults | None:
-    """Matrix and summary of the class-mean head beside a linear one; None = there is none."""
+    """Matrix and summary of the class-mean head beside a linear one; None if there is none."""
     return results.class_mean if isinstance(results, ClassifierResults) else None
 
 
@@ -73,7 +73,7 @@ def overall(results: Results, name: str) -> float | None:
 
 
 def above_ceiling(results: Results) -> str:
-    """A sentence that explains accuracies above the ceiling; empty where there are none."""
+    """A sentence that explains accuracies above the ceiling; empty if there are none."""
     if not isinstance(results, GeneratorResults) or not results.ceiling or not results.matrix:
         return ""
     pairs = enumerate(zip(results.matrix[-1], results.ceiling, strict=True), start=1)
@@ -92,9 +92,9 @@ def above_ceiling(results: Results) -> str:
 
 
 def last_drift(results: Results) -> dict[str, tuple[float | None, ...]]:
-    """Kind of drift -> how far the features of each group moved until the newest task.
+    """For each kind of drift: how far the features of each group moved until the newest task.
 
-    Only kinds for which some group has moved.
+    Only kinds for which some group has moved are included.
     """
     if not isinstance(results, ClassifierResults):
         return {}
@@ -104,7 +104,7 @@ def last_drift(results: Results) -> dict[str, tuple[float | None, ...]]:
 
 
 def drift_sentences(results: Results) -> list[str]:
-    """How far the features of the groups that moved most have moved, in words."""
+    """Sentences about the groups whose features have moved most."""
     row = last_drift(results).get("relative", ())
     names = group_names(results)
     moved = sorted(((v, j) for j, v in enumerate(row) if v), key=lambda pair: (-pair[0], pair[1]))
@@ -122,5 +122,5 @@ def percent(value: float | None) -> str:
 
 
 def shorten(text: str, length: int = 24) -> str:
-    """At most `length` characters."""
+    """`text`, shortened to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"

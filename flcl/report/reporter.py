@@ -1,4 +1,4 @@
-"""Tells people how a run goes: bars and tables on screen, metrics, pictures and a page on disk."""
+"""Shows the progress of a run: bars and tables on screen; metrics, pictures and a page on disk."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,16 +14,16 @@ from flcl.report.writers import EVALUATION, MetricWriter
 from flcl.runs.results import Results
 
 KEPT = 10
-"""Samples of each class that go into the pictures of a task."""
+"""Number of samples of each class in the pictures of a task."""
 
 OVER_TASKS_ROWS, OVER_TASKS_COLUMNS = 20, 4
 
 
 class Reporter:
-    """What the outer loop calls; only the first process prints and writes.
+    """Reports to people; the outer loop calls it. Only the first process prints and writes.
 
-    workdir: folder of the run, which it fills with `metrics.jsonl`, `tensorboard/`, `samples/`,
-    `plots/` and `report.html`. run: settings; `runtime.progress` switches the bars off.
+    workdir: folder of the run, for `metrics.jsonl`, `tensorboard/`, `samples/`, `plots/` and
+    `report.html`. run: settings; `runtime.progress` = False switches the bars off.
     """
 
     def __init__(self, workdir: Path, run: settings.Run, console: Console | None = None):
@@ -35,12 +35,12 @@ class Reporter:
         self._task, self._phase = 0, ""
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Prints one line."""
         if self._enabled:
             self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, description: str, total: int) -> ProgressBar:
-        """A bar; call it with the number of finished items and, optionally, a loss."""
+        """Starts a bar; call it with the number of finished items and perhaps a loss."""
         if self._bar is not None:
             self._bar.close()
         shown = self._enabled and self._run.runtime.progress
@@ -48,25 +48,25 @@ class Reporter:
         return self._bar
 
     def begin_task(self, task, phase: int, first_step: int) -> None:
-        """Training of `task` goes on after `first_step` finished steps."""
+        """Training of `task` starts or continues after `first_step` finished steps."""
         self._task, self._phase = task.index, f"phase{phase}"
         self._writer.rewind(task.index, first_step)
 
     def record(self, step: int, metrics: dict) -> None:
-        """Mean metrics since the last record of the task, after `step` finished steps."""
+        """Stores mean metrics since the last record of the task, after `step` finished steps."""
         self._writer.write(task=self._task, step=step, phase=self._phase, **metrics)
         if self._bar is not None and "loss" in metrics:
             self._bar(step, metrics["loss"])
 
     def evaluated(self, task, results: Results, pictures) -> None:
-        """Results after `task`, and what its evaluation has to show: writes the page anew.
+        """Prints the results after `task` and writes the page again.
 
-        pictures: `generated` and `real` images [n, H, W, C] of each learned label, and a
-        classifier's `answers` (confusion, images, labels, answers) or None.
+        pictures: `generated` and `real` images [n, H, W, C] of each learned label, and the
+        `answers` of a classifier (confusion, images, labels, answers) or None.
         """
         if not self._enabled:
             return
-        from flcl.report import page  # late, as all that loads matplotlib
+        from flcl.report import page  # imported late, because it loads matplotlib
 
         self._writer.rewind(task.index, None)
         numbers = _numbers(results)
@@ -95,7 +95,7 @@ class Reporter:
         self.say(f"report: {path}")
 
     def _keep_samples(self, index: int, pictures, results: Results) -> Path:
-        """Draws samples beside real images and keeps the samples; returns the picture's path."""
+        """Draws samples beside real images and stores the samples; returns the picture's path."""
         from flcl.report.pictures import plots
 
         labels = sorted(pictures.generated)
@@ -111,7 +111,7 @@ class Reporter:
         return path
 
     def _draw_over_tasks(self, results: Results) -> None:
-        """`samples/over_tasks.png` from what `_keep_samples` left; of many classes only some."""
+        """Draws `samples/over_tasks.png` from stored samples; if there are many classes, some."""
         from flcl.report.pictures import plots
 
         stored = sorted((self._workdir / "samples").glob("task_*.npz"))
@@ -132,9 +132,9 @@ class Reporter:
 def _stacked(
     images: Mapping[int, np.ndarray], labels: list[int], shape: tuple[int, ...]
 ) -> np.ndarray | None:
-    """uint8 [K, m, H, W, C] of a few images of each label, white where there are fewer.
+    """A few images of each label, uint8 [K, m, H, W, C]; missing images are white.
 
-    None when there is no image at all.
+    None if there is no image.
     """
     count = max((len(images[label]) for label in labels if label in images), default=0)
     if not count:
@@ -147,12 +147,12 @@ def _stacked(
 
 
 def _numbers(results: Results) -> dict[str, float]:
-    """What is worth a curve over tasks."""
-    other = reading.class_mean(results)
+    """The numbers that are shown as curves over tasks."""
+    class_mean = reading.class_mean(results)
     numbers = {
         "accuracy": results.summary.last_accuracy,
         "forgetting": results.summary.forgetting,
-        "class_mean_accuracy": other and other.summary.last_accuracy,
+        "class_mean_accuracy": class_mean and class_mean.summary.last_accuracy,
         "fidelity": reading.overall(results, "fidelity"),
     }
     return {name: value for name, value in numbers.items() if value is not None}

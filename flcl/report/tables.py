@@ -1,4 +1,4 @@
-"""Results as tables: for the terminal with colours, or as plain text.
+"""Results as tables, for a terminal with colours or as plain text.
 
 Numbers are shown in percent.
 """
@@ -17,7 +17,7 @@ from flcl.runs.results import ClassifierResults, GeneratorResults, RankSelection
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
-    """Prints the accuracy matrix with what belongs below it, then the derived numbers."""
+    """Prints the accuracy matrix with its extra rows, then the derived numbers."""
     console = console or Console()
     console.print(Text(reading.title(results) + " · accuracy in %", style="bold"))
     for table in tables(results, console.width):
@@ -25,16 +25,16 @@ def print_results(results: Results, console: Console | None = None) -> None:
 
 
 def as_text(results: Results, width: int = 100) -> str:
-    """The same without colours, lines at most `width` characters long."""
+    """The same without colours, in lines of at most `width` characters."""
     file = io.StringIO()
     print_results(results, Console(file=file, width=width, color_system=None))
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def tables(results: Results, width: int) -> Iterator[Table]:
-    """The matrix, in as many pieces side by side as `width` characters need, and the summary.
+    """The matrix, divided by columns into pieces that fit `width` characters, and the summary.
 
-    Of a classifier also the drift of its features and the rank of every task, where they are known.
+    For a classifier also the drift of its features and the rank of every task, if they are known.
     """
     headings = _headings(results)
     sizes = [max(6, *map(len, heading.split("\n"))) + 2 for heading in headings]
@@ -83,28 +83,28 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
 
 
 def _summary(results: Results) -> Table:
-    """The derived numbers; of a classifier with two heads in a column each."""
-    other = reading.class_mean(results)
-    table = Table(box=box.SIMPLE_HEAD, show_header=bool(other), pad_edge=False)
+    """The derived numbers; a classifier with two heads has a column for each."""
+    class_mean = reading.class_mean(results)
+    table = Table(box=box.SIMPLE_HEAD, show_header=bool(class_mean), pad_edge=False)
     table.add_column(no_wrap=True)
     head = results.head if isinstance(results, ClassifierResults) else ""
     table.add_column(head, justify="right", style="bold", no_wrap=True)
-    if other:
+    if class_mean:
         table.add_column("class mean", justify="right", style="cyan", no_wrap=True)
     table.add_column(style="dim")
     task_mean = reading.TASK_MEAN if reading.is_classifier(results) else ()
     for key, label, meaning in (*reading.SUMMARY, *task_mean):
         if (value := getattr(results.summary, key)) is not None:
-            beside = [percent(getattr(other.summary, key))] if other else []
+            beside = [percent(getattr(class_mean.summary, key))] if class_mean else []
             table.add_row(label, percent(value), *beside, meaning)
     for key, meaning in reading.REFERENCES:
         if (value := reading.overall(results, key)) is not None:
-            table.add_row(key, percent(value), *([""] if other else []), meaning)
+            table.add_row(key, percent(value), *([""] if class_mean else []), meaning)
     return table
 
 
 def _drift(drift: dict[str, tuple], headings: list[str], columns: list[int]) -> Table:
-    """How far the features of test images moved since the end of the task that taught them."""
+    """How far the features of test images have moved since the end of their task."""
     table = _table("drift in %", headings, columns)
     for kind, row in drift.items():
         table.add_row(reading.DRIFTS.get(kind, kind), *(percent(row[c]) for c in columns))
@@ -112,7 +112,7 @@ def _drift(drift: dict[str, tuple], headings: list[str], columns: list[int]) -> 
 
 
 def _ranks(selection: Sequence[RankSelection]) -> Table:
-    """The rank of every task, and the complexity that it follows from."""
+    """The rank of every task, and the complexity that decides it."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("task", "rank", "complexity H", "centred", "p(rank)"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -132,7 +132,7 @@ def _table(first: str, headings: list[str], columns: list[int]) -> Table:
 
 
 def _headings(results: Results) -> list[str]:
-    """Numbers of the tasks, below them the domains, or the classes where all names are short."""
+    """Task numbers; the second line is the domain, or the classes if all names are short."""
     names = results.class_names
     lines = [" ".join(names[label] for label in task) for task in results.tasks]
     short = max(map(len, lines)) <= 9
@@ -142,7 +142,7 @@ def _headings(results: Results) -> list[str]:
 
 
 def print_evaluation(results: dict, console: Console | None = None) -> None:
-    """Prints what `evaluate_on` of a classifier found: top-1, top-5 and accuracy per class."""
+    """Prints the result of `evaluate_on` of a classifier: top-1, top-5 and accuracy per class."""
     console = console or Console()
     summary = Table(title=str(results["data"]), box=box.SIMPLE_HEAD, show_header=False)
     summary.add_row("images", f"{results['images']:,}")

@@ -1,7 +1,7 @@
-"""Metrics of a run: one JSON line per record, and the same as TensorBoard events.
+"""Metrics of a run: one JSON line per record, and the same values as TensorBoard events.
 
-`metrics.jsonl` is the truth. The event files are made from it again when a run is resumed, because
-a killed process loses the events that it had not flushed, and events cannot be taken back.
+`metrics.jsonl` is the reference. A resumed run makes the event files from it again, because a
+killed process loses the events that were not flushed, and events cannot be removed.
 """
 
 import json
@@ -15,7 +15,7 @@ from pathlib import Path
 from flcl import files
 
 EVALUATION = "evaluation"
-"""Phase of the records that come after the training of a task; every other phase is training."""
+"""The phase of records from the evaluation of a task; all other phases are training."""
 
 _FIELDS = ("task", "step", "phase", "time")
 
@@ -24,12 +24,12 @@ class MetricWriter:
     """Appends records to `workdir/metrics.jsonl` and `workdir/tensorboard/`.
 
     workdir:     folder of the run.
-    enabled:     False (all processes but the first) = every call does nothing.
+    enabled:     False (in all processes but the first) = every call does nothing.
     tensorboard: False = only JSON lines.
 
-    TensorBoard shows one curve per task (runs `task_01`, ...), over the steps of the task, and the
-    run `evaluation` over tasks. A last line torn by a kill is dropped; raises `ValueError` when any
-    other line is not JSON.
+    TensorBoard shows one curve per task over its steps (runs `task_01`, ...), and the run
+    `evaluation` over tasks. If a killed process left an incomplete last line, it is dropped; raises
+    `ValueError` if any other line is not JSON.
     """
 
     def __init__(self, workdir: str | Path, *, enabled: bool = True, tensorboard: bool = True):
@@ -40,10 +40,10 @@ class MetricWriter:
             self._start(read_metrics(self._path))
 
     def write(self, *, task: int, step: int, phase: str, **scalars: float) -> None:
-        """One record, on disk when this returns.
+        """Writes one record to disk.
 
         task: number from 1. step: finished steps of the task. phase: "phase1", "phase2" or
-        `EVALUATION`. scalars: anything `float` takes; a value that is not finite is stored as null.
+        `EVALUATION`. scalars: values that `float` accepts; null is stored for non-finite values.
         """
         if not self._enabled:
             return
@@ -58,10 +58,10 @@ class MetricWriter:
             self._events.add(record)
 
     def rewind(self, task: int, step: int | None) -> None:
-        """Forgets what a resumed run will record again, so that no step appears twice.
+        """Deletes the records that a resumed run will write again, so no step appears twice.
 
-        Kept are the records of earlier tasks and those of the training of `task` up to `step`
-        finished steps; None = all of its training, when only its evaluation is repeated.
+        It keeps the records of earlier tasks and those of the training of `task` up to `step`
+        finished steps; None = all of its training, if only its evaluation is repeated.
         """
         if not self._enabled:
             return
@@ -72,7 +72,7 @@ class MetricWriter:
             self._start(kept)
 
     def close(self) -> None:
-        """Flushes and closes the event files; without it that happens when the writer goes."""
+        """Flushes and closes the event files; the destructor of the writer also does this."""
         if self._events:
             self._events.close()
 
@@ -91,9 +91,9 @@ class MetricWriter:
 
 
 def read_metrics(path: str | Path) -> list[dict]:
-    """Records of a `metrics.jsonl`, oldest first; empty when there is no such file.
+    """Records of a `metrics.jsonl`, oldest first; empty if there is no such file.
 
-    A last line without an end is dropped. Raises `ValueError` with the number of another bad line.
+    An incomplete last line is dropped. `ValueError` gives the number of any other bad line.
     """
     path = Path(path)
     if not path.exists():
@@ -109,7 +109,7 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 class _Events:
-    """TensorBoard event files, one folder per task, made when the first record comes."""
+    """TensorBoard event files in one folder per task; the first record makes them."""
 
     def __init__(self, folder: Path):
         self._folder = folder
@@ -119,7 +119,7 @@ class _Events:
         weakref.finalize(self, _close, self._writers)
 
     def begin(self, records: list[dict]) -> None:
-        """Starts anew from `records`."""
+        """Starts again from `records`."""
         self._old = records
         self._fresh = True
 
@@ -137,7 +137,7 @@ class _Events:
         run = EVALUATION if evaluated else f"task_{record['task']:02d}"
         step = record["task"] if evaluated else record["step"]
         if run not in self._writers:
-            from tensorboardX import SummaryWriter  # here, because the import takes long
+            from tensorboardX import SummaryWriter  # imported here, because the import takes long
 
             self._writers[run] = SummaryWriter(os.fspath(self._folder / run))
         prefix = EVALUATION if evaluated else "train"

@@ -1,12 +1,11 @@
-"""Checkpoints of a run; the only importer of Orbax.
+"""Checkpoints of a run; the only module that imports Orbax.
 
     checkpoints/tasks/<t>     what task t added to the memory; the trunk is part of task 1
-    checkpoints/running/<k>   the state inside a task, `k` counting the steps of all tasks
+    checkpoints/running/<k>   the state inside a task; `k` counts the steps of all tasks
     checkpoints/judge/0       the judge trained on real images
 
-A save writes into a temporary folder and renames it, so a kill at any moment leaves the previous
-save whole. Each save carries a digest of its arrays, so that damage is found where it is and not in
-a result.
+A save writes into a temporary folder and renames it, so the previous save is complete even if the
+process is killed. Each save has a digest of its arrays, so damage is detected when it is read.
 """
 
 import contextlib
@@ -20,11 +19,11 @@ import orbax.checkpoint as ocp
 
 from flcl.devices import hosts
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax narrates every save
+logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save
 
 
 class DamagedError(ValueError):
-    """A checkpoint that is missing or cannot be read back as it was written."""
+    """A checkpoint is missing, cannot be read, or has changed on disk."""
 
 
 def digest(tree) -> str:
@@ -39,23 +38,23 @@ def digest(tree) -> str:
 
 
 def layout(tree) -> dict[str, str]:
-    """Name of every array of a tree -> its shape and type, such as `(4, 8) float32`."""
+    """The shape and type of every array of a tree by name, such as `(4, 8) float32`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): f"{leaf.shape} {leaf.dtype}" for path, leaf in leaves}
 
 
 def _read(leaf):
-    """An array that every device has, as one on the host; others as they are.
+    """A replicated array as an array on the host; all others unchanged.
 
-    The digest reads it anyway, and Orbax would cut it into a piece for every device, each by a
-    program that has to be compiled first.
+    The digest needs the host array anyway. Orbax would divide a replicated array into a piece per
+    device, and would compile a program for each piece.
     """
     whole = isinstance(leaf, jax.Array) and leaf.is_fully_replicated
     return np.asarray(leaf) if whole else leaf
 
 
 class _Manager(ocp.CheckpointManager):
-    """Orbax's, which would ask JAX for the point to stop at with counts of its own: see `hosts`."""
+    """A manager that never asks JAX when to stop; Orbax would use its own counts, see `hosts`."""
 
     def reached_preemption(self, step: int) -> bool:
         del step
@@ -63,7 +62,7 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoint folder of one run. Use as a context manager: leaving waits for saves."""
+    """The checkpoint folder of one run. As a context manager it waits for saves at its end."""
 
     def __init__(self, folder: Path, read_only: bool = False):
         self.folder = Path(folder).absolute()
@@ -83,20 +82,20 @@ class Checkpoints:
         self._finish("tasks", task)
 
     def tasks(self) -> list[int]:
-        """Numbers of the stored tasks, ascending; raises `DamagedError` when one is missing."""
-        found = sorted(self._manager("tasks").all_steps())
-        for expected, task in enumerate(found, start=1):
+        """Numbers of the stored tasks, ascending; raises `DamagedError` if one is missing."""
+        stored = sorted(self._manager("tasks").all_steps())
+        for expected, task in enumerate(stored, start=1):
             if task != expected:
                 raise DamagedError(
                     f"checkpoint {self.folder / 'tasks' / str(expected)} is missing; "
                     f"{self._advice(expected)}"
                 )
-        return found
+        return stored
 
     def restore_task(self, task: int, target):
-        """What `task` added. `target` gives shapes, types and shardings.
+        """The stored part of `task`. `target` gives shapes, types and shardings.
 
-        Raises `DamagedError`, naming the folder and the last good task.
+        `DamagedError` names the folder and the last good task.
         """
         try:
             return self._restore("tasks", task, target)
@@ -104,11 +103,11 @@ class Checkpoints:
             raise DamagedError(f"{error}; {self._advice(task)}") from error
 
     def save_running(self, position: int, state, meta: dict) -> None:
-        """Stores the state inside a task, in the background; keeps the two newest."""
+        """Stores the state inside a task in the background; keeps the two newest states."""
         self._save("running", position, state, meta)
 
     def running(self) -> tuple[int, dict] | None:
-        """Position and meta of the newest readable state inside a task, or None."""
+        """Position and metadata of the newest readable state inside a task, or None."""
         for position in sorted(self._manager("running").all_steps(), reverse=True):
             with contextlib.suppress(DamagedError):
                 return position, self._meta("running", position)
@@ -119,7 +118,7 @@ class Checkpoints:
         return self._restore("running", position, target)
 
     def drop_running(self, position: int | None = None) -> None:
-        """Deletes the states inside a task: all, or the one at `position`."""
+        """Deletes all states inside a task, or only the state at `position`."""
         manager = self._manager("running")
         manager.wait_until_finished()
         for step in manager.all_steps() if position is None else [position]:
@@ -131,7 +130,7 @@ class Checkpoints:
         self._finish("judge", 0)
 
     def restore_judge(self, target):
-        """The judge trained on real images, or None when there is none to read."""
+        """The judge trained on real images; None if there is no readable one."""
         if not self._manager("judge").all_steps():
             return None
         with contextlib.suppress(DamagedError):
@@ -140,7 +139,7 @@ class Checkpoints:
         return None
 
     def bytes_of_task(self, task: int) -> int:
-        """Size of a stored task on disk."""
+        """Size of a stored task on disk, in bytes."""
         folder = self.folder / "tasks" / str(task)
         return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
@@ -161,7 +160,7 @@ class Checkpoints:
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         manager = self._manager(item)
-        if step in manager.all_steps():  # left unreadable by an earlier process
+        if step in manager.all_steps():  # an earlier process left it unreadable
             manager.delete(step)
         manager.save(step, args=args, force=True)
 
@@ -176,7 +175,7 @@ class Checkpoints:
 
     def _restore(self, item: str, step: int, target):
         meta = self._meta(item, step)
-        # Checked here: Orbax finds out while it reads, and leaves its readers behind.
+        # Checked here, because Orbax would fail while it reads and leave its readers open.
         stored, wanted = meta["layout"], layout(target)
         differing = sorted(k for k in {*stored, *wanted} if stored.get(k) != wanted.get(k))
         if differing:
@@ -199,7 +198,7 @@ class Checkpoints:
         try:
             return read(self._manager(item))
         except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):
-            raise  # says nothing about what is on disk
+            raise  # does not mean that the file is damaged
         except Exception as error:  # Orbax and its storage raise many kinds for a torn file
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
             path = self.folder / item / str(step)

@@ -1,4 +1,4 @@
-"""The outer loop: task after task, saved so that a kill at any moment costs only repeated work."""
+"""The outer loop over tasks. It saves often: a run that is killed only repeats a little work."""
 
 import contextlib
 import time
@@ -35,22 +35,22 @@ from flcl.train.step import Phase
 
 
 class Reporter(Protocol):
-    """Who is told how the run goes; `report.reporter.Reporter` for people."""
+    """Receives the progress of a run; `report.reporter.Reporter` shows it to people."""
 
     def say(self, text: str) -> None:
-        """One line."""
+        """Shows one line."""
 
     def progress(self, description: str, total: int) -> Callable[..., None]:
-        """A bar; the result takes the number of finished items and, optionally, a loss."""
+        """Starts a bar; call the result with the number of finished items and perhaps a loss."""
 
     def begin_task(self, task: Task, phase: int, first_step: int) -> None:
-        """Training of `task` goes on at `first_step`."""
+        """Training of `task` starts or continues at `first_step`."""
 
     def record(self, step: int, metrics: dict) -> None:
-        """Mean metrics since the last record of the task."""
+        """Stores the mean metrics since the last record of the task."""
 
     def evaluated(self, task: Task, results: Results, pictures: Pictures) -> None:
-        """Results after `task`, and what its evaluation has to show beside numbers."""
+        """Shows the results after `task`, and the pictures of its evaluation."""
 
     def finished(self, results: Results) -> None:
         """The run is complete."""
@@ -63,13 +63,13 @@ def run(
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
-    The same call on the same workdir continues where it was killed and ends with the same results.
-    A complete run is only read. Several processes make one run: each calls this with the same
-    arguments on a folder that all of them see; the first writes.
+    The same call on the same workdir continues a run that was killed, with the same results. A
+    complete run is only read. If several processes make one run, each calls this function with the
+    same arguments and a shared folder; only the first process writes.
 
-    Raises `ValueError` in one line for bad settings or data, a workdir of another config, one that
-    is not writable or in use, or a damaged checkpoint; `FloatingPointError` for a loss that is not
-    finite; `StoppedError` after SIGTERM, with everything saved.
+    Raises `ValueError` in one line for bad settings or data, for a workdir that belongs to another
+    config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
+    loss that is not finite; `StoppedError` after SIGTERM, when everything is saved.
     """
     use_compile_cache(run.runtime)
     workdir = Path(workdir)
@@ -83,7 +83,7 @@ def run(
         checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
         held.enter_context(jax.set_mesh(setup.mesh))
         stored = checkpoints.tasks()
-        # What is stored includes the trunk: the weights are read for their hash alone.
+        # A stored task includes the trunk; then the weights were read only to check their hash.
         memory = empty_memory(setup) if stored else first_memory(setup, weights)
         del weights
         reporter = make_reporter(workdir, setup.run)
@@ -94,7 +94,7 @@ def run(
 
 
 def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
-    """Writes what the run is into its folder, or refuses a folder of another run."""
+    """Writes config and stream into the folder, or refuses the folder of another run."""
     workdirs.check_config(workdir, run)
     workdirs.check_stream(workdir, stream)
     files.write_json(workdir / "config.json", formats.to_store(run))
@@ -102,7 +102,7 @@ def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
 
 
 class Experiment:
-    """One run; every one of its processes has one."""
+    """One run. Every process of the run has one `Experiment`."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Experiment:
         self.setup, self.method, self.data = setup, setup.method, setup.data
         self.workdir, self.checkpoints = workdir, checkpoints
         self.reporter, self._sigterm = reporter, sigterm
-        # What looks at images and draws them: shared by training and evaluation, compiled once.
+        # Training and evaluation share these programs, so they are compiled once.
         if isinstance(self.method, Generator):
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
@@ -125,7 +125,7 @@ class Experiment:
         self._phases: dict[int, Phase] = {}
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
-        """Trains what is not `stored` yet, evaluates what is not evaluated, reports."""
+        """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained."""
         earlier = files.read_json(self.workdir / "results.json") if hosts.is_main() else None
         self.record.load(hosts.from_main(earlier), len(stored))
         for task in self.data.stream.tasks:
@@ -141,7 +141,7 @@ class Experiment:
         return to_json(results)
 
     def _train(self, memory: Memory, task: Task) -> Memory:
-        """Trains one task from its start or from its last save, and stores what it added."""
+        """Trains one task from its start or from its last save, and stores the result."""
         method, started = self.method, time.monotonic()
         key = stream_key(self.setup.run.seed, "begin", task.index)
         trainable, frozen = method.begin(memory, task, key)
@@ -153,7 +153,7 @@ class Experiment:
         self.checkpoints.save_task(task.index, method.added(memory, task))
         self.checkpoints.drop_running()
         self._note(task, "training_seconds", time.monotonic() - started)
-        self._sigterm.check()  # it may have come after the last step asked for it
+        self._sigterm.check()  # the signal may have arrived after the last step
         return memory
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
@@ -175,9 +175,9 @@ class Experiment:
         return memory, state.ema
 
     def _training(self, phase: Phase, task: Task, total: int, measured) -> TaskTraining:
-        """How a task is trained: what the settings say, and where its saves go."""
+        """The plan of a task: its length, its saves and its reports."""
         run, name = self.setup.run, f"task {task.index}"
-        # Saves are numbered by the steps of all tasks.
+        # The number of a save counts the steps of all tasks.
         position = sum(self.setup.steps(t) for t in self.data.stream.tasks[: task.index - 1])
 
         def save(done: int, state) -> None:
@@ -198,7 +198,7 @@ class Experiment:
         )
 
     def _batches(self, memory: Memory, task: Task, first: int, total: int):
-        """Host batches of the steps `first` to `total - 1` of a task."""
+        """Batches on the host for the steps `first` to `total - 1` of a task."""
         run = self.setup.run
 
         def generate(memory, label: int, count: int) -> np.ndarray:
@@ -211,7 +211,7 @@ class Experiment:
         return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
 
     def _complexity(self, phase: Phase, task: Task, trainable, frozen) -> float | None:
-        """What the short run before `task` measures, None when the method makes none."""
+        """The complexity that the short run before `task` measures; None = no short run."""
         short = self.method.preliminary(task)
         if short is None:
             return None
@@ -219,7 +219,7 @@ class Experiment:
         return complexity(phase, task, trainable, frozen, images, short, self._progress)
 
     def _calibrate(self, memory: Memory, task: Task) -> Memory:
-        """Memory with the statistics of a task's training images in every head."""
+        """Adds the statistics of a task's training images to every head."""
         images = joined(self.data.train(task))
         advance = self._progress(f"class means of task {task.index}", len(images))
         features = self._inference.features(memory, images, advance)
@@ -250,7 +250,7 @@ class Experiment:
                 self.checkpoints.drop_running(position)
                 continue
             self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
-            # Restored buffers may not be donatable; a copy always is.
+            # A restored buffer cannot always be donated; a copy can.
             copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
             return copy(restored), meta["complexity"]
         return phase.create(trainable, total), None
@@ -276,24 +276,24 @@ class Experiment:
         self.reporter.evaluated(task, results, self.evaluation.pictures)
         self._note(task, "evaluation_seconds", time.monotonic() - started)
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
-        # Last: from here on the task counts as evaluated.
+        # This comes last: once it is written, the task counts as evaluated.
         if hosts.is_main():
             files.write_json(self.workdir / "results.json", to_json(results))
 
     def _progress(self, label: str, total: int):
-        """A progress bar of what may stop anywhere; it is done again when the run continues."""
+        """A progress bar for work that may stop anywhere; a continued run repeats such work."""
         advance = self.reporter.progress(label, total)
 
         def advance_or_stop(done: int, *values: float) -> None:
             advance(done, *values)
-            # One process alone has stopped before; several stop in the same place.
+            # A single process stops in its signal handler; several processes stop together here.
             if hosts.stop_now(self._sigterm.received):
                 raise stopping.StoppedError(f"stopped while {label}")
 
         return advance_or_stop
 
     def _note(self, task: Task, what: str, value: float) -> None:
-        """Adds to `timing.json`; a task that was interrupted counts only its last process."""
+        """Adds a value to `timing.json`. An interrupted task counts only the last process."""
         if not hosts.is_main():
             return
         path = self.workdir / "timing.json"

@@ -1,4 +1,4 @@
-"""The memory of a run, from its first value to what stored tasks have put into it."""
+"""The memory of a run: its first value, and how stored tasks are put back into it."""
 
 import jax
 
@@ -12,7 +12,7 @@ from flcl.runs.setup import Setup
 
 
 def empty_memory(setup: Setup) -> Memory:
-    """Memory before the first task on the devices of the run, its trunk still random."""
+    """The memory before the first task on the devices of the run; its trunk is still random."""
     key = stream_key(setup.run.seed, "init")
     method = setup.method
     placed = sharding.of_tree(jax.eval_shape(method.init, key), setup.mesh, method.divides)
@@ -20,14 +20,14 @@ def empty_memory(setup: Setup) -> Memory:
 
 
 def first_memory(setup: Setup, weights) -> Memory:
-    """Memory before the first task, with the `weights` that `Method.resolve` has read."""
+    """The memory before the first task, with the `weights` that `Method.resolve` has read."""
     memory = empty_memory(setup)
     placed = jax.tree.map(lambda leaf: leaf.sharding, memory)
     return jax.device_put(setup.method.load(memory, weights), placed)
 
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
-    """The memory with the stored part of `task` put back; raises `DamagedError`."""
+    """Puts the stored part of `task` back into the memory; raises `DamagedError`."""
     method = setup.method
     target = jax.eval_shape(lambda m: method.added(m, task), memory)
     added = checkpoints.restore_task(

@@ -1,7 +1,7 @@
-"""Assembles `results.json`: everything a run found, rewritten whole after every task.
+"""Assembles `results.json`, the results of a run; it is rewritten completely after every task.
 
-It holds nothing that varies between equal runs, so an interrupted run ends with the same bytes as
-an uninterrupted one; seconds and sizes of files are in `timing.json`.
+It contains nothing that differs between equal runs, so an interrupted run ends with the same bytes
+as an uninterrupted run. Seconds and file sizes are in `timing.json`.
 """
 
 import dataclasses
@@ -19,19 +19,19 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "g
 
 
 class Evaluation(Protocol):
-    """What tests a model after every task; one kind for generators, one for classifiers.
+    """Tests a model after every task; there is one for generators and one for classifiers.
 
     Attributes:
-      pictures: what the newest evaluation has to show beside numbers.
+      pictures: the images of the newest evaluation.
     """
 
     pictures: Pictures
 
     def load(self, stored: dict) -> None:
-        """Takes over what an earlier process wrote into `results.json`."""
+        """Loads the `results.json` of an earlier process."""
 
     def evaluate(self, memory, task: Task) -> dict:
-        """The row of `task`, ready for JSON: `accuracy` of each learned group, and more."""
+        """The row of `task` as JSON values: `accuracy` of each learned group, and more."""
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
         """Entries of `results.json` that only this kind of run has."""
@@ -39,7 +39,7 @@ class Evaluation(Protocol):
 
 @dataclasses.dataclass
 class Record:
-    """Rows and figures found so far, in task order."""
+    """The rows and diagnoses so far, in task order."""
 
     setup: Setup
     evaluation: Evaluation
@@ -47,23 +47,23 @@ class Record:
     diagnosis: list[dict] = dataclasses.field(default_factory=list)
 
     def load(self, stored: dict | None, tasks: int) -> None:
-        """Takes over the rows of the first `tasks` tasks from an earlier process.
+        """Loads the rows of the first `tasks` tasks from an earlier process.
 
-        A row beyond the stored tasks describes parameters that no longer exist.
+        A row after the stored tasks describes parameters that no longer exist.
         """
         if stored is not None and tasks:
-            from_json(stored)  # what another hand changed is told with its place
+            from_json(stored)  # an error names the place of an entry that somebody changed
             self.rows = stored["rows"][:tasks]
             self.diagnosis = stored["diagnosis"][:tasks]
             self.evaluation.load(stored)
 
     def add(self, row: dict, diagnosis: dict) -> None:
-        """Appends what one task gave."""
+        """Appends the row and the diagnosis of one task."""
         self.rows.append(row)
         self.diagnosis.append(diagnosis)
 
     def results(self) -> Results:
-        """The content of `results.json`; raises `ValueError` for what is not in its schema."""
+        """The content of `results.json`; raises `ValueError` for a value outside its schema."""
         setup, run, stream = self.setup, self.setup.run, self.setup.data.stream
         groups, counts = stream.groups, setup.data.test_counts()
         matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
@@ -96,7 +96,7 @@ class Record:
 
 
 def _weights(setup: Setup) -> dict:
-    """What a classifier's trunk was before the first task."""
+    """The pre-trained weights of a classifier."""
     if not isinstance(setup.run, settings.ClassifierRun):
         return {}
     model = setup.run.model

@@ -1,7 +1,7 @@
-"""The schema of `results.json`: what it holds, by name and type, for all who write or read it.
+"""The schema of `results.json`: the name and type of every entry.
 
-The file holds nothing that varies between equal runs; `record.py` assembles it after every task.
-Entries with a default may be absent in files of older versions. Nothing here needs JAX.
+The file contains nothing that differs between equal runs; `record.py` assembles it after every
+task. Entries with a default may be missing in files of older versions. This module needs no JAX.
 """
 
 import dataclasses
@@ -15,12 +15,12 @@ NAME = "results.json"
 
 Numbers = tuple[float, ...]
 Matrix = tuple[tuple[float | None, ...], ...]
-"""[T, G] values after each task for each group; None for a group that is not learned yet."""
+"""Values [T, G] after each task for each group; None for a group that is not learned yet."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Numbers that follow from an accuracy matrix: see `metrics.matrix`; None = not defined."""
+    """Numbers derived from an accuracy matrix: see `metrics.matrix`; None = not defined."""
 
     last_accuracy: float
     last_accuracy_task_mean: float | None = None
@@ -35,7 +35,7 @@ class Summary:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Importance:
-    """How much an adapted convolution matters: largest score 1, deviation of its lift."""
+    """Importance of an adapted convolution: its score (largest = 1) and deviation of its lift."""
 
     index: int
     name: str
@@ -45,7 +45,7 @@ class Importance:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankSelection:
-    """The rank r of a task, and p(r) of every candidate; None where nothing was to be chosen."""
+    """The rank r of a task, and p(r) of every candidate; None if there was no choice."""
 
     task: int
     rank: int
@@ -56,14 +56,14 @@ class RankSelection:
 
     @property
     def probability(self) -> float | None:
-        """p(r) of the rank that the task has; None where nothing was to be chosen."""
+        """p(r) of the rank of the task; None if there was no choice."""
         by_rank = dict(zip(self.candidates, self.probabilities or (), strict=False))
         return by_rank.get(self.rank)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Figures of a method after a task; `others` are those of methods that are not known here."""
+    """Values of a method after a task; `others` has the values of methods unknown here."""
 
     effective_rank: Mapping[str, float] | None = left_out()
     importance: tuple[Importance, ...] | None = left_out()
@@ -73,7 +73,7 @@ class Diagnosis:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorRow:
-    """What the evaluation after a task gave: accuracy per group is the mean over `repeats`."""
+    """The evaluation after a task; the accuracy of a group is the mean over `repeats`."""
 
     accuracy: Numbers
     repeats: tuple[Numbers, ...]
@@ -84,7 +84,7 @@ class GeneratorRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DriftRow:
-    """How far the features of each group moved until a task; None = not measured."""
+    """How far the features of each group have moved at the end of a task; None = not measured."""
 
     relative: tuple[float | None, ...]
     cosine: tuple[float | None, ...]
@@ -92,7 +92,7 @@ class DriftRow:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierRow:
-    """What the evaluation after a task gave: accuracy per group, also of every head by name."""
+    """The evaluation after a task: accuracy of each group, also for every head by name."""
 
     accuracy: Numbers
     drift: DriftRow
@@ -110,7 +110,7 @@ class Fidelity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How a generator's images were made; counts are by label."""
+    """How the images of a generator were sampled; counts are by label."""
 
     solver: str
     num_steps: int
@@ -125,7 +125,7 @@ class Sampling:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What a classifier's backbone was before the first task."""
+    """The pre-trained weights of a classifier."""
 
     source: str
     sha256: str
@@ -136,7 +136,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadResults:
-    """Accuracy of another head than the method's own."""
+    """Accuracy of a head that is not the head of the method."""
 
     matrix: Matrix
     summary: Summary
@@ -144,7 +144,7 @@ class HeadResults:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Drift:
-    """[T, G] how far features moved since the end of the task that taught the group.
+    """How far features have moved since the end of the task of their group, [T, G].
 
     relative: |f - f0| / |f0|; cosine: 1 - cos(f, f0).
     """
@@ -155,10 +155,10 @@ class Drift:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
-    """What both kinds of runs have. Labels are positions in `class_order` and `class_names`.
+    """The entries of both kinds of runs. Labels are positions in `class_order` and `class_names`.
 
-    matrix: [T, G] accuracy on each group after each task; test_counts: [G] its test images.
-    parameters: sizes by name, as the method describes them.
+    matrix: [T, G] accuracy on each group after each task; test_counts: [G] test images of a group.
+    parameters: sizes by name, from `describe` of the method.
     """
 
     name: str = "run"
@@ -194,7 +194,7 @@ class GeneratorResults(Results):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierResults(Results):
-    """`results.json` of a classifier. class_mean: that head where the method has another one."""
+    """`results.json` of a classifier. class_mean: results of that head beside a linear one."""
 
     kind: Literal["classifier"] = "classifier"
     head: str
@@ -216,8 +216,8 @@ def to_json(results: Results) -> dict:
 def from_json(values: Mapping, file: str = NAME) -> GeneratorResults | ClassifierResults:
     """The content of a `results.json`, checked.
 
-    file: its name in errors. Raises `ValueError` with the place of an entry that has another type,
-    is missing or is not known.
+    file: its name in errors. `ValueError` names the place of an entry that has a wrong type, is
+    missing or is unknown.
     """
     kind = values.get("kind", "generator") if isinstance(values, Mapping) else "generator"
     if kind not in KINDS:

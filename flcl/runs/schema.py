@@ -1,4 +1,4 @@
-"""JSON in, frozen dataclasses out, and back to the same JSON: every entry is checked on the way.
+"""Turns JSON into frozen dataclasses and back to the same JSON, and checks every entry.
 
 Annotations that a schema may use: `bool`, `int`, `float`, `str`, `Any`, a `Literal` of words,
 another schema, `tuple[X, ...]` for a list, `Mapping[str, X]` for a dictionary, and `X | None`.
@@ -16,17 +16,17 @@ _REST, _LEFT_OUT = {"rest": True}, {"left_out": True}
 
 
 def left_out(default=None):
-    """A field that is written only where its value is not `default`."""
+    """A field that is written only if its value is not `default`."""
     return dataclasses.field(default=default, metadata=_LEFT_OUT)
 
 
 def rest():
-    """A `Mapping[str, X]` field for all entries of an object that no other field names."""
+    """A `Mapping[str, X]` field for all entries of an object that are not fields."""
     return dataclasses.field(default_factory=dict, metadata=_REST)
 
 
 def to_json(value):
-    """The plain lists, dictionaries and values of a schema: the inverse of `from_json`."""
+    """A schema as plain lists, dictionaries and values: the inverse of `from_json`."""
     if dataclasses.is_dataclass(value):
         entries = {}
         for field in dataclasses.fields(value):
@@ -45,9 +45,8 @@ def from_json(expected, value, file: str, place: str = ""):
     """`value` as the annotated type `expected`.
 
     file, place: where the value is stored, such as "results.json" and "rows[1].accuracy". Numbers
-    stay as they are: an integer in the place of a float is not converted, so that `to_json` gives
-    the same bytes. Raises `ValueError` with the place of an entry that has another type, is missing
-    or is not known.
+    are not converted, not even an integer to a float, so `to_json` gives the same bytes.
+    `ValueError` names the place of an entry that has a wrong type, is missing or is unknown.
     """
     needed = _words(expected)
     if isinstance(expected, types.UnionType):
@@ -55,8 +54,8 @@ def from_json(expected, value, file: str, place: str = ""):
             return None
         expected = next(kind for kind in typing.get_args(expected) if kind is not types.NoneType)
     if not _has_type(value, expected):
-        found = repr(value) if typing.get_origin(expected) is typing.Literal else _described(value)
-        raise ValueError(f"{file}: {place or 'the file'} is {found}, {needed} is needed")
+        given = repr(value) if typing.get_origin(expected) is typing.Literal else _described(value)
+        raise ValueError(f"{file}: {place or 'the file'} is {given}, {needed} is needed")
     if dataclasses.is_dataclass(expected):
         return _object(expected, value, file, f"{place}." if place else "")
     if typing.get_origin(expected) is tuple:
@@ -98,7 +97,7 @@ def _needed(field: dataclasses.Field) -> bool:
 
 
 def _has_type(value, expected) -> bool:
-    """Whether the outermost type of a JSON value is the expected one."""
+    """Whether a JSON value has the expected outermost type."""
     origin = typing.get_origin(expected)
     if expected is Any:
         return True

@@ -1,4 +1,4 @@
-"""Everything a run needs before its first step, checked before anything is written."""
+"""Prepares and checks everything that a run needs, before anything is written."""
 
 import dataclasses
 import os
@@ -20,14 +20,14 @@ from flcl.methods.base import Method, Resolved
 
 @dataclasses.dataclass(frozen=True)
 class Setup:
-    """A checked run.
+    """A run that is checked and ready.
 
     Attributes:
-      run: its settings, resolved.
+      run: the resolved settings.
       data: the images of every task.
-      method: the method that learns.
+      method: the method.
       mesh: the devices.
-      origin: where pre-trained weights come from, for `results.json`.
+      origin: the origin of pre-trained weights, for `results.json`.
     """
 
     run: settings.Run
@@ -44,10 +44,11 @@ class Setup:
 def prepare(
     run: settings.Run, mesh: Mesh | None = None, *, stored: bool = False
 ) -> tuple[Setup, Any]:
-    """Loads the data, reads pre-trained weights, builds the method; without a `mesh` also that.
+    """Loads the data, reads pre-trained weights and builds the method.
 
-    Returns the setup and the weights, which only the first memory needs and may be large. stored:
-    the settings of a run on disk, which were resolved when it began; no weights are read.
+    Returns the setup and the weights, which may be large and are needed only for the first memory.
+    mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
+    are already resolved, so no weights are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
@@ -66,7 +67,7 @@ def prepare(
 def check_batches(run: settings.Run, mesh: Mesh) -> None:
     """Raises `ValueError` for a global batch that does not split over the devices."""
     if isinstance(run, settings.ClassifierRun):
-        if isinstance(run.train, settings.HeadTrain):  # others train nothing
+        if isinstance(run.train, settings.HeadTrain):  # other methods have no training
             meshes.check_divides("train.batch_size", run.train.batch_size, mesh)
         return
     for name, phase in (("phase1", run.phase1), ("phase2", run.phase2)):
@@ -75,15 +76,15 @@ def check_batches(run: settings.Run, mesh: Mesh) -> None:
 
 
 def check_judge(run: settings.GeneratorRun, mesh: Mesh) -> None:
-    """Raises `ValueError` for a batch of the judge that does not split over the devices."""
+    """Raises `ValueError` for a judge batch that does not split over the devices."""
     meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
 
 
 def use_compile_cache(runtime: settings.Runtime) -> None:
-    """Keeps compiled programs on disk, so that a second run starts at once."""
+    """Stores compiled programs on disk, so a second run starts at once."""
     if runtime.compile_cache == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    # A run starts dozens of small programs: together they take as long as a large one.
+    # A run compiles dozens of small programs; together they take as long as a large one.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

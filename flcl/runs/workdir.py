@@ -1,4 +1,4 @@
-"""The folder a run leaves behind: its config, its lock and its JSON files, always written whole."""
+"""The folder of a run: its lock, and the checks of its config and data."""
 
 import contextlib
 import fcntl
@@ -8,14 +8,14 @@ from pathlib import Path
 from flcl import files, settings
 from flcl.settings import bridge, formats
 
-_MOST_KEYS = 6  # that an error lists
+_MOST_KEYS = 6  # in one error
 
 
 @contextlib.contextmanager
 def locked(workdir: Path):
-    """Holds the workdir for this process; the lock ends with the process, however it ends.
+    """Locks the workdir for this process; the lock ends with the process, however it ends.
 
-    Raises `ValueError` when the folder cannot be written or another process holds it.
+    Raises `ValueError` if the folder is not writable or another process has locked it.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -38,7 +38,7 @@ def locked(workdir: Path):
 
 
 def check_config(workdir: Path, run: settings.Run) -> None:
-    """Refuses a workdir that holds anything of another config.
+    """Refuses a workdir with saves of a run with another config.
 
     Keys that change no result may differ: `free` in `settings.keys.key`.
     """
@@ -46,7 +46,7 @@ def check_config(workdir: Path, run: settings.Run) -> None:
     if stored is None or not has_saves(workdir):
         return
     lines = bridge.differing_keys(bridge.decisive(stored), bridge.decisive(bridge.as_dict(run)))
-    # Of another method nearly every key differs.
+    # If the method differs, nearly every key differs.
     lines = [line for line in lines if line.startswith("method:")] or lines
     if len(lines) > _MOST_KEYS:
         lines = [*lines[:_MOST_KEYS], f"and {len(lines) - _MOST_KEYS} more"]
@@ -69,6 +69,6 @@ def check_stream(workdir: Path, stream: dict) -> None:
 
 
 def has_saves(workdir: Path) -> bool:
-    """Whether anything trained is stored: before that, a run may start over with other settings."""
+    """Whether trained arrays are stored; until then a run may start again with other settings."""
     folders = ("tasks", "running", "judge")
     return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)

@@ -1,9 +1,8 @@
-"""Every key of a run: its default, its type and the one comment that explains it.
+"""Every key of a run: its default, its type and the comment that explains it.
 
 A config file in `configs/` starts from these defaults and changes a few. `bridge` turns the edited
-tree back into these frozen classes, so code past the entry points never sees a `ConfigDict`.
-"(ours)" marks a choice the papers leave open; F1-F13 and M1-M12 are explained in
-`configs/README.md`.
+`ConfigDict` back into these frozen classes; only the entry points see a `ConfigDict`. "(ours)"
+marks a choice that the papers leave open; F1-F13 and M1-M12 are explained in `configs/README.md`.
 """
 
 from flcl.settings.classification import (
@@ -68,7 +67,7 @@ RUNS: dict[str, type[Run]] = {
     )
     for method in methods_of(cls)
 }
-"""The settings class of every method; the classes themselves say which methods they are for."""
+"""The settings class of each method; each class declares the methods that it is for."""
 
 __all__ = [
     "RUNS",

@@ -1,4 +1,4 @@
-"""`ConfigDict` in, frozen settings out: the only place where a config is checked for its keys."""
+"""Turns a `ConfigDict` into frozen settings: the only place where the keys are checked."""
 
 import dataclasses
 import functools
@@ -13,12 +13,12 @@ from flcl import hints, settings
 
 
 def defaults(method: str) -> ml_collections.ConfigDict:
-    """Every key of `method` with its default, ready to be edited by a config file."""
+    """Every key of `method` with its default; a config file can edit the result."""
     return _to_config_dict(run_class(method)(method=method))
 
 
 def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
-    """`config` for another method: shared keys keep their values, its own keys have defaults."""
+    """`config` for another method: shared keys keep their values, all others have defaults."""
     switched = defaults(method)
     before = run_class(config.method)
     for kind in (settings.GeneratorRun, settings.ClassifierRun):
@@ -28,8 +28,8 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
                 f"method={method!r}: cannot be taken over from {config.method!r}, choose one of "
                 f"{', '.join(same)}"
             )
-    own = {name for name, _ in keys(run_class(method))} - {"method"}
-    kept = {name: value for name, value in _leaves(config) if name in own}
+    shared = {name for name, _ in keys(run_class(method))} - {"method"}
+    kept = {name: value for name, value in _leaves(config) if name in shared}
     switched.update_from_flattened_dict(kept)
     return switched
 
@@ -37,9 +37,9 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
 def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     """Settings of a run from its edited config.
 
-    Raises `ValueError` for an unknown method, for a key no part of that method reads (with the
-    nearest known key), for a missing key, for a value of another type or outside the accepted ones,
-    and for values that do not fit each other (`check` of the settings class).
+    Raises `ValueError` for an unknown method, for a key that the method does not read (with the
+    nearest known key), for a missing key, for a value of a wrong type or outside its range, and
+    for values that do not fit each other (`check` of the settings class).
     """
     method = config.get("method")
     cls = run_class(method)
@@ -53,7 +53,7 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
-    """All `(dotted name, field)` pairs below a settings class, in order."""
+    """All `(dotted name, field)` pairs of a settings class and its sections, in order."""
     for field in dataclasses.fields(cls):
         if dataclasses.is_dataclass(field.type):
             yield from keys(field.type, f"{prefix}{field.name}.")
@@ -70,13 +70,13 @@ def run_class(method: str) -> type[settings.Run]:
 
 def value(run: settings.Run, name: str):
     """The value of a dotted key."""
-    for part in name.split("."):
-        run = getattr(run, part)
+    for attribute in name.split("."):
+        run = getattr(run, attribute)
     return run
 
 
 def as_dict(run: settings.Run) -> dict:
-    """Nested plain values of a run, ready for JSON (tuples become lists)."""
+    """The settings as nested plain values for JSON (tuples become lists)."""
     return {
         name: as_dict(value)
         if dataclasses.is_dataclass(value)
@@ -112,13 +112,13 @@ def decisive(values: dict, prefix: str = "") -> dict:
 
 
 def explained(field: dataclasses.Field) -> str:
-    """The comment of a key and, where it has one, its range."""
+    """The comment of a key, and its range if it has one."""
     comment, accepts = field.metadata["comment"], field.metadata["range"]
     return comment if accepts is None else f"{comment} [{accepts.words}]"
 
 
 def unread(name: str, known: list[str], method: str) -> ValueError:
-    """The error for a key that no part of `method` reads."""
+    """The error for a key that `method` does not read."""
     inside = [key for key in known if key.startswith(f"{name}.")]
     if inside:
         return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
@@ -128,7 +128,7 @@ def unread(name: str, known: list[str], method: str) -> ValueError:
 
 
 def accepted(expected) -> str:
-    """What a key of this annotated type accepts, in words."""
+    """The values that a key of this annotated type accepts, in words."""
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
         return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
@@ -183,11 +183,11 @@ def _in_range(name: str, entry, field: dataclasses.Field):
 
 
 def _checked(name: str, entry, expected):
-    """`entry` as the annotated type; raises `ValueError` naming the key and what it accepts."""
+    """`entry` as the annotated type; `ValueError` names the key and what it accepts."""
     refused = ValueError(f"{name}={entry!r}: {accepted(expected)}")
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
-        # `True == 1`: the type has to agree as well.
+        # The type must be equal too, because `True == 1`.
         if not any(
             entry == each and type(entry) is type(each) for each in typing.get_args(expected)
         ):
@@ -197,7 +197,7 @@ def _checked(name: str, entry, expected):
         item = typing.get_args(expected)[0]
         if not isinstance(entry, list | tuple) or any(type(each) is not item for each in entry):
             raise refused
-        # Words need no quotes on the command line: `q,v` arrives as one of them.
+        # On the command line `q,v` needs no quotes and arrives as one string.
         words = (
             [part.strip() for each in entry for part in each.split(",")] if item is str else entry
         )

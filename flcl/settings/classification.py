@@ -16,11 +16,11 @@ from flcl.settings.keys import (
 from flcl.settings.shared import Run, Stream, TrainingData
 
 SITES = ("q", "k", "v", "proj", "fc1", "fc2")
-"""Linear maps of a transformer block that an adapter can sit on."""
+"""Linear maps of a transformer block that can have an adapter."""
 
 
 class Sizes(NamedTuple):
-    """Sizes that a `model.variant` stands for."""
+    """Sizes of a `model.variant`."""
 
     width: int
     depth: int
@@ -50,9 +50,9 @@ def vit_sizes(variant: str) -> Sizes:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ViT:
-    """The pre-trained vision transformer; `data.image_size` is the size it sees."""
+    """The pre-trained vision transformer; its input has the size `data.image_size`."""
 
-    # What a method without these keys has: no trunk that is frozen, or no gradient through it.
+    # The values for a method without these keys: its trunk is not frozen, or has no gradient.
     trunk_dtype = "float32"
     remat = "cheap"
 
@@ -61,16 +61,18 @@ class ViT:
         "random", "tiny (embedded) | random | a .npz or .safetensors file | hub:NAME"
     )
     sha256: str = key("", "the weights file must have this SHA-256; empty = any")
-    layer_scale: bool = key(False, "learned scale after each branch, as DINOv2 has")
-    layer_norm_eps: float = key(1e-6, "added to the variance by every layer norm", above(0))
+    layer_scale: bool = key(False, "learned scale after each branch, as in DINOv2")
+    layer_norm_eps: float = key(1e-6, "every layer norm adds it to the variance", above(0))
     normalize: Literal["weights", "half", "imagenet", "unit"] = key(
         "weights",
-        "weights: as they were trained; half: [-1,1]; imagenet: mean and std; unit: [0,1]",
+        "weights: as in their training; half: [-1,1]; imagenet: mean and std; unit: [0,1]",
     )
-    dtype: Literal["float32", "bfloat16"] = key("float32", "activations; softmax and norms float32")
+    dtype: Literal["float32", "bfloat16"] = key(
+        "float32", "type of activations; softmax and norms always use float32"
+    )
 
     def check(self, image_size: int) -> None:
-        """Raises `ValueError` for images of another size than patches make, and for a lost hash."""
+        """Raises `ValueError` for a size that patches do not fill, and for a hash without file."""
         patch = vit_sizes(self.variant).patch
         if image_size % patch:
             nearest = max(patch, round(image_size / patch) * patch)
@@ -86,19 +88,19 @@ class ViT:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class FrozenViT(ViT):
-    """A transformer that never trains: it may be stored in few bytes."""
+    """A transformer that never trains: it may be stored in fewer bytes."""
 
     trunk_dtype: Literal["float32", "bfloat16"] = key(
-        "float32", "storage of a trunk that is frozen"
+        "float32", "type in which the frozen trunk is stored"
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainedViT(ViT):
-    """A transformer that gradients pass through: it keeps activations for them."""
+    """A transformer that gradients pass through: it stores activations for them."""
 
     remat: Literal["none", "cheap", "blocks"] = key(
-        "cheap", "activations computed again in the backward pass: what costs little, or all"
+        "cheap", "activations computed again in the backward pass: none, cheap ones or all"
     )
 
 
@@ -109,26 +111,24 @@ class AdaptedViT(FrozenViT, TrainedViT):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Testing:
-    """What a method that trains nothing reads."""
+    """The keys that a method without training reads."""
 
-    eval_batch_size: int = key(
-        128, "images per forward pass of the evaluation, over all devices", at_least(1)
-    )
+    eval_batch_size: int = key(128, "images per evaluation batch, over all devices", at_least(1))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadTrain(Testing):
-    """Optimisation of the linear head alone in one task; the same for all tasks."""
+    """Training of the linear head in one task; the same for all tasks."""
 
     epochs: float = key(20.0, "passes over the images of a task", above(0))
     batch_size: int = key(128, "global batch: images over all devices", at_least(1))
     optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
-    head_learning_rate: float = key(1e-3, "of the linear head", above(0))
+    head_learning_rate: float = key(1e-3, "learning rate of the linear head", above(0))
     schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")
     warmup: float = key(
-        0.0, "share of the task's steps with a linearly rising learning rate", from_to_below(0, 1)
+        0.0, "share of the task's steps in which the learning rate rises", from_to_below(0, 1)
     )
-    clip_norm: float = key(1.0, "global gradient norm over what trains", above(0))
+    clip_norm: float = key(1.0, "largest global norm of the gradient", above(0))
     min_crop: float = key(
         0.05, "random resized crop: smallest share of the area; 1 = off", above_up_to(0, 1)
     )
@@ -136,19 +136,23 @@ class HeadTrain(Testing):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train(HeadTrain):
-    """Optimisation of the head and of more."""
+    """Training of the head and of other parameters."""
 
-    learning_rate: float = key(5e-4, "of everything but the head", above(0))
+    learning_rate: float = key(5e-4, "learning rate of everything but the head", above(0))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """Where low-rank adapters sit, and how large they are."""
+    """The places and the size of low-rank adapters."""
 
-    rank: int = key(10, "r, columns of the factors (M3)", at_least(1))
-    sites: tuple[str, ...] = key(("q", "v"), "of q, k, v, proj, fc1, fc2 in every block (M2)")
-    blocks: str = key("all", "all | 0-5 | 0,3,7")
-    scale: float = key(1.0, "factor of the update; SD-LoRA and InfLoRA have none (M2)", above(0))
+    rank: int = key(10, "r, number of columns of the factors (M3)", at_least(1))
+    sites: tuple[str, ...] = key(
+        ("q", "v"), "adapted maps in each block: some of q, k, v, proj, fc1, fc2 (M2)"
+    )
+    blocks: str = key("all", "adapted blocks: all | 0-5 | 0,3,7")
+    scale: float = key(
+        1.0, "factor on the update; SD-LoRA and InfLoRA have no such factor (M2)", above(0)
+    )
 
     def check(self, variant: str) -> None:
         """Raises `ValueError` for sites, blocks or a rank that `model.variant` does not have."""
@@ -171,11 +175,11 @@ class FLoRA(LowRank):
     """F-LoRA: dW_t = A M_t N_t' B' in one shared subspace."""
 
     combine: Literal["sum", "last", "scaled"] = key(
-        "sum", "of the tasks' cores: their sum, the newest alone, or one learned scale each (M1)"
+        "sum", "how to combine the tasks' cores: sum, newest only, or learned scales (M1)"
     )
     later_factor: float = key(
         1.0,
-        "learning rate of M and N after the first task, relative to the first (M6)",
+        "learning rate of M and N after the first task, relative to the first task (M6)",
         above(0),
     )
 
@@ -186,16 +190,16 @@ class RankSelection:
 
     selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
     candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from", every(at_least(1)))
-    temperature: float = key(1.0, "of the Gumbel-Softmax at the start of a task", above(0))
-    final_temperature: float = key(0.1, "at the end of the schedule", above(0))
+    temperature: float = key(1.0, "Gumbel-Softmax temperature at the start of a task", above(0))
+    final_temperature: float = key(0.1, "temperature at the end of the schedule", above(0))
     schedule: float = key(1 / 3, "share of a task's steps until the rank is fixed", between(0, 1))
     penalty: float = key(0.01, "weight of E[r] / r in the loss", at_least(0))
-    learning_rate: float = key(1e-2, "of the selector's w and b (ours)", above(0))
-    probe_epochs: float = key(1.0, "length of the preliminary run", above(0))
-    holdout: float = key(0.1, "share of the task's training images that measures H", between(0, 1))
+    learning_rate: float = key(1e-2, "learning rate of the selector's w and b (ours)", above(0))
+    probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", above(0))
+    holdout: float = key(0.1, "share of training images that is used to measure H", between(0, 1))
 
     def check_choice(self, most: int) -> None:
-        """Raises `ValueError` for candidates that cannot be chosen from `most` columns."""
+        """Raises `ValueError` for candidates above `most` columns or in an invalid order."""
         high = [rank for rank in self.candidates if rank > most]
         if high:
             raise ValueError(
@@ -217,16 +221,18 @@ class RankSelection:
 class Prompt:
     """DMP: one prompt that every task shares and updates (M7)."""
 
-    tokens: int = key(10, "m, prepended after the positions are added; 0 = off", at_least(0))
-    sigma: float = key(0.02, "spread of the truncated normal at the start", above(0))
+    tokens: int = key(
+        10, "m, tokens put before the others after the positions are added; 0 = off", at_least(0)
+    )
+    sigma: float = key(0.02, "standard deviation of the initial truncated normal", above(0))
     later_factor: float = key(
-        1.0, "learning rate in tasks after the first, relative to the first", at_least(0)
+        1.0, "learning rate after the first task, relative to the first task", at_least(0)
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierRun(Run):
-    """A continual classifier: what every classification method shares."""
+    """The keys that every classification method shares."""
 
     stream: Stream = section(Stream)
     model: ViT = section(ViT)
@@ -247,7 +253,7 @@ class ClassMeanRun(ClassifierRun):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LinearProbeRun(ClassifierRun):
-    """The linear head alone on frozen features."""
+    """Only the linear head trains, on frozen features."""
 
     method: Literal["linear_probe"] = key("linear_probe", "the method")
     data: TrainingData = section(TrainingData)
@@ -267,7 +273,7 @@ class ViTFinetuneRun(ClassifierRun):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRARun(ClassifierRun):
-    """One plain LoRA trained on in every task, or SD-LoRA: one direction per task."""
+    """One plain LoRA that every task trains further, or SD-LoRA: one direction per task."""
 
     method: Literal["lora_sequential", "sd_lora"] = key("lora_sequential", "the method")
     data: TrainingData = section(TrainingData)
@@ -299,10 +305,10 @@ class FMLoRARun(ClassifierRun):
 
 
 def fixed_rank(run: FMLoRARun) -> int | None:
-    """R of `rank.selector=fixed:R` or `full`, None for a selector that chooses.
+    """R of `rank.selector=fixed:R` or `full`; None for a selector that chooses.
 
-    Raises `ValueError` for another selector, for a rank above `lora.rank` and for candidates that
-    cannot be chosen.
+    Raises `ValueError` for an unknown selector, for a rank above `lora.rank` and for invalid
+    candidates.
     """
     selector, most = run.rank.selector, run.lora.rank
     kind, _, number = selector.partition(":")
@@ -321,7 +327,7 @@ def fixed_rank(run: FMLoRARun) -> int | None:
 
 
 def vit_blocks(text: str, depth: int) -> tuple[int, ...]:
-    """Indices of the blocks that `lora.blocks` names; raises `ValueError` for another text."""
+    """Indices of the blocks in `lora.blocks`; raises `ValueError` for an invalid text."""
     try:
         if text == "all":
             return tuple(range(depth))

@@ -1,8 +1,8 @@
-"""The format of `config.json`, and how the settings of runs of earlier formats are read.
+"""The format of `config.json`, and how older formats are read.
 
-Each format differs from the one before by the keys that it added and those that it removed. To add
-a key, declare it and write one line into `ADDED` under the next format; to remove one, write a line
-into `REMOVED`. What a key is called never changes.
+Each format adds some keys to the one before it and removes some. To add a key, declare it and
+write one line into `ADDED` under the next format. To remove a key, write a line into `REMOVED`.
+The name of a key never changes.
 """
 
 from pathlib import Path
@@ -10,14 +10,14 @@ from pathlib import Path
 from flcl import files, settings
 from flcl.settings import bridge
 
-# Dotted key -> the value that every run of an earlier format had without saying so. Only a method
-# that has the key gets it.
+# Dotted key -> the value that every run of an older format used although it was not a key then.
+# Only a method that has the key gets it.
 ADDED: dict[int, dict[str, object]] = {2: {}}
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
 _TRAINING += ("schedule", "warmup", "clip_norm", "min_crop")
 
-# Dotted key -> the methods that lost it, because no part of them had ever read it.
+# Dotted key -> the methods that lost it, because they never read it.
 REMOVED: dict[int, dict[str, tuple[str, ...]]] = {
     2: {
         "stream.domain_order": ("funlora", "finetune", "generative_replay"),
@@ -30,7 +30,7 @@ REMOVED: dict[int, dict[str, tuple[str, ...]]] = {
 }
 
 FORMAT = max(ADDED)
-"""The format that this version writes. Files without a number are of format 1."""
+"""The format that this version writes. Files without a format number have format 1."""
 
 
 def to_store(run: settings.Run) -> dict:
@@ -39,10 +39,10 @@ def to_store(run: settings.Run) -> dict:
 
 
 def read(workdir: Path) -> dict | None:
-    """The keys in `config.json` of a run of any format, as this version names them.
+    """The keys in the `config.json` of a run, converted to the format of this version.
 
-    They are as `bridge.as_dict` gives them; None without such a file. Raises `ValueError` in one
-    line for a newer format and for a file that holds no settings.
+    They have the form of `bridge.as_dict`; None if there is no file. Raises `ValueError` in one
+    line for a newer format and for a file without settings.
     """
     stored = files.read_json(workdir / "config.json")
     if stored is None:
@@ -56,13 +56,13 @@ def read(workdir: Path) -> dict | None:
 
 
 def upgraded(stored: dict) -> dict:
-    """The keys of a `config.json` of any format up to `FORMAT`, as `FORMAT` has them.
+    """The keys of a `config.json` of any format up to `FORMAT`, converted to `FORMAT`.
 
-    Raises `ValueError` for a newer format, and for one that is not a whole number from 1 on.
+    Raises `ValueError` for a newer format, and for one that is not a positive whole number.
     """
     values = _copy(stored)
     number = values.pop("format", 1)
-    if type(number) is not int or number < 1:  # `True == 1`
+    if type(number) is not int or number < 1:  # because `True == 1`
         raise ValueError(
             f"has the format {number!r} in its config.json: a whole number from 1 to {FORMAT} is "
             "needed"
@@ -89,7 +89,7 @@ def _copy(values: dict) -> dict:
 
 
 def _add(values: dict, path: list[str], value) -> None:
-    """Adds a key, and the group that it is in where there is none yet."""
+    """Adds a key, and its group if that is missing."""
     *groups, leaf = path
     for group in groups:
         values = values.setdefault(group, {})
@@ -97,7 +97,7 @@ def _add(values: dict, path: list[str], value) -> None:
 
 
 def _drop(values: dict, path: list[str]) -> None:
-    """Drops a key, and the group that it is in where nothing else is left in it."""
+    """Drops a key, and its group if that is then empty."""
     name, *rest = path
     if not rest:
         values.pop(name, None)

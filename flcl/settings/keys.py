@@ -1,4 +1,4 @@
-"""How a key is declared: its default, its type, the values it accepts and the comment on it."""
+"""How a key is declared: its default, its type, the values it accepts and its comment."""
 
 import dataclasses
 from collections.abc import Callable
@@ -9,8 +9,8 @@ class Range(NamedTuple):
     """The values that a key accepts.
 
     Attributes:
-      words: what stands after "must be" in an error, such as `at least 1`.
-      holds: whether a value of the right type is accepted; NaN never is.
+      words: the text after "must be" in an error, such as `at least 1`.
+      holds: whether a value of the right type is accepted; NaN is never accepted.
     """
 
     words: str
@@ -38,12 +38,12 @@ def from_to_below(low: float, high: float, words: str = "") -> Range:
 
 
 def above_up_to(low: float, high: float) -> Range:
-    """Above `low`, and `high` at most."""
+    """Above `low`, and at most `high`."""
     return Range(f"above {low} and at most {high}", lambda v: low < v <= high)
 
 
 def every(entry: Range, *, empty: bool = False) -> Range:
-    """A tuple whose entries are all accepted by `entry`; empty: () is accepted too."""
+    """A tuple whose values are all accepted by `entry`; with `empty`, () is accepted too."""
     words = f"{'() or' if empty else 'one or more'} values, each {entry.words}"
     return Range(words, lambda v: (empty or len(v) > 0) and all(map(entry.holds, v)))
 
@@ -52,10 +52,10 @@ def key(default, comment: str, accepts: Range | None = None, *, free: bool = Fal
     """A config key.
 
     Args:
-      default: its value where nobody changes it.
+      default: the value if nobody changes it.
       comment: one line for `launch/train.py --help`.
-      accepts: the values it accepts; None = all of its type, or the cross-checks beside it say so.
-      free: it changes no result, so a run may continue with another value.
+      accepts: the accepted values; None = all values of the type, unless a `check` refuses them.
+      free: the key changes no result, so a run may continue with another value.
     """
     metadata = {"comment": comment, "range": accepts, "free": free}
     return dataclasses.field(default=default, metadata=metadata)

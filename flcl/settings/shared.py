@@ -1,4 +1,4 @@
-"""What every run has: its data, its tasks, and how it is executed."""
+"""Keys that every run has: its data, its tasks, and how it is executed."""
 
 import dataclasses
 import typing
@@ -9,22 +9,22 @@ from flcl.settings.keys import at_least, between, from_to_below, key, section
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Data:
-    """Where images come from and what shape they take."""
+    """The source of the images and their shape."""
 
     source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
     image_size: int = key(8, "height and width in pixels after the antialiased resize", at_least(1))
     channels: Literal[1, 3] = key(1, "1 = grey, 3 = RGB; every image is converted")
     resize: bool = key(True, "False: an image of another size is an error instead")
     test_fraction: float = key(
-        0.2, "share hashed into the test set when a folder has no split", between(0, 1)
+        0.2, "share of images in the test set when a folder has no split", between(0, 1)
     )
     tfds_dir: str = key(".data/tfds", "where prepared TFDS data sets are stored", free=True)
     manual_dir: str = key(
-        ".data/manual", "official archives to prepare TFDS data sets from", free=True
+        ".data/manual", "folder of official archives for TFDS data sets", free=True
     )
     memory_gib: float = key(
         4.0,
-        "decoded images are kept as uint8 up to this size, per split",
+        "decoded images are kept in memory as uint8 up to this size, per split",
         at_least(0),
         free=True,
     )
@@ -34,16 +34,16 @@ class Data:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainingData(Data):
-    """The data of a method that trains on images: they may be augmented."""
+    """The data of a method that trains on images; the images may be augmented."""
 
     flip: bool = key(False, "random horizontal flip while training")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassStream:
-    """Which classes arrive when."""
+    """The order of classes and their tasks."""
 
-    # What a method without this key has.
+    # The value for a method without this key.
     domain_order = "natural"
 
     scenario: Literal["cil", "dil"] = key(
@@ -52,23 +52,23 @@ class ClassStream:
     class_order: str = key("natural", "natural | seed:N | explicit list such as 3,1,0,2")
     tasks: str = key(
         "5",
-        "number of equal tasks | classes of each such as 4,2,2,2 | per:2, and the last task takes "
-        "what is left; dil: domains",
+        "number of equal tasks | classes of each, such as 4,2,2,2 | per:2 = two classes per task, "
+        "the last task takes the remaining ones; dil: domains",
     )
-    joint: bool = key(False, "train on all classes at once: the upper bound")
+    joint: bool = key(False, "train on all classes together: the upper bound")
     capacity: int = key(
-        0, "rows in the class bank; 0 = exactly the classes of the data", at_least(0)
+        0, "number of classes the model has room for; 0 = the classes of the data", at_least(0)
     )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Stream(ClassStream):
-    """Which classes or domains arrive when."""
+    """The order of classes or domains and their tasks."""
 
     domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch")
 
     def check(self) -> None:
-        """Raises `ValueError` for an order of domains where none arrive."""
+        """Raises `ValueError` for a domain order in a scenario without domains."""
         if self.scenario == "cil" and self.domain_order != "natural":
             raise ValueError(
                 f"stream.domain_order={self.domain_order!r}: read only with stream.scenario=dil"
@@ -81,20 +81,20 @@ class Runtime:
 
     fsdp: int = key(
         1,
-        "devices that share parameters and optimiser state; the rest is data",
+        "number of devices that share parameters and optimiser state",
         at_least(1),
         free=True,
     )
     save_every: int = key(1_000, "steps between saves inside a task", at_least(1), free=True)
     log_every: int = key(50, "steps between metric records", at_least(1), free=True)
     steps_per_call: int = key(
-        1, "optimiser steps in one call: more for small models", at_least(1), free=True
+        1, "optimiser steps per compiled call; raise it for small models", at_least(1), free=True
     )
     threads: int = key(4, "threads that decode images", at_least(1), free=True)
-    prefetch: int = key(4, "batches prepared ahead", at_least(1), free=True)
-    progress: bool = key(True, "progress bars", free=True)
+    prefetch: int = key(4, "batches prepared in advance", at_least(1), free=True)
+    progress: bool = key(True, "show progress bars", free=True)
     compile_cache: str = key(
-        "", "folder of compiled programs; empty = ~/.cache/flcl, off = none", free=True
+        "", "folder for compiled programs; empty = ~/.cache/flcl, off = no cache", free=True
     )
 
 
@@ -102,15 +102,15 @@ class Runtime:
 class Run:
     """The keys that every method shares.
 
-    The type of `method` names the methods that a class of runs is for: only such a class can be
-    built, and only with one of them. Any other method raises `ValueError`.
+    The type of `method` lists the methods that a settings class is for. A class without such a
+    list cannot be built. Any other method raises `ValueError`.
     """
 
-    name: str = key("run", "title of pictures and tables", free=True)
+    name: str = key("run", "title in pictures and tables", free=True)
     method: str = key("", "the method")
     seed: int = key(
         0,
-        "all randomness derives from (seed, stream name, task, step)",
+        "all random numbers derive from (seed, stream name, task, step)",
         from_to_below(0, 2**32, "0 or more and below 2**32"),
     )
     data: Data = section(Data)
@@ -120,13 +120,13 @@ class Run:
     def __post_init__(self):
         methods = methods_of(type(self))
         if self.method not in methods:
-            names = ", ".join(methods) or "none, because it is what several classes share"
+            names = ", ".join(methods) or "none, because it is a base class"
             raise ValueError(f"method={self.method!r}: {type(self).__name__} accepts {names}")
 
     def check(self) -> None:
-        """Raises `ValueError` for values that do not fit each other, with the dotted key."""
+        """Raises `ValueError`, with the dotted key, for values that do not fit each other."""
 
 
 def methods_of(cls: type[Run]) -> tuple[str, ...]:
-    """The methods that a class of runs is for; none where it is what several classes share."""
+    """The methods that a settings class is for; empty for a base class."""
     return typing.get_args(cls.__dataclass_fields__["method"].type)

@@ -14,9 +14,9 @@ from flcl.train.step import Phase
 
 
 def split(images: dict[int, Selection], holdout: float, seed: int, task: int):
-    """`(train, held)`: of each label the share `holdout` is kept apart, at least one image.
+    """`(train, held)`: the share `holdout` of each label is held out, at least one image.
 
-    A label with a single image trains and is held. Decided by (seed, task, label) alone.
+    The only image of a label is in both. The split depends on (seed, task, label) only.
     """
     train, held = {}, {}
     for label, selection in images.items():
@@ -26,8 +26,8 @@ def split(images: dict[int, Selection], holdout: float, seed: int, task: int):
         count = max(1, round(holdout * len(order)))
         rows = np.asarray(selection.indices)
         held[label] = Selection(selection.images, rows[order[:count]])
-        rest = order[count:] if len(order) > count else order
-        train[label] = Selection(selection.images, rows[rest])
+        trained = order[count:] if len(order) > count else order
+        train[label] = Selection(selection.images, rows[trained])
     return train, held
 
 
@@ -47,8 +47,8 @@ def complexity(
 ) -> float:
     """H_t: mean held-out cross-entropy after the short run, divided by ln of the class count.
 
-    The model is trained with the step of the phase on the rest of the task's images, measured, and
-    thrown away.
+    The step of the phase trains the model on the other images of the task. After the measurement
+    this model is discarded.
     """
     method, run = phase.method, phase.method.run
     train, held = split(images, short.holdout, run.seed, task.index)
@@ -72,7 +72,7 @@ def complexity(
 
 
 def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:
-    """Mean loss over all held-out images; batches are filled up and the filling not counted."""
+    """Mean loss over all held-out images; the padding of the last batch is not counted."""
     run, mesh = phase.method.run, phase.mesh
     size = -(-run.train.eval_batch_size // mesh.size) * mesh.size
     dataset, runtime = loader.in_order(held, size, hosts.rows(size)), run.runtime

@@ -1,4 +1,4 @@
-"""The inner loop: the steps of one task, from wherever they were left."""
+"""The inner loop: the steps of one task, from the first or from the last save."""
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
@@ -11,24 +11,24 @@ from flcl.train.step import Phase, TrainState
 
 
 def _nothing(*_) -> None:
-    """Nobody is told."""
+    """Does nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
 class TaskTraining:
-    """How one task is trained: for how long, and who is told what on the way.
+    """The plan for training one task: its length and its callbacks.
 
     Attributes:
-      name: of the task, for errors.
-      steps: optimiser steps until it is done.
-      key: randomness of all its steps.
-      remedy: what to try when a loss is not finite.
-      log_every: steps between records; save_every: steps between saves. What is due inside a call
-        of several steps comes after it.
-      save: told the number of finished steps and the state.
-      stop: asked after each call, with the number of finished steps, whether to save and stop.
-      record: told the number of finished steps and the mean metrics since the last record.
-      advance: told the number of finished steps after each call.
+      name: the name of the task, for errors.
+      steps: optimiser steps of the task.
+      key: random key of all its steps.
+      remedy: advice for a loss that is not finite.
+      log_every: steps between records; save_every: steps between saves. A record or save that is
+        due inside a call of several steps follows the call.
+      save: called with the number of finished steps and the state.
+      stop: called with the number of finished steps after each call; True = save and stop.
+      record: called with the number of finished steps and the mean metrics since the last record.
+      advance: called with the number of finished steps after each call.
     """
 
     name: str
@@ -43,14 +43,14 @@ class TaskTraining:
     advance: Callable[[int], None] = _nothing
 
     def run(self, phase: Phase, state: TrainState, frozen, batches: Iterable[dict]) -> TrainState:
-        """Trains on host batches for the steps `state.step`, `state.step + 1`, ... to the last.
+        """Trains from step `state.step` to the last step, on batches in host memory.
 
-        Metrics stay on the device until their record is due, so that the host never waits for a
-        step. A state is saved only after every loss before it was seen to be finite.
+        Metrics stay on the device until the next record, so the host does not wait for each step.
+        A state is saved only after all earlier losses were checked to be finite.
 
         Raises:
-          FloatingPointError: with the step and the keys to look at, when a loss is not finite.
-          StoppedError: when `stop` said so, after the save was begun.
+          FloatingPointError: with the step and the keys to change, if a loss is not finite.
+          StoppedError: if `stop` returned True, after the save has started.
         """
         pending: list[dict] = []
         done = int(state.step)
@@ -70,7 +70,7 @@ class TaskTraining:
         return state
 
     def _means(self, pending: list[dict], done: int) -> dict:
-        """Means of the pending metrics, which are emptied; raises at one that is not finite."""
+        """Means of the pending metrics; empties the list and raises if a value is not finite."""
         calls = jax.device_get(pending)
         values = {key: np.concatenate([np.atleast_1d(c[key]) for c in calls]) for key in calls[0]}
         pending.clear()
@@ -86,13 +86,13 @@ class TaskTraining:
 
 
 def _passed(before: int, done: int, every: int) -> bool:
-    """Whether a multiple of `every` lies in (before, done]."""
+    """Whether (before, done] contains a multiple of `every`."""
     return done // every > before // every
 
 
 def _calls(batches: Iterable[dict], done: int, per_call: int) -> Iterator[list[dict]]:
-    """The batches of each call. Calls end at multiples of `per_call`, wherever the first begins:
-    a resumed run makes the same calls as one that was left alone."""
+    """The batches of each call. Calls end at multiples of `per_call` steps, wherever the first
+    call begins: a resumed run makes the same calls as an uninterrupted run."""
     call: list[dict] = []
     for batch in batches:
         call.append(batch)

@@ -1,7 +1,7 @@
 """One optimiser step: its state, its mathematics, and the programs that a phase compiles.
 
-A phase is the first task, or all later ones: everything that differs between the tasks of a phase
-is a traced array, so each phase compiles its step once.
+Phase 1 is the first task, phase 2 is all later tasks. Everything that differs between the tasks of
+a phase is a traced array, so each phase compiles its step once.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ Loss = Callable[..., jax.Array]  # (trainable, frozen, batch, key, progress) -> 
 
 @flax.struct.dataclass
 class TrainState:
-    """What changes while one task trains.
+    """The values that change while one task trains.
 
     Attributes:
       step: optimiser steps done in this task, int32.
-      steps: optimiser steps that the task takes, int32.
+      steps: optimiser steps of the whole task, int32.
       trainable: the only tree that is differentiated.
-      ema: exponential moving average of `trainable`; what is kept when the task ends.
-      opt_state: of the optimiser; starts afresh with every task.
+      ema: exponential moving average of `trainable`; it is kept when the task ends.
+      opt_state: state of the optimiser; every task starts with a new one.
     """
 
     step: jax.Array
@@ -40,8 +40,8 @@ class TrainState:
 
 
 def create(trainable, optimizer: optax.GradientTransformation, steps) -> TrainState:
-    """State at the first of `steps` steps of a task."""
-    # Buffers of its own: the state is donated to every step, the memory it came from is not.
+    """The state before the first of `steps` steps of a task."""
+    # Copies, because every step takes the buffers of the state but must not take the memory's.
     trainable, ema = (jax.tree.map(jnp.copy, trainable) for _ in range(2))
     zero = jnp.zeros((), jnp.int32)
     return TrainState(
@@ -54,8 +54,8 @@ def train_step(
 ) -> Callable[..., tuple[TrainState, dict]]:
     """The step `(state, frozen, batch, key) -> (state, metrics)`.
 
-    The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`, so that short
-    tasks are not averaged with their start (ours).
+    The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`. Without this, the
+    average of a short task would still contain its start (ours).
     """
     optimizer = optax.with_extra_args_support(optimizer)
 
@@ -78,16 +78,16 @@ def train_step(
 def compile_step(step, state: TrainState, frozen, method: Method, mesh: Mesh, per_call: int = 1):
     """`jax.jit` of a step with explicit shardings and a donated state.
 
-    `state` and `frozen` may be abstract. The entries of a batch named by `method.spread` are
-    divided over all devices, the state as `method.divides` says. per_call: steps of one call; with
-    more than one, batches and metrics have a leading axis of this length.
+    `state` and `frozen` may be abstract. The batch entries in `method.spread` are divided over all
+    devices; `method.divides` decides how the state is divided. per_call: steps per call; if it is
+    above 1, batches and metrics have a leading axis of this length.
     """
     same = sharding.replicated(mesh)
     state_sharding = sharding.of_tree(state, mesh, method.divides)
     batch = {name: sharding.of_entry(name, method.spread, mesh) for name in ("images", "labels")}
 
     def one(state, frozen, batch, key):
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # losses look at it
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # losses read the mesh
             return step(state, frozen, batch, key)
 
     def several(state, frozen, batches, key):
@@ -113,10 +113,10 @@ class Phase:
       method: the method that trains.
       index: 1 or 2.
       mesh: the devices.
-      per_call: optimiser steps of one call.
+      per_call: optimiser steps per call.
       step: one optimiser step, compiled.
-      create: `(trainable, steps)` -> state before the first step.
-      losses: for a classifier, `(trainable, frozen, images, labels)` -> loss of each image.
+      create: `(trainable, steps)` -> the state before the first step.
+      losses: for a classifier, `(trainable, frozen, images, labels)` -> the loss of each image.
     """
 
     def __init__(self, method: Method, index: int, trainable, frozen, mesh: Mesh):
@@ -146,10 +146,10 @@ class Phase:
             )
 
     def advance(self, state, frozen, batches: list[dict], key) -> tuple[TrainState, list[dict]]:
-        """State after one step for each of `batches`, and metrics in their order.
+        """The state after one step for each of `batches`, and the metrics in the same order.
 
-        `per_call` batches make one call; of fewer each makes its own. A metric is a number or, of
-        one call, an array [per_call].
+        `per_call` batches are one call; if there are fewer, each batch is its own call. A metric
+        is a number, or an array [per_call] from a call of several steps.
         """
         if len(batches) == self.per_call > 1:
             placed = sharding.place_batches(batches, self.mesh, self.method.spread)

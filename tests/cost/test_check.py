@@ -224,7 +224,7 @@ def test_a_batch_that_does_not_divide_names_the_nearest_that_does():
 @aot
 def test_unknown_programs_and_shapes_are_told():
     run = tiny.classifier_of("nowhere")
-    with pytest.raises(ValueError, match="'sampler' is none of.*phase1, phase2, features$"):
+    with pytest.raises(ValueError, match="'sampler' is not a program.*phase1, phase2, features$"):
         check_tiny(run, programs=("sampler",))
     with pytest.raises(ValueError, match="v5e:3x5x7: libtpu knows no such shape"):
         check_tiny(run, "v5e:3x5x7")

@@ -65,7 +65,7 @@ def test_unknown_classes_are_named(tmp_path, picture, load):
     grow(tmp_path, picture, "ant", "cow")
     (tmp_path / "cow").rename(tmp_path / "cowl")
     message = (
-        "class 'cowl' is none of the 4 classes that were learned; accepted are cow, dog, ant, bee."
+        "class 'cowl' is not one of the 4 learned classes; accepted are cow, dog, ant, bee."
         " Did you mean 'cow'?"
     )
     with pytest.raises(ValueError) as caught:
@@ -93,7 +93,7 @@ def test_the_test_set_of_another_source(tmp_path, data):
     np.testing.assert_array_equal(split.images, pixels)
     np.testing.assert_array_equal(split.labels, [3, 0, 2, 3, 0, 0])
     with pytest.raises(
-        ValueError, match=r"x.npz: class 'ant' is none of the 6 .* c0, c1, c2 and so on"
+        ValueError, match=r"x.npz: class 'ant' is not one of the 6 .* c0, c1, c2 and so on"
     ):
         sources.load_labelled(spec, data(), ("bee", "cow", *(f"c{n}" for n in range(4))))
 

@@ -37,7 +37,7 @@ def test_unlearned_and_undefined_scores_are_never_right():
     ("scores", "labels", "k", "message"),
     [
         ([[1.0, 2.0]], [0], 0, "k=0: must be at least 1"),
-        ([[1.0, 2.0]], [2], 1, r"labels lie in 2\.\.2: accepted are 0\.\.1"),
+        ([[1.0, 2.0]], [2], 1, r"labels are in 2\.\.2: accepted are 0\.\.1"),
         ([[1.0, 2.0]], [0, 1], 1, r"labels have shape \(2,\): expected \[1\]"),
         (np.zeros((0, 3)), [], 1, r"scores have shape \(0, 3\)"),
     ],
@@ -60,7 +60,7 @@ def test_confusion_and_per_class_accuracy_against_loops():
 
 
 def test_confusion_refuses_what_is_no_class():
-    with pytest.raises(ValueError, match=r"predicted lie in 0\.\.4: accepted are 0\.\.3"):
+    with pytest.raises(ValueError, match=r"predicted are in 0\.\.4: accepted are 0\.\.3"):
         c.confusion([0, 4], [0, 1], 4)
     with pytest.raises(ValueError, match=r"predicted have shape \(1,\): expected \[2\]"):
         c.confusion([0], [0, 1], 4)

@@ -66,7 +66,7 @@ def test_classes_are_given_by_id_or_name(run):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"classes": [6]}, r"class 6 is none of this run: accepted are 0-5"),
+        ({"classes": [6]}, r"class 6 is not in this run: accepted are 0-5"),
         ({"classes": ["caat"]}, "Did you mean 'cat'"),
         ({"classes": [4], "task": 2}, r"class 4 \(eel\) is not learned after task 2"),
         ({"classes": [0], "task": 4}, r"task=4: this run has learned tasks 1-3"),

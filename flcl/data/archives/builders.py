@@ -1,7 +1,8 @@
-"""Thin TFDS builders that prepare official archives without TensorFlow.
+"""Small TFDS builders that prepare official archives without TensorFlow.
 
-TFDS's own builders need TensorFlow to prepare; the files that these write are ordinary ArrayRecord
-data sets which any TFDS reads. Importing this module takes a second: only `tfds_source` does, late.
+The builders of TFDS need TensorFlow to prepare data. These builders write ordinary ArrayRecord data
+sets, which every TFDS can read. The import takes a second, so only `tfds_source` imports this
+module, and only when it is needed.
 """
 
 import contextlib
@@ -19,7 +20,7 @@ from flcl.data.archives import numeric
 
 
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Data set of an official archive; subclasses say which files it is read from."""
+    """Data set of an official archive; subclasses name the files of the archive."""
 
     VERSION = tfds.core.Version("1.0.0")
     FILES: tuple[str, ...]
@@ -48,14 +49,14 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, part: str) -> Iterator[tuple[int, dict]]:
         for number, (image, label) in enumerate(zip(*self._archive.parts[part], strict=True)):
-            # Encoded here: TFDS encodes arrays with TensorFlow, and passes bytes on as they are.
+            # Encoded here: TFDS would encode arrays with TensorFlow, but does not change bytes.
             png = io.BytesIO()
             Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(png, "PNG")
             yield number, {"image": png.getvalue(), "label": int(label)}
 
 
 class EncodedBuilder(ArchiveBuilder, skip_registration=True):
-    """Data set of an `image_archives.EncodedArchive`: its image files as they are."""
+    """Data set of an `image_archives.EncodedArchive` with its original image files."""
 
     def _features(self) -> dict:
         features = {"image": tfds.features.Image(shape=(None, None, 3))}
@@ -96,7 +97,7 @@ class FashionMnist(ArchiveBuilder, skip_registration=True):
 
 
 class ImageNetR(EncodedBuilder, skip_registration=True):
-    """30,000 renditions of 200 ImageNet classes, split by us (see `read_imagenet_r`)."""
+    """30,000 renditions of 200 ImageNet classes, with our split (see `read_imagenet_r`)."""
 
     name = "imagenet_r"
     FILES = image_archives.IMAGENET_R_FILES
@@ -112,7 +113,7 @@ class Cub200(EncodedBuilder, skip_registration=True):
 
 
 class DomainNet(EncodedBuilder, skip_registration=True):
-    """Some 590,000 images of 345 classes in six domains."""
+    """About 590,000 images of 345 classes in six domains."""
 
     name = "domainnet"
     FILES = image_archives.DOMAINNET_FILES
@@ -128,9 +129,9 @@ BUILDERS: dict[str, type[ArchiveBuilder]] = {
 def prepare(name: str, manual_dir: pathlib.Path, tfds_dir: pathlib.Path) -> pathlib.Path:
     """Prepares one of `BUILDERS` from its official files; returns the prepared folder.
 
-    The files are looked for in `manual_dir/name`, then in `manual_dir`. TFDS writes to a temporary
-    folder and renames it at the end, so an interrupted preparation leaves nothing that looks
-    prepared. Raises `ValueError` naming the missing or damaged files.
+    The files are searched in `manual_dir/name`, then in `manual_dir`. TFDS writes to a temporary
+    folder and renames it at the end, so an interrupted preparation never looks like a finished one.
+    `ValueError` names the missing or damaged files.
     """
     cls = BUILDERS[name]
     folders = (manual_dir / name, manual_dir)
@@ -153,7 +154,7 @@ def prepare(name: str, manual_dir: pathlib.Path, tfds_dir: pathlib.Path) -> path
                 download_config=tfds.download.DownloadConfig(try_download_gcs=False),
             )
         except OSError:
-            # Another process of this run may have been faster: its folder is in the way of ours.
+            # Another process of this run may have prepared the same folder before this one.
             if not (target / "dataset_info.json").is_file():
                 raise
     return target

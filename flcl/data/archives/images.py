@@ -1,6 +1,6 @@
-"""Official archives of image files: ImageNet-R, CUB-200-2011, DomainNet; read member by member.
+"""Official archives of image files: ImageNet-R, CUB-200-2011, DomainNet.
 
-Nothing is unpacked to disk, and image files are passed on byte by byte as they are.
+They are read file by file. Nothing is unpacked to disk, and the image files are not changed.
 """
 
 import functools
@@ -26,7 +26,7 @@ _IMAGENET_R_TEST = 0.2  # share of the images (ours)
 
 
 class Example(NamedTuple):
-    """One image file and its numbers: positions in the archive's class and domain names."""
+    """One image file, and its positions in the class names and domain names of the archive."""
 
     image: bytes
     label: int
@@ -34,7 +34,7 @@ class Example(NamedTuple):
 
 
 class EncodedArchive(NamedTuple):
-    """Content of an archive: part "train" or "test" -> what reads its examples from the start."""
+    """Content of an archive: part "train" or "test" -> a function that reads its examples."""
 
     parts: dict[str, Callable[[], Iterator[Example]]]
     class_names: tuple[str, ...]
@@ -44,24 +44,25 @@ class EncodedArchive(NamedTuple):
 def read_imagenet_r(folder: pathlib.Path) -> EncodedArchive:
     """`imagenet-r.tar` in `folder`: classes in the order of their WordNet ids.
 
-    There is no official training set. The lists of 24,000 and 6,000 images that are in use come
-    without a licence to pass them on, so a fifth is tested on that the hash of an image's path
-    chooses: figures differ slightly from those of the lists. Classes are called as in README.txt,
-    or by their ids where it does not name them all. Raises `ValueError` when the file is damaged.
+    There is no official training set. The usual lists of 24,000 and 6,000 images have no licence
+    that allows us to include them. So a hash of the path of each image chooses a fifth of the
+    images for the test set, and results differ slightly from those with the lists. Class names are
+    those of README.txt, or the ids if it does not name all classes. Raises `ValueError` if the file
+    is damaged.
     """
     path = folder / IMAGENET_R_FILES[0]
     members, readme = _members(path, {"imagenet-r/README.txt"})
-    found = [name for name in members if re.fullmatch(r"imagenet-r/n\d+/[^/.][^/]*", name)]
-    if not found:
+    files = [name for name in members if re.fullmatch(r"imagenet-r/n\d+/[^/.][^/]*", name)]
+    if not files:
         raise ValueError(f"{path}: holds no imagenet-r/<class>/<image>; {_AGAIN}")
     with path.open("rb") as file:
-        # A tar file that is cut between two members reads well, but lacks the zeros at the end.
+        # A tar file that was cut between two members can be read, but has no zeros at its end.
         file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
         if file.read().strip(tarfile.NUL):
             raise ValueError(f"{path}: damaged or not the official file (ends early); {_AGAIN}")
-    ids = sorted({name.split("/")[1] for name in found})
+    ids = sorted({name.split("/")[1] for name in files})
     parts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
-    for name in found:
+    for name in files:
         _, wordnet_id, file = name.split("/")
         tested = base.hashed_place(f"{wordnet_id}/{file}") < _IMAGENET_R_TEST
         parts["test" if tested else "train"][name] = ids.index(wordnet_id)
@@ -74,7 +75,7 @@ def read_imagenet_r(folder: pathlib.Path) -> EncodedArchive:
 
 
 def read_cub200(folder: pathlib.Path) -> EncodedArchive:
-    """`CUB_200_2011.tgz` in `folder`, with its own split; raises `ValueError` when damaged."""
+    """`CUB_200_2011.tgz` in `folder`, with its official split; `ValueError` if it is damaged."""
     path, top = folder / CUB200_FILES[0], "CUB_200_2011"
     lists = ("images", "image_class_labels", "train_test_split", "classes")
     members, texts = _members(path, {f"{top}/{name}.txt" for name in lists})
@@ -92,18 +93,18 @@ def read_cub200(folder: pathlib.Path) -> EncodedArchive:
             label = int(labels[number]) - 1
             if not 0 <= label < len(names):
                 raise ValueError(f"image {number} has class {label + 1} of {len(names)}")
-            part = "train" if trained[number].strip() == "1" else "test"
-            parts[part][f"{top}/images/{file.strip()}"] = label
-    for part in parts.values():
-        _check_there(path, part, members)
+            split = "train" if trained[number].strip() == "1" else "test"
+            parts[split][f"{top}/images/{file.strip()}"] = label
+    for listed in parts.values():
+        _check_there(path, listed, members)
     return EncodedArchive(_tar_parts(path, parts), names)
 
 
 def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
     """The six zip files of DomainNet and their lists of training and test images in `folder`.
 
-    Lists and zip files may be the original or the cleaned ones. Classes are called as the folders.
-    Raises `ValueError` for a damaged file and for a listed image that its zip file lacks.
+    Lists and zip files may be the original or the cleaned ones. Class names are the folder names.
+    Raises `ValueError` for a damaged file and for a listed image that is not in its zip file.
     """
     lists: dict[tuple[str, str], dict[str, int]] = {}
     names: dict[int, str] = {}
@@ -119,7 +120,7 @@ def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
                 name = member.split("/")[-2]
                 if names.setdefault(label, name) != name:
                     raise ValueError(
-                        f"{text}: class {label} is {name!r} there and {names[label]!r} before; "
+                        f"{text}: class {label} is {name!r} here and {names[label]!r} before; "
                         "fetch the official lists again"
                     )
     if sorted(names) != list(range(len(names))):
@@ -135,13 +136,13 @@ def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
 def _domainnet_list(path: pathlib.Path) -> dict[str, int]:
     """Path in the zip file -> class number, from lines such as `real/zebra/real_345_1.jpg 344`."""
     with named(path):
-        found = {}
+        labels = {}
         for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
             member, _, label = line.strip().rpartition(" ")
             if not label.isdecimal() or member.count("/") < 2:
                 raise ValueError(f"line {number} is not '<domain>/<class>/<image> <number>'")
-            found[member] = int(label)
-    return found
+            labels[member] = int(label)
+    return labels
 
 
 def _domainnet_examples(folder: pathlib.Path, lists: Mapping, part: str) -> Iterator[Example]:
@@ -153,7 +154,7 @@ def _domainnet_examples(folder: pathlib.Path, lists: Mapping, part: str) -> Iter
 
 
 def _members(path: pathlib.Path, wanted: set[str]) -> tuple[set[str], dict[str, str]]:
-    """Names of all files of a tar archive, and the text of those in `wanted` that it holds."""
+    """Names of all files in a tar archive, and the text of the files in `wanted`."""
     names, texts = set(), {}
     with named(path), tarfile.open(path) as archive:
         for member in archive:
@@ -183,7 +184,7 @@ def _tar_parts(path: pathlib.Path, parts: dict[str, dict[str, int]]) -> dict:
 
 
 def _tar_examples(path: pathlib.Path, labels: Mapping[str, int]) -> Iterator[Example]:
-    """Examples in the order of the archive, read from front to back."""
+    """Examples in the order of the archive."""
     with named(path), tarfile.open(path) as archive:
         for member in archive:
             label = labels.get(_plain(member))

@@ -26,13 +26,13 @@ def make_digits() -> dict[str, np.ndarray]:
         rows, test_size=360, stratify=labels, random_state=0
     )
     arrays = {"class_names": np.array([str(name) for name in digits.target_names])}
-    for part, chosen in (("train", np.sort(train)), ("test", np.sort(test))):
-        arrays[f"{part}_images"], arrays[f"{part}_labels"] = pixels[chosen], labels[chosen]
+    for split, chosen in (("train", np.sort(train)), ("test", np.sort(test))):
+        arrays[f"{split}_images"], arrays[f"{split}_labels"] = pixels[chosen], labels[chosen]
     return arrays
 
 
 def make_fashion16(folder: pathlib.Path) -> dict[str, np.ndarray]:
-    """The first images of each class of both sets of Fashion-MNIST, resized to 16x16."""
+    """The first images of each class in both sets of Fashion-MNIST, resized to 16x16."""
     data = settings.Data(image_size=16, channels=1)
     archive = numeric.read_fashion_mnist(folder)
     arrays = {"class_names": np.array(archive.class_names)}

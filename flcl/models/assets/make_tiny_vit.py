@@ -1,7 +1,7 @@
 """Trains the embedded tiny ViT on the embedded Fashion-MNIST: `python make_tiny_vit.py [OUT]`.
 
-Its features have to serve images that it never saw, the quickstart's digits. So it learns from
-views that differ far more than photographs of clothing do: edges, silhouettes, inverted, blurred.
+The quickstart uses its features for digits, which it has never seen. So it learns from views that
+differ much more than photographs of clothing: edges, silhouettes, inverted and blurred images.
 """
 
 import pathlib
@@ -28,13 +28,13 @@ OUT = pathlib.Path(__file__).parent / "tiny_vit.safetensors"
 def load(source: str, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """uint8 [N, 16, 16, 3] and labels [N] of an embedded data set."""
     data = settings.Data(source=source, image_size=SIZE, channels=3)
-    found = sources.load_source(data)
-    split = found.train if train else found.test
+    both = sources.load_source(data)
+    split = both.train if train else both.test
     return np.asarray(split.images), np.asarray(split.labels)
 
 
 def pose(images: jax.Array, which: jax.Array) -> jax.Array:
-    """Each of [B, S, S] in one of the eight poses of a square: quarter turns, then mirrored."""
+    """Each image of [B, S, S] in one of eight poses: four quarter turns, plain or mirrored."""
     turned = [jnp.rot90(images, k, (1, 2)) for k in range(4)]
     table = jnp.stack([*turned, *(t[:, :, ::-1] for t in turned)])
     return table[which, jnp.arange(len(images))]
@@ -56,14 +56,14 @@ def warp(key: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def edges(image: jax.Array) -> jax.Array:
-    """Outlines of one image [S, S], from 0 to 1: the closest that clothing comes to pen strokes."""
+    """Outlines of one image [S, S], from 0 to 1; they make clothing similar to pen strokes."""
     down, across = jnp.gradient(image)
     strength = jnp.sqrt(down**2 + across**2 + 1e-6)
     return strength / jnp.maximum(strength.max(), 0.1)
 
 
 def blur(image: jax.Array) -> jax.Array:
-    """One image [S, S] at half its resolution, as digits are that were enlarged from 8x8."""
+    """One image [S, S] at half its resolution, like digits that were enlarged from 8x8."""
     small = jax.image.resize(image, (SIZE // 2, SIZE // 2), "linear")
     return jnp.clip(jax.image.resize(small, (SIZE, SIZE), "cubic"), 0, 1)
 
@@ -91,20 +91,20 @@ def features(params, grey: jax.Array) -> jax.Array:
 
 
 def loss(params, key, images, labels):
-    """Class and pose of a random view of each image, and its pixels at half the resolution.
+    """Loss of class and pose of a random view of each image, and of its pixels at half resolution.
 
-    Both keep what clothing alone would not need: features that ignored the pose could not tell a 6
-    from a 9, and those that only knew garments would drop the strokes of a digit.
+    Clothing alone would need neither: features that ignore the pose could not distinguish a 6 from
+    a 9, and features for clothing only would lose the strokes of a digit.
     """
     keys = jax.random.split(key, len(images) + 1)
     which = jax.random.randint(keys[-1], labels.shape, 0, POSES)
     views = jax.vmap(view)(keys[:-1], pose(images, which))
-    found = features(params["trunk"], views)
+    outputs = features(params["trunk"], views)
     target = labels * POSES + which
-    classes = optax.softmax_cross_entropy_with_integer_labels(found @ params["head"], target)
+    classes = optax.softmax_cross_entropy_with_integer_labels(outputs @ params["head"], target)
     half = SIZE // 2
     small = views.reshape(-1, half, 2, half, 2).mean((2, 4)).reshape(len(views), -1)
-    error = jnp.mean((found @ params["decoder"] - small + small.mean()) ** 2) / small.var()
+    error = jnp.mean((outputs @ params["decoder"] - small + small.mean()) ** 2) / small.var()
     return classes.mean() + PIXELS * error, (classes.mean(), error)
 
 
@@ -143,7 +143,7 @@ def train(images: np.ndarray, labels: np.ndarray):
 
 
 def save(trunk, path: pathlib.Path) -> None:
-    """Half precision, names as in our own tree."""
+    """Saves in half precision, with the names of our own tree."""
     flat = flax.traverse_util.flatten_dict(trunk, sep="/")
     sizes = settings.vit_sizes(MODEL.variant)
     about = {"format": "flcl", "heads": str(sizes.heads), "normalize": "half"}
@@ -153,16 +153,16 @@ def save(trunk, path: pathlib.Path) -> None:
 
 
 def probes(params) -> dict[str, float]:
-    """Accuracies on test images: its own classes, and the unseen digits by two simple heads."""
+    """Accuracies on test images: of its own classes, and of the unseen digits with two heads."""
     extract = jax.jit(features)
 
     def of(source, train):
         images, labels = load(source, train)
         return np.asarray(extract(params["trunk"], images[..., 0] / np.float32(255))), labels
 
-    found, labels = of("fashion16", train=False)
-    own = (found @ params["head"]).reshape(-1, CLASSES, POSES)[:, :, 0].argmax(1)
-    result = {"fashion16": (own == labels).mean()}
+    outputs, labels = of("fashion16", train=False)
+    answers = (outputs @ params["head"]).reshape(-1, CLASSES, POSES)[:, :, 0].argmax(1)
+    result = {"fashion16": (answers == labels).mean()}
     (x, y), (x_test, y_test) = of("digits", train=True), of("digits", train=False)
     mean, spread = x.mean(0), x.std(0)
     x, x_test = (x - mean) / spread, (x_test - mean) / spread

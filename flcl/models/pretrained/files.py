@@ -1,4 +1,4 @@
-"""Files of pre-trained weights: where `model.weights` points, and what is in it."""
+"""Reads the files of pre-trained weights that `model.weights` names."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ _ACCEPTED = (
 
 
 class WeightsFile(NamedTuple):
-    """What was read: arrays and metadata of the file, and the JSON files beside it in a folder."""
+    """Arrays and metadata of a weights file, and the JSON files in the same folder."""
 
     tensors: dict[str, np.ndarray]
     metadata: dict[str, str]
@@ -29,10 +29,10 @@ class WeightsFile(NamedTuple):
 
 
 def read(model: settings.ViT) -> WeightsFile:
-    """The file of `model.weights`, whose SHA-256 is `model.sha256` unless that is empty.
+    """Reads the file of `model.weights` and checks its SHA-256, unless `model.sha256` is empty.
 
-    Raises `ValueError` where there is no such file or name, where the hash differs and where the
-    file is unreadable, truncated or of another kind.
+    Raises `ValueError` if the file or name does not exist, if the hash differs, and if the file is
+    unreadable, truncated or of another kind.
     """
     place = pathlib.Path(_download(model.weights) if _is_hub(model) else _local(model.weights))
     beside = {}
@@ -81,10 +81,10 @@ def _local(weights: str) -> pathlib.Path:
 
 
 def _download(weights: str) -> str:
-    """Folder of a Hugging Face repository, from its cache where it is already there."""
+    """The folder of a Hugging Face repository, from the cache if it is there."""
     name = weights.removeprefix("hub:")
     try:
-        import huggingface_hub  # not a dependency: only those who name a repository need it
+        import huggingface_hub  # not a dependency: needed only for hub:NAME
     except ImportError as error:
         raise ValueError(
             f"model.weights={weights}: needs huggingface_hub; `pip install huggingface_hub`, or "
@@ -114,17 +114,17 @@ def _inside(model: settings.ViT, folder: pathlib.Path) -> pathlib.Path:
 
 def _json(model: settings.ViT, path: pathlib.Path) -> dict:
     try:
-        found = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8"))
     except ValueError as error:
         raise ValueError(
             f"model.weights={model.weights}: {path.name} is not readable JSON ({error}); get the "
             "folder again"
         ) from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ValueError(
             f"model.weights={model.weights}: {path.name} holds no table; get the folder again"
         )
-    return found
+    return content
 
 
 def _digest(path: pathlib.Path) -> str:
@@ -133,7 +133,7 @@ def _digest(path: pathlib.Path) -> str:
 
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    # Opened here, because NumPy leaves a damaged file open.
+    # We open the file, because NumPy does not close a damaged file.
     with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
         return dict(arrays), {}
 

@@ -1,8 +1,8 @@
-"""How public files of a vision transformer name and shape the parameters of ours.
+"""How public weights files name and shape the parameters of our vision transformer.
 
-A layout is a table; a new one is an entry of `LAYOUTS`. Names are those of
+A layout is a table; a new layout is an entry in `LAYOUTS`. The names are those of
 google-research/vision_transformer (AugReg, .npz), of Hugging Face transformers (ViT, Dinov2) and of
-timm; ours are the tree of `flcl.models.vit` with a slash between levels.
+timm; ours are the names in the tree of `flcl.models.vit`, with a slash between levels.
 """
 
 import re
@@ -15,7 +15,7 @@ Shape = tuple[int, ...]
 
 
 class Form(NamedTuple):
-    """How a file stores one of our arrays: its shape there, and the way back to ours."""
+    """How a file stores one of our arrays: its shape in the file, and the conversion to ours."""
 
     shape: Callable[[Shape, int], Shape]  # (our shape, heads) -> shape in the file
     ours: Callable[[np.ndarray, Shape], np.ndarray]  # (array of the file, our shape) -> ours
@@ -26,7 +26,7 @@ def _reshaped(shape: Callable[[Shape, int], Shape]) -> Form:
 
 
 def _third(index: int) -> Form:
-    """Queries, keys or values out of one fused map, [3 * out, in] or [3 * out]."""
+    """Queries, keys or values from one fused map, [3 * out, in] or [3 * out]."""
     return Form(
         lambda ours, heads: (3 * ours[-1], *ours[:-1]),
         lambda array, ours: array.reshape(3, ours[-1], *ours[:-1])[index].T,
@@ -48,12 +48,12 @@ FROM_HEADS = _reshaped(lambda ours, heads: (heads, ours[0] // heads, ours[1]))
 class Layout(NamedTuple):
     """One family of files.
 
-    sign: a pattern that some name of such a file matches, and of no other layout's.
-    prefix: pattern of what may stand before every name.
+    sign: a pattern that matches a name in such files, and no name in files of other layouts.
+    prefix: pattern of an optional prefix of all names.
     block: name of a block, with {i} for its number. other, inside: our path -> (name in the file,
-    form), outside of blocks and inside them.
+    form), outside and inside blocks.
     ignored: pattern of the tensors that features do not use: heads and mask tokens.
-    normalize: how images were normalised, without and with LayerScale.
+    normalize: the normalisation of images, without and with LayerScale.
     """
 
     name: str
@@ -66,32 +66,32 @@ class Layout(NamedTuple):
     normalize: tuple[str, str]
 
     def where(self, path: str) -> tuple[str, Form]:
-        """Name without prefix and form, in such a file, of our parameter `path`."""
-        block, _, rest = path.partition("/")
+        """Name (without prefix) and form in the file for our parameter `path`."""
+        block, _, inner = path.partition("/")
         if not block.startswith("block_"):
             return self.other[path]
-        name, form = self.inside[rest]
+        name, form = self.inside[inner]
         return self.block.format(i=int(block.removeprefix("block_"))) + name, form
 
     def matches(self, names: Iterable[str]) -> bool:
-        """Whether a file with these names is of this layout."""
+        """Whether a file with these names has this layout."""
         return any(re.search(self.sign, name) for name in names)
 
     def stem(self, names: Iterable[str]) -> str:
-        """What stands before the names of this file."""
+        """The prefix of the names in this file."""
         for name in names:
-            found = re.match(self.prefix, name)
-            if found and found.group():
-                return found.group()
+            prefix = re.match(self.prefix, name)
+            if prefix and prefix.group():
+                return prefix.group()
         return ""
 
     def is_ignored(self, name: str) -> bool:
-        """Whether features do not use the tensor of this name (with or without prefix)."""
+        """Whether features do not use the tensor `name` (with or without prefix)."""
         return re.fullmatch(f"(?:{self.prefix})?(?:{self.ignored})", name) is not None
 
 
 def _torch(names: Mapping[str, str]) -> dict[str, tuple[str, Form]]:
-    """{our module: theirs} -> the entries of its kernel (or scale) and bias."""
+    """{our module: their module} -> the entries of its kernel (or scale) and bias."""
     table = {}
     for ours, theirs in names.items():
         norm = ours.startswith("norm")
@@ -131,7 +131,7 @@ _VIT = Layout(
             "fc2": "output.dense",
         }
     )
-    # Such files have none; the names let a model with LayerScale say what is missing.
+    # Such files have no LayerScale; with these names the error can say what is missing.
     | _gammas("layer_scale1", "layer_scale2"),
     ignored=r"(classifier|pooler)\..*|embeddings\.mask_token",
     normalize=("half", "half"),
@@ -162,7 +162,7 @@ _TIMM = Layout(
     | {f"{qkv}/bias": ("attn.qkv.bias", _third(i)) for i, qkv in enumerate("qkv")}
     | _gammas("ls1.gamma", "ls2.gamma"),
     ignored=r"(head|pre_logits)\..*|mask_token",
-    # With LayerScale and otherwise plain, timm's are those of DINOv2.
+    # The plain models of timm with LayerScale are those of DINOv2.
     normalize=("half", "imagenet"),
 )
 
@@ -174,14 +174,14 @@ def _augreg_inside() -> dict[str, tuple[str, Form]]:
         "proj/bias": (f"{attention}/out/bias", SAME),
     }
     for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value")):
-        for part in ("kernel", "bias"):
-            table[f"{ours}/{part}"] = (f"{attention}/{theirs}/{part}", TO_HEADS)
+        for kind in ("kernel", "bias"):
+            table[f"{ours}/{kind}"] = (f"{attention}/{theirs}/{kind}", TO_HEADS)
     for ours, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-        for part in ("scale", "bias"):
-            table[f"{ours}/{part}"] = (f"{theirs}/{part}", SAME)
+        for kind in ("scale", "bias"):
+            table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
     for ours, theirs in (("fc1", "MlpBlock_3/Dense_0"), ("fc2", "MlpBlock_3/Dense_1")):
-        for part in ("kernel", "bias"):
-            table[f"{ours}/{part}"] = (f"{theirs}/{part}", SAME)
+        for kind in ("kernel", "bias"):
+            table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
     return table | _gammas("LayerScale_0", "LayerScale_1")
 
 
@@ -199,7 +199,7 @@ _AUGREG = Layout(
         "norm/bias": ("Transformer/encoder_norm/bias", SAME),
     },
     inside=_augreg_inside(),
-    # The layer before the logits comes after the features.
+    # The layer `pre_logits` comes after the features.
     ignored=r"(head|pre_logits)/.*",
     normalize=("half", "half"),
 )

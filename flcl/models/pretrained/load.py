@@ -1,4 +1,4 @@
-"""Weights that others trained: any public layout in, the tree of our transformer out."""
+"""Loads pre-trained weights of any public layout into the tree of our transformer."""
 
 import math
 import re
@@ -21,15 +21,15 @@ NORMALIZATIONS = {
 }
 """(mean, standard deviation) of red, green and blue of images scaled to [0, 1]."""
 
-_SHOWN = 3  # names in a message; all of them would fill the screen
+_SHOWN = 3  # names in a message, because all of them would fill the screen
 
 
 class Pretrained(NamedTuple):
-    """Weights as our model takes them.
+    """Weights in the form of our model.
 
     params: the tree "params" of `vit.abstract_parameters`, NumPy float32.
-    normalize: how images are to be normalised: `model.normalize`, or that of the weights.
-    layout, sha256: of the file. ignored: its tensors that features do not use, such as the head.
+    normalize: the normalisation of images: `model.normalize`, or that of the weights.
+    layout, sha256: those of the file. ignored: its tensors that features do not use, such as heads.
     """
 
     params: dict
@@ -42,8 +42,8 @@ class Pretrained(NamedTuple):
 def load(model: settings.ViT, image_size: int) -> Pretrained:
     """The weights of `model.weights` (not "random") for images of `image_size` pixels.
 
-    A grid of positions of another size is resized. Raises one `ValueError` that lists whatever is
-    missing, left over or misshapen, and those of `files.read`.
+    A position grid of another size is resized. Raises one `ValueError` that lists all missing,
+    extra and misshapen tensors, and the errors of `files.read`.
     """
     file = files.read(model)
     layout = _layout(model, file.tensors)
@@ -55,7 +55,7 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
     }
     stem = layout.stem(file.tensors)
     _check_tensors(model, layout, stem, file.tensors, flat)
-    _check_config(model, file)  # after the shapes, whose message says more
+    _check_config(model, file)  # after the shapes, because their message says more
     side, params = vit.grid_side(model, image_size), {}
     for path, shape in flat.items():
         name, form = layout.where(path)
@@ -69,16 +69,16 @@ def load(model: settings.ViT, image_size: int) -> Pretrained:
 
 
 def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """(mean [3], standard deviation [3]) float32 of half, imagenet or unit: images in [0, 1]."""
+    """(mean [3], standard deviation [3]) float32 of an entry of `NORMALIZATIONS`."""
     mean, std = NORMALIZATIONS[name]
     return np.array(mean, np.float32), np.array(std, np.float32)
 
 
 def resize_positions(position: np.ndarray, side: int) -> np.ndarray:
-    """Positions [1 + old**2, width], the class token first, for another grid: [1 + side**2, width].
+    """Resizes positions [1 + old**2, width], class token first, to [1 + side**2, width].
 
-    Bicubic with a = -0.75, pixel centres aligned, edges repeated and no antialiasing, as Hugging
-    Face's models do (timm antialiases, so shrunken grids differ a little from its).
+    Bicubic with a = -0.75, aligned pixel centres, repeated edges and no antialiasing, as in the
+    models of Hugging Face (timm uses antialiasing, so smaller grids differ slightly from timm's).
     """
     old = math.isqrt(len(position) - 1)
     if old == side:
@@ -106,9 +106,9 @@ def _bicubic(old: int, new: int) -> np.ndarray:
 
 
 def _layout(model: settings.ViT, tensors: Mapping[str, np.ndarray]) -> Layout:
-    found = [layout for layout in LAYOUTS if layout.matches(tensors)]
-    if len(found) == 1:
-        return found[0]
+    matching = [layout for layout in LAYOUTS if layout.matches(tensors)]
+    if len(matching) == 1:
+        return matching[0]
     known = ", ".join(layout.name for layout in LAYOUTS)
     raise ValueError(
         f"model.weights={model.weights}: its {len(tensors)} tensors ({_some(sorted(tensors))}) are "
@@ -117,7 +117,7 @@ def _layout(model: settings.ViT, tensors: Mapping[str, np.ndarray]) -> Layout:
 
 
 def _check_config(model: settings.ViT, file: files.WeightsFile) -> None:
-    """What shapes do not show: number of heads, epsilon of the norms, activation."""
+    """Checks what shapes do not show: number of heads, epsilon of the norms, activation."""
     sizes = settings.vit_sizes(model.variant)
     said = {**file.metadata, **file.config}
     for theirs in ("num_attention_heads", "heads"):
@@ -141,7 +141,7 @@ def _check_config(model: settings.ViT, file: files.WeightsFile) -> None:
 
 
 def _check_tensors(model, layout: Layout, stem: str, tensors, flat) -> None:
-    """Raises one error that lists what is missing, left over or misshapen."""
+    """Raises one error that lists all missing, extra and misshapen tensors."""
     heads = settings.vit_sizes(model.variant).heads
     needed = {}
     for path, shape in flat.items():
@@ -166,7 +166,7 @@ def _check_tensors(model, layout: Layout, stem: str, tensors, flat) -> None:
 
 
 def _flaw(path: str, array: np.ndarray, shape: tuple[int, ...]) -> str:
-    """What is wrong with one tensor, or nothing."""
+    """The error in one tensor; empty if it is right."""
     if path == "position" and array.ndim == len(shape) and array.shape[-1] == shape[-1]:
         tokens = array.shape[-2]
         if tokens > 1 and math.isqrt(tokens - 1) ** 2 == tokens - 1:
@@ -177,14 +177,14 @@ def _flaw(path: str, array: np.ndarray, shape: tuple[int, ...]) -> str:
             return f"is {list(array.shape)}, not one more than a square grid"
     if array.shape != shape:
         return f"is {list(array.shape)}, needed {list(shape)}"
-    # bfloat16 has kind V, like records; only the number types can be cast to float32.
+    # bfloat16 has kind V like records, which cannot be cast to float32.
     if array.dtype.kind != "f" and array.dtype.name != "bfloat16":
         return f"is {array.dtype}, needed floating point"
     return "" if np.isfinite(array).all() else "holds NaN or infinity"
 
 
 def _cause(model: settings.ViT, layout: Layout, stem: str, tensors) -> str:
-    """The most likely reason, and what to set."""
+    """The most likely reason, and the key to change."""
     advice = []
     scaled = _has_layer_scale(layout, tensors)
     if scaled != model.layer_scale:
@@ -215,7 +215,7 @@ def _has_layer_scale(layout: Layout, tensors: Mapping[str, np.ndarray]) -> bool:
 
 
 def _normalize(model: settings.ViT, layout: Layout, file: files.WeightsFile) -> str:
-    """The run's choice; else what the files beside the weights say; else what is usual."""
+    """The normalisation of the run, else that of the files beside the weights, else the usual."""
     if model.normalize != "weights":
         return model.normalize
     if layout.name == "flcl":
@@ -236,6 +236,6 @@ def _normalize(model: settings.ViT, layout: Layout, file: files.WeightsFile) -> 
 
 
 def _some(names: list[str]) -> str:
-    """The first few, and how many more."""
+    """The first few names, and the number of the others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

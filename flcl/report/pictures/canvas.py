@@ -1,6 +1,6 @@
-"""What all pictures share: colours, an empty chart, and writing a file whole or not at all.
+"""The common part of all pictures: colours, an empty chart, and writing of complete files.
 
-Only `Figure` objects are used, no pyplot: there is no global state and no display.
+It uses `Figure` objects and no pyplot, so there is no global state and no display.
 """
 
 from pathlib import Path
@@ -41,7 +41,7 @@ def sheet(size: tuple[float, float], title: str = "") -> Figure:
 
 
 def style(axes: Axes, grid: bool = True) -> None:
-    """Makes axes look like those of every other picture."""
+    """Gives axes the style of all pictures."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(SOFT)
     axes.tick_params(colors=INK, labelsize=8, color=SOFT)
@@ -53,12 +53,12 @@ def style(axes: Axes, grid: bool = True) -> None:
 
 
 def task_ticks(axes: Axes, count: int) -> None:
-    """Ticks 1 .. count on the horizontal axis, every second one of many."""
+    """Ticks 1 .. count on the horizontal axis; above 12, only every second one."""
     axes.set_xticks(range(1, count + 1, 1 if count <= 12 else 2))
     axes.set_xlabel("after task")
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as a PNG file, completely or not at all."""
     with grids.any_script():
         files.write(path, FigureCanvasAgg(figure).print_png)

@@ -1,4 +1,4 @@
-"""Sample grids, laid out in whole pixels so that every image pixel is a sharp square."""
+"""Grids of samples in whole pixels, so every image pixel is a sharp square."""
 
 import contextlib
 import math
@@ -14,7 +14,7 @@ from matplotlib.font_manager import FontProperties
 from flcl.report.reading import shorten
 
 TILE = 48
-"""Least side of a magnified image, in pixels of the picture."""
+"""Smallest side of a magnified image, in pixels of the picture."""
 
 GAP, BLOCK_GAP, MARGIN = 3, 28, 14
 MAX_ROWS = 25
@@ -27,7 +27,7 @@ _INK, _SOFT = "#1f2933", "#7b8794"
 def samples(
     images: np.ndarray, names: Sequence[str], title: str = "", real: np.ndarray | None = None
 ) -> Figure:
-    """Figure of `plots.plot_samples`; raises `ValueError` on shapes that do not fit."""
+    """Figure of `plots.plot_samples`; raises `ValueError` for shapes that do not fit."""
     kinds = {"": _checked(images)}
     if real is not None:
         kinds = {"real test images": _checked(real), "generated": kinds[""]}
@@ -38,10 +38,10 @@ def samples(
     rows = math.ceil(len(names) / columns)
     blocks = []
     for start in range(0, len(names), rows):
-        part = slice(start, start + rows)
+        shown = slice(start, start + rows)
         for number, (heading, stack) in enumerate(kinds.items()):
-            labels = list(names[part]) if number == 0 else None
-            blocks.append((labels, heading, mosaic(stack[part])))
+            labels = list(names[shown]) if number == 0 else None
+            blocks.append((labels, heading, mosaic(stack[shown])))
     return _page(blocks, title)
 
 
@@ -64,7 +64,7 @@ def over_tasks(
 
 
 def mosaic(images: np.ndarray) -> np.ndarray:
-    """uint8 [K, n, H, W, C] -> one RGB array of K rows, magnified by a whole number."""
+    """uint8 [K, n, H, W, C] -> one RGB array with K rows of images, magnified by an integer."""
     rows, columns, height, width, channels = images.shape
     scale = max(1, math.ceil(TILE / max(height, width)))
     images = np.repeat(np.repeat(images, scale, axis=2), scale, axis=3)
@@ -81,19 +81,19 @@ def mosaic(images: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def any_script():
-    """No warning for a class name in a script that the font lacks: it is drawn as boxes."""
+    """Suppresses the warning for letters that the font lacks; they are drawn as boxes."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield
 
 
 def plain(text: str) -> str:
-    """Text that matplotlib prints as it is, without reading mathematics into dollar signs."""
+    """Text in which matplotlib does not read dollar signs as mathematics."""
     return text.replace("$", r"\$")
 
 
 def _page(blocks: list[tuple[Sequence[str] | None, str, np.ndarray]], title: str) -> Figure:
-    """Blocks (row labels, heading, mosaic) side by side; None = as the block before."""
+    """Blocks (row labels, heading, mosaic) side by side; None = labels of the block before."""
     names = [[shorten(str(n)) for n in labels] if labels else [] for labels, _, _ in blocks]
     texts = [_text_width(part) if part else -8 for part in names]
     lefts, x = [], MARGIN
@@ -129,7 +129,7 @@ def _page(blocks: list[tuple[Sequence[str] | None, str, np.ndarray]], title: str
 
 
 def _text_width(names: Sequence[str]) -> int:
-    """Pixels of the longest name."""
+    """Width of the longest name in pixels."""
     renderer = FigureCanvasAgg(Figure(dpi=_DPI)).get_renderer()
     with any_script():
         sizes = [renderer.get_text_width_height_descent(name, _FONT, False) for name in names]
@@ -137,7 +137,7 @@ def _text_width(names: Sequence[str]) -> int:
 
 
 def _columns(classes: int, per_class: int) -> int:
-    """Blocks that keep a picture of many classes near the shape of a page."""
+    """Number of columns that gives a picture of many classes about the shape of a page."""
     if classes <= MAX_ROWS:
         return 1
     return max(math.ceil(classes / MAX_ROWS), round(math.sqrt(classes / (1.6 * per_class))))

@@ -1,4 +1,4 @@
-"""Pictures of a run. Each `plot_*` writes one PNG whole or not at all."""
+"""Pictures of a run. Each `plot_*` writes one PNG file, completely or not at all."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from flcl.report.pictures.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart,
 
 _REAL = "the same judge trained on real images"
 _NAMED = 15  # curves in a legend
-_BELOW = 2  # the layer of the curves of groups, below that of the mean
+_BELOW = 2  # layer of the curves of groups, below that of the mean
 
 
 def plot_accuracy_curve(
@@ -31,10 +31,10 @@ def plot_accuracy_curve(
 ) -> None:
     """Accuracy on all classes learned so far, and on each group, after every task.
 
-    matrix [T, G] and counts [G] as in `metrics.matrix` (nested lists with None are taken too);
+    matrix [T, G] and counts [G] as in `metrics.matrix` (nested lists with None are accepted too).
     ceiling: accuracy of the judge trained on real images, drawn as a dashed line.
     class_mean: [T] accuracy of the class-mean head on all classes learned so far, a second curve.
-    names: of the groups, None = their numbers; of many groups only some are named.
+    names: names of the groups, None = their numbers; if there are many, only some are shown.
     domains: whether the groups are domains, not classes.
     """
     matrix = _array(matrix)
@@ -46,10 +46,10 @@ def plot_accuracy_curve(
     axes.plot(tasks, curve, "-o", color=MAIN, lw=2.4, ms=6, label=whole, zorder=4)
     ends, lowest = [(curve[-1], MAIN)], np.nanmin(100 * matrix)
     if class_mean is not None:
-        other, name = 100 * np.asarray(class_mean, float), "the same, class-mean head"
-        axes.plot(tasks, other, "--s", color=SECOND, lw=1.8, ms=4, label=name, zorder=3)
-        ends.append((other[-1], SECOND))
-        lowest = min(lowest, other.min())
+        second, name = 100 * np.asarray(class_mean, float), "the same, class-mean head"
+        axes.plot(tasks, second, "--s", color=SECOND, lw=1.8, ms=4, label=name, zorder=3)
+        ends.append((second[-1], SECOND))
+        lowest = min(lowest, second.min())
     _label_ends(axes, tasks[-1], ends)
     if ceiling is not None:
         dashes = (0, (5, 3))
@@ -60,7 +60,7 @@ def plot_accuracy_curve(
     task_ticks(axes, len(matrix))
     axes.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10]))
     axes.set_ylabel("accuracy on test images, %")
-    # The curves of the groups have a legend of their own.
+    # The curves of the groups have a separate legend.
     lines = [line for line in axes.get_lines() if line.get_zorder() != _BELOW]
     below = {"loc": "outside lower left", "ncols": 2}
     figure.legend(handles=lines, frameon=False, fontsize=8, labelcolor=INK, **below)
@@ -74,9 +74,9 @@ def plot_matrix(
     names: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
-    """Heat map of the accuracy matrix [T, G] in percent; groups not learned yet stay empty.
+    """Heat map of the accuracy matrix [T, G] in percent; cells of later groups are empty.
 
-    names: of the groups, shown on the horizontal axis; None = their numbers.
+    names: names of the groups on the horizontal axis; None = their numbers.
     """
     matrix = _array(matrix)
     rows, columns = matrix.shape
@@ -119,8 +119,8 @@ def plot_training(
 ) -> None:
     """Training loss over the steps of each task, from the records of `metrics.jsonl`.
 
-    names: of the tasks, None = their numbers. Records without a loss are left out; nothing is
-    written when none has one.
+    names: names of the tasks, None = their numbers. Records without a loss are left out; if no
+    record has a loss, no file is written.
     """
     curves: dict[int, list[tuple[int, float]]] = {}
     for record in records:
@@ -137,14 +137,14 @@ def plot_training(
         if len(steps) >= 20:
             axes.plot(steps, losses, color=shade, lw=0.8, alpha=0.3)
             axes.plot(steps, _smooth(losses), color=shade, lw=1.8)
-        else:  # points, because a curve of one point would not be seen
+        else:  # points, because a curve of one point would be invisible
             axes.plot(steps, losses, "-o", color=shade, lw=0.8, ms=3)
         if number % step == 0:
             name = f"task {task}" if names is None else grids.plain(names[task - 1])
             axes.plot([], [], color=shade, lw=1.8, label=name)
     if any(loss > 0 for points in curves.values() for _, loss in points):
         axes.set_yscale("log")
-        # A narrow range would hold no power of ten: round values instead.
+        # A narrow range contains no power of ten, so the ticks are round values.
         axes.yaxis.set_major_locator(MaxNLocator(6))
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.yaxis.set_minor_locator(NullLocator())
@@ -163,11 +163,11 @@ def plot_samples(
     real: np.ndarray | None = None,
     title: str = "",
 ) -> None:
-    """One row of samples per class, small images magnified without smoothing.
+    """One row of samples per class; small images are magnified without smoothing.
 
-    images: uint8 [K, n, H, W, C] with C = 1 or 3; names: of the K classes, written before the rows.
-    real: uint8 [K, m, H, W, C] real images of the same classes, drawn before the samples; None =
-    none. Many classes are set side by side in columns.
+    images: uint8 [K, n, H, W, C] with C = 1 or 3. names: names of the K classes, left of the rows.
+    real: uint8 [K, m, H, W, C] real images of the same classes, left of the samples; None = no real
+    images. Many classes are placed side by side in columns.
     """
     save(grids.samples(images, names, title, real), path)
 
@@ -181,8 +181,8 @@ def plot_samples_over_tasks(
 ) -> None:
     """How the samples of each class look after every task: a row per class, a block per task.
 
-    images: one mapping per task from the label to uint8 [n, H, W, C]; labels that a task had not
-    learned are absent and stay blank. names: of all labels, in order.
+    images: for each task a mapping from label to uint8 [n, H, W, C]. Labels that are not learned
+    are missing in it and stay blank. names: names of all labels, in order.
     """
     save(grids.over_tasks(images, names, title), path)
 
@@ -200,7 +200,7 @@ def _group_curves(figure: Figure, axes: Axes, matrix: np.ndarray, names: Sequenc
 
 
 def _name_groups(figure: Figure, lines: list, title: str) -> None:
-    """Names of curves beside the chart."""
+    """Writes the names of the curves beside the chart."""
     legend = figure.legend(
         handles=lines, title=title, frameon=False, fontsize=8, labelcolor=INK,
         loc="outside right upper",
@@ -209,7 +209,7 @@ def _name_groups(figure: Figure, lines: list, title: str) -> None:
 
 
 def _label_ends(axes, x: float, ends: list[tuple[float, str]]) -> None:
-    """Writes the last value of one or two curves behind them, moved apart when they are near."""
+    """Writes the last value of one or two curves at their ends, moved apart if they are near."""
     ends = sorted(ends)
     near = len(ends) > 1 and ends[-1][0] - ends[0][0] < 6
     for number, (value, colour) in enumerate(ends):

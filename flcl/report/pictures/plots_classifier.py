@@ -16,15 +16,15 @@ from flcl.report.pictures.canvas import task_ticks as ticks
 from flcl.runs.results import RankSelection
 
 _MOST_NAMES = 50
-"""More classes than this are named on the axes of a confusion matrix only in steps."""
+"""Largest number of class names on an axis of a confusion matrix; of more, some are left out."""
 
 
 def plot_rank_selection(
     selection: Sequence[RankSelection], path: str | Path, *, title: str = ""
 ) -> None:
-    """Rank of every task on p(r) as a heat map, with the complexity H in a panel below.
+    """Rank of every task on a heat map of p(r), with the complexity H in a panel below.
 
-    selection: one for each task; the panel of H is left out when no task has one.
+    selection: one entry per task; there is no panel of H if no task has a complexity.
     """
     complexity = [entry.complexity for entry in selection]
     panels = 2 if any(value is not None for value in complexity) else 1
@@ -50,7 +50,7 @@ def plot_rank_selection(
 def _rank_heat(
     figure: Figure, axes: Axes, selection: Sequence[RankSelection], ranks: list[int]
 ) -> None:
-    """p(r) as colours, the chosen rank as a ring with its number."""
+    """p(r) as colours, and the rank as a ring with its number."""
     style(axes, grid=False)
     shown = np.full((len(ranks), len(selection)), np.nan)
     for column, entry in enumerate(selection):
@@ -80,10 +80,10 @@ def _rank_heat(
 def plot_drift(
     drift: dict[str, Sequence], names: Sequence[str], path: str | Path, *, title: str = ""
 ) -> None:
-    """How far the features of each group's test images moved since the end of their own task.
+    """How far the features of each group's test images moved since the end of their task.
 
-    drift: kind -> [T, G] nested lists, None where a group is not learned; one panel per kind.
-    names: of the G groups. Nothing is written when no group is older than the newest task.
+    drift: kind -> nested lists [T, G], None for a group that is not learned; one panel per kind.
+    names: names of the G groups. No file is written if no group is older than the newest task.
     """
     drift = {kind: _array(rows) for kind, rows in drift.items() if len(rows) > 1}
     if not drift:
@@ -94,7 +94,9 @@ def plot_drift(
     ):
         style(axes)
         tasks = np.arange(1, len(rows) + 1)
-        old = np.isfinite(rows).sum(axis=0) > 1  # one point, always 0, is no line
+        old = (
+            np.isfinite(rows).sum(axis=0) > 1
+        )  # a group with one point, which is always 0, has no line
         shades = colormaps["viridis"](np.linspace(0.0, 0.85, max(1, old.sum())))
         for shade, group in zip(shades, np.flatnonzero(old), strict=False):
             name = grids.plain(reading.shorten(str(names[group]), 18))
@@ -112,11 +114,11 @@ def plot_drift(
 def plot_confusion(
     matrix: np.ndarray, names: Sequence[str], path: str | Path, *, title: str = ""
 ) -> None:
-    """Heat map of a confusion matrix [K, K] (rows = truth), every row in percent of its images.
+    """Heat map of a confusion matrix [K, K] (rows = truth), each row in percent of its images.
 
-    names: of the K classes. Up to 12 classes have their numbers written; of more than 50 only some
-    have names. The scale is that of a square root, so that rare mistakes are seen. A row without
-    an image stays white.
+    names: names of the K classes. Numbers are written for up to 12 classes; of more than 50 classes
+    only some have names. The colour scale is a square root, which makes rare mistakes visible. A
+    row without images is white.
     """
     matrix = np.asarray(matrix, float)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(names) != len(matrix):
@@ -148,7 +150,7 @@ def plot_confusion(
 
 
 def _name_axes(axes: Axes, names: Sequence[str]) -> None:
-    """Class names along both axes, as large as there is room, in steps when there are many."""
+    """Class names on both axes, as large as possible; if there are many, only some."""
     step = -(-len(names) // _MOST_NAMES)
     places = range(0, len(names), step)
     shown = [grids.plain(reading.shorten(str(names[place]), 16)) for place in places]

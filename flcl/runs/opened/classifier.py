@@ -1,4 +1,4 @@
-"""A classifier on disk: names for a user's images, and its accuracy on a user's data."""
+"""A classifier on disk: it classifies a user's images and is tested on a user's data."""
 
 import dataclasses
 from pathlib import Path
@@ -19,12 +19,12 @@ from flcl.runs.setup import Setup
 
 
 class Predictions(NamedTuple):
-    """What a classifier says about images.
+    """The answers of a classifier for N images.
 
     Attributes:
-      classes: class id of the data set with the highest score, [N].
-      names: of those classes, [N].
-      scores: [N, K] of all classes by class id; -inf for a class that is not learned.
+      classes: the class id of the data set with the highest score, [N].
+      names: the names of these classes, [N].
+      scores: [N, K], one score per class id; -inf for a class that is not learned.
     """
 
     classes: np.ndarray
@@ -42,30 +42,30 @@ class ClassifierOnDisk(opened.Run):
         self._inference = Inference(self._setup.method, self._mesh)
 
     def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
-        """The class of each image, among all that are learned.
+        """The class of each image, among all learned classes.
 
         Args:
           images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures or
-            arrays; resized as the training images were.
-          head: linear or class_mean; None = the method's own.
-          after: use the model as it was after this task; None = the newest. It chooses one of the
-            stored models and says nothing about the images.
+            arrays. They are resized in the same way as the training images.
+          head: linear or class_mean; None = the head of the method.
+          after: use the model as it was after this task; None = the newest. It chooses a stored
+            model; it is not the task of the images.
 
         Raises:
-          ValueError: for images of another kind, a task that is not learned, another head.
+          ValueError: for images of another kind, a task that is not learned, an unknown head.
         """
         pixels = images_lib.from_user(images, self.settings.data)
         if not len(pixels):
             raise ValueError("images: none were given; at least one is needed")
         scores = self._scores(everything(pixels), head, after)
-        found = scores.argmax(axis=1)
-        return Predictions(found, tuple(self.class_names[i] for i in found), scores)
+        classes = scores.argmax(axis=1)
+        return Predictions(classes, tuple(self.class_names[i] for i in classes), scores)
 
     def evaluate(self) -> dict:
-        """Tests every learned task anew on the data of the run.
+        """Tests every learned task again on the data of the run.
 
-        Returns a dictionary like `results.json`, without what was found while training (ranks,
-        drift). The workdir is not touched.
+        Returns a dictionary like `results.json`, without the values that are measured in training
+        (ranks, drift). The workdir is not changed.
         """
 
         def make(setup: Setup) -> ClassifierEvaluation:
@@ -79,23 +79,23 @@ class ClassifierOnDisk(opened.Run):
         """Accuracy on labelled images.
 
         Args:
-          data: such as folder:PATH or npz:PATH, with classes named as those of the run; None = all
-            test images of the run's own data.
-          head: linear or class_mean; None = the method's own.
+          data: such as folder:PATH or npz:PATH, with the class names of the run; None = all test
+            images of the run's data.
+          head: linear or class_mean; None = the head of the method.
           after: use the model as it was after this task; None = the newest.
 
         Returns:
           `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
-          are true classes, columns answers, both by class id), `class_names`, `head`,
-          `after_task`, and `images_learned` and `top1_learned` of the classes learned so far
-          (None without such images): an image of another class is always answered wrongly.
+          are true classes, columns are answers, both by class id), `class_names`, `head` and
+          `after_task`. `images_learned` and `top1_learned` count only images of learned classes
+          (None without such images); the answer for any other image is always wrong.
 
         Raises:
-          ValueError: for unreadable data, a class that the run does not know.
+          ValueError: for unreadable data, or a class that the run does not know.
         """
         read = dataclasses.replace(self.settings.data, test_per_class=0)
         source = data or read.source
-        # Of the run's own data the test images only: the others were trained on.
+        # Only the test images of the run's data: the others were used for training.
         split = load_labelled(data, read, self.class_names) if data else load_source(read).test
         scores = self._scores(everything(split.images), head, after)
         confusion = classification.confusion(
@@ -123,7 +123,7 @@ class ClassifierOnDisk(opened.Run):
         }
 
     def _scores(self, images: Selection, head: str | None, after: int | None) -> np.ndarray:
-        """[N, K] by class id."""
+        """Scores [N, K] by class id."""
         head = head or self._setup.method.head
         heads = self._setup.method.heads
         if head not in heads:

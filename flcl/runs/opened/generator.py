@@ -1,4 +1,4 @@
-"""A generator on disk: samples of what it learned, and its evaluation with another judge."""
+"""A generator on disk: it samples the classes it learned and is evaluated with other settings."""
 
 import functools
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class Samples(NamedTuple):
     Attributes:
       images: uint8 [K, n, H, W, C].
       classes: class ids of the data set, [K].
-      names: of the classes, [K].
+      names: the names of the classes, [K].
       function_evaluations: network calls per image.
     """
 
@@ -62,15 +62,15 @@ class GeneratorOnDisk(opened.Run):
         An image depends only on (seed, class, index).
 
         Args:
-          classes: class ids of the data set, or class names; None = all that are learned.
-          per_class: images of each.
-          num_steps: steps of a fixed-step solver; None = as the run was evaluated.
-          solver: euler, midpoint, heun or dopri5; None = as the run was evaluated.
+          classes: class ids of the data set, or class names; None = all learned classes.
+          per_class: images of each class.
+          num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
+          solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
           seed: another seed gives other images.
           task: use the model as it was after this task; None = the newest.
 
         Raises:
-          ValueError: for a class or a task that is not learned, or another solver.
+          ValueError: for a class or a task that is not learned, or an unknown solver.
         """
         last = self._task(task)
         if classes is None:
@@ -89,10 +89,10 @@ class GeneratorOnDisk(opened.Run):
         return Samples(images, tuple(ids), names, calls)
 
     def evaluate(self, sample: dict | None = None, judge: dict | None = None) -> dict:
-        """Judges every learned task anew, with some keys of `sample` and `judge` changed.
+        """Evaluates every learned task again, with some keys of `sample` and `judge` changed.
 
-        Needs the data of the run. Returns a dictionary like `results.json`; the workdir is not
-        touched. Raises `ValueError` for a key or value that these sections do not know.
+        It needs the data of the run. It returns a dictionary like `results.json`; the workdir is
+        not changed. Raises `ValueError` for a key or value that these sections do not know.
         """
         run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
 
@@ -109,7 +109,7 @@ class GeneratorOnDisk(opened.Run):
             return int(entry)
         hint = did_you_mean(str(entry), list(self.class_names))
         raise ValueError(
-            f"class {entry!r} is none of this run: accepted are 0-{len(self.class_names) - 1} or a "
+            f"class {entry!r} is not in this run: accepted are 0-{len(self.class_names) - 1} or a "
             f"name.{hint}"
         )
 

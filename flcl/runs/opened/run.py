@@ -1,4 +1,4 @@
-"""A run on disk, opened for use: it needs nothing but its workdir (and the data, to evaluate)."""
+"""A run on disk, opened for use. It needs only its workdir, and the data for an evaluation."""
 
 import functools
 import math
@@ -27,11 +27,11 @@ class Run:
     """A finished or interrupted run.
 
     Attributes:
-      workdir: its folder.
-      settings: its settings.
-      stream: its classes and tasks.
-      class_names: by class id of the data set.
-      learned: numbers of the tasks it has learned.
+      workdir: the folder of the run.
+      settings: the settings of the run.
+      stream: the classes and tasks of the run.
+      class_names: the names of the classes, by class id of the data set.
+      learned: the numbers of the tasks that are learned.
     """
 
     def __init__(self, workdir: str | Path):
@@ -51,7 +51,7 @@ class Run:
         method = methods.build(self.settings, self.stream)
         data = TaskData(None, self.stream)
         self._setup = Setup(self.settings, data, method, self._mesh)
-        # The newest and one to compare with: a memory may hold a whole network.
+        # Two at most, the newest and one to compare: a memory may contain a whole network.
         self._memory = functools.lru_cache(maxsize=2)(self._restore)
 
     def _restore(self, last: int) -> Memory:
@@ -67,7 +67,7 @@ class Run:
         return self.stream.tasks[index - 1]
 
     def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
-        """A dictionary like `results.json` of every learned task, with settings `run`."""
+        """A dictionary like `results.json` for every learned task, with the settings `run`."""
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
         setup, _ = prepare(run, self._mesh, stored=True)
@@ -86,9 +86,9 @@ class Run:
 
 
 def read(workdir: Path) -> tuple[settings.Run, dict]:
-    """Settings and `stream.json` of a run of any format up to this version's.
+    """Settings and `stream.json` of a run, in the format of this version or an older one.
 
-    Raises `ValueError` for a folder that holds no run and for a newer format.
+    Raises `ValueError` for a folder that contains no run and for a newer format.
     """
     stored = formats.read(workdir)
     stream = files.read_json(workdir / "stream.json")
@@ -98,7 +98,7 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
 
 
 def changed(run: settings.Run, **sections: dict) -> settings.Run:
-    """Settings with the keys that are not None replaced in some sections, checked anew."""
+    """The settings with some keys of some sections replaced, and checked; None keeps a key."""
     values = bridge.as_dict(run)
     for name, changes in sections.items():
         values[name].update({k: v for k, v in changes.items() if v is not None})

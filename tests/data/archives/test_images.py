@@ -144,7 +144,7 @@ def test_a_tar_of_something_else(tmp_path, official):
         ("real_train.txt", lambda t: t + "real/zebra 1\n", "real_train.txt: .*line 5 is not"),
         ("real_train.txt", lambda t: t.replace(" 1", ""), "real_train.txt: .*line 3 is not"),
         ("real_test.txt", lambda t: t.replace("_000001", "_7"), "real.zip: holds no real/air.*_7."),
-        ("sketch_test.txt", lambda t: t.replace(" 1", " 0"), "class 0 is 'zebra' there and 'airc"),
+        ("sketch_test.txt", lambda t: t.replace(" 1", " 0"), "class 0 is 'zebra' here and 'airc"),
     ],
 )
 def test_wrong_lists_of_domainnet(tmp_path, official, file, edit, message):
