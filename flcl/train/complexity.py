@@ -22,10 +22,14 @@ def split(images: dict[int, Selection], holdout: float, seed: int, task: int):
     for label, selection in images.items():
         if not len(selection):  # a domain may lack a class
             continue
+        # A generator per label: another label in the task must not change which images are held
+        # out.
         order = np.random.default_rng([seed, task, label]).permutation(len(selection))
         count = max(1, round(holdout * len(order)))
         rows = np.asarray(selection.indices)
         held[label] = Selection(selection.images, rows[order[:count]])
+        # Without any image to train on, the head would never see the label, and H would measure
+        # only the head's start.
         trained = order[count:] if len(order) > count else order
         train[label] = Selection(selection.images, rows[trained])
     return train, held
@@ -51,9 +55,13 @@ def complexity(
     this model is discarded.
     """
     method, run = phase.method, phase.method.run
+    # A loss on the training images would only show how fast the model learns them by heart.
     train, held = split(images, short.holdout, run.seed, task.index)
     total = steps(short, sum(map(len, train.values())), run.train.batch_size)
+    # The programs of the phase are used, so the short run compiles no other step. `create` copies
+    # `trainable`: the task itself still starts from the old values.
     state = phase.create(trainable, total)
+    # Every task is measured with all columns, because its rank is chosen only later, from H.
     frozen = method.probing(frozen)
     dataset, runtime = method.batches(task, train, hosts.shard()), run.runtime
     batches = loader.iterate(dataset, 0, total, threads=runtime.threads, prefetch=runtime.prefetch)
@@ -63,17 +71,22 @@ def complexity(
         state, _ = phase.advance(state, frozen, [batch], key)
         advance(done)
     value = _held_out(phase, state.trainable, frozen, joined(held))
+    # Otherwise all logits of the selector would be NaN, and argmax would silently choose the
+    # first candidate.
     if not np.isfinite(value):
         raise FloatingPointError(
             f"the short run before task {task.index} ends with a loss that is not finite: "
             f"{method.remedy(phase.index)}, in a new workdir"
         )
+    # ln C is the loss of a uniform guess over C classes. Without it, a task with more classes
+    # would look harder (M4).
     return value / float(np.log(max(2, len(task.labels))))
 
 
 def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:
     """Mean loss over all held-out images; the padding of the last batch is not counted."""
     run, mesh = phase.method.run, phase.mesh
+    # Rounded up, because the batch axis is divided over all devices.
     size = -(-run.train.eval_batch_size // mesh.size) * mesh.size
     dataset, runtime = loader.in_order(held, size, hosts.rows(size)), run.runtime
     batches = loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch)

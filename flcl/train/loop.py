@@ -53,6 +53,7 @@ class TaskTraining:
           StoppedError: if `stop` returned True, after the save has started.
         """
         pending: list[dict] = []
+        # The step is part of the state, so a restored state cannot continue at a wrong place.
         done = int(state.step)
         for call in _calls(batches, done, phase.per_call):
             state, metrics = phase.advance(state, frozen, call, self.key)
@@ -60,11 +61,14 @@ class TaskTraining:
             before, done = done, done + len(call)
             self.advance(done)
             stopping = self.stop(done)
+            # There is no save at the last step: the task is stored right after it, and that save
+            # is the one that counts.
             saving = stopping or (_passed(before, done, self.save_every) and done < self.steps)
             if saving or _passed(before, done, self.log_every) or done == self.steps:
                 self.record(done, self._means(pending, done))
             if saving:
                 self.save(done, state)
+            # Only after the save was started: `Checkpoints` waits for it before the program ends.
             if stopping:
                 raise StoppedError(f"stopped at step {done} of {self.name}")
         return state
@@ -76,6 +80,7 @@ class TaskTraining:
         pending.clear()
         finite = np.all([np.isfinite(value) for value in values.values()], axis=0)
         if not finite.all():
+            # The first bad step is the cause. All later steps are bad because of it.
             bad = int(np.flatnonzero(~finite)[0])
             step = done - len(finite) + 1 + bad
             raise FloatingPointError(
@@ -100,5 +105,7 @@ def _calls(batches: Iterable[dict], done: int, per_call: int) -> Iterator[list[d
         if done % per_call == 0:
             yield call
             call = []
+    # The last steps of a task may be fewer than `per_call`; `Phase.advance` makes them one by
+    # one.
     if call:
         yield call

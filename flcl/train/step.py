@@ -57,11 +57,16 @@ def train_step(
     The decay of the average grows as (1 + step) / (10 + step) up to `ema_decay`. Without this, the
     average of a short task would still contain its start (ours).
     """
+    # Optimisers of generators take no `progress`. With this wrapper one step serves both kinds.
     optimizer = optax.with_extra_args_support(optimizer)
 
     def step(state: TrainState, frozen, batch, key):
+        # From the step number, not from a key that changes at every step: a resumed run then
+        # draws the same numbers.
         key = jax.random.fold_in(key, state.step)
+        # Both numbers are traced, so a task of another length needs no new program.
         progress = state.step / state.steps
+        # Only the first argument is differentiated: no gradient of a frozen trunk is computed.
         value, grads = jax.value_and_grad(loss)(state.trainable, frozen, batch, key, progress)
         updates, opt_state = optimizer.update(
             grads, state.opt_state, state.trainable, progress=progress
@@ -69,6 +74,7 @@ def train_step(
         trainable = optax.apply_updates(state.trainable, updates)
         decay = jnp.minimum(ema_decay, (1.0 + state.step) / (10.0 + state.step))
         ema = optax.incremental_update(trainable, state.ema, 1.0 - decay)
+        # The norm before clipping, which shows how often clipping is active.
         metrics = {"loss": value, "grad_norm": optax.tree.norm(grads)}
         return TrainState(state.step + 1, state.steps, trainable, ema, opt_state), metrics
 
@@ -82,6 +88,7 @@ def compile_step(step, state: TrainState, frozen, method: Method, mesh: Mesh, pe
     devices; `method.divides` decides how the state is divided. per_call: steps per call; if it is
     above 1, batches and metrics have a leading axis of this length.
     """
+    # The state has the same sharding before and after a step, so no step has to move it.
     same = sharding.replicated(mesh)
     state_sharding = sharding.of_tree(state, mesh, method.divides)
     batch = {name: sharding.of_entry(name, method.spread, mesh) for name in ("images", "labels")}
@@ -90,6 +97,7 @@ def compile_step(step, state: TrainState, frozen, method: Method, mesh: Mesh, pe
         with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # losses read the mesh
             return step(state, frozen, batch, key)
 
+    # A scan compiles the body once; a Python loop would compile `per_call` copies of the step.
     def several(state, frozen, batches, key):
         return jax.lax.scan(lambda state, batch: one(state, frozen, batch, key), state, batches)
 
@@ -102,7 +110,7 @@ def compile_step(step, state: TrainState, frozen, method: Method, mesh: Mesh, pe
             same,
         ),
         out_shardings=(state_sharding, same),
-        donate_argnums=0,
+        donate_argnums=0,  # the new state is written into the memory of the old one
     )
 
 
@@ -130,6 +138,7 @@ class Phase:
         def start(tree, total):
             return create(tree, optimizer, total)
 
+        # From shapes only. A save inside a task is restored into this structure.
         self.abstract = jax.eval_shape(start, trainable, 1)
         self.create = jax.jit(
             start,
@@ -138,7 +147,9 @@ class Phase:
         )
         step = train_step(loss, optimizer, method.ema_decay(index))
         self.step = compile_step(step, self.abstract, frozen, method, mesh)
+        # jit compiles at the first call: with `per_call` = 1 this program is never made.
         self._steps = compile_step(step, self.abstract, frozen, method, mesh, self.per_call)
+        # The short run that measures the complexity of a task needs the loss of each image (M4).
         if isinstance(method, Classifier):
             self.losses = jax.jit(
                 lambda *arguments: method.task_losses(index, *arguments),
