@@ -31,6 +31,7 @@ def digest(tree) -> str:
     total = hashlib.sha256()
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         value = hosts.whole(leaf)
+        # With name, shape and type, because the same bytes could be another array.
         header = f"{jax.tree_util.keystr(path)} {value.shape} {value.dtype}"
         total.update(header.encode())
         total.update(np.ascontiguousarray(value).tobytes())
@@ -78,12 +79,15 @@ class Checkpoints:
 
     def save_task(self, task: int, added) -> None:
         """Stores what a task added; returns when it is on disk."""
+        # Waits, because the caller deletes the states inside the task next: from then on this
+        # save is the only copy.
         self._save("tasks", task, added, {})
         self._finish("tasks", task)
 
     def tasks(self) -> list[int]:
         """Numbers of the stored tasks, ascending; raises `DamagedError` if one is missing."""
         stored = sorted(self._manager("tasks").all_steps())
+        # Every task builds on the one before it, so a gap makes all later tasks useless.
         for expected, task in enumerate(stored, start=1):
             if task != expected:
                 raise DamagedError(
@@ -108,6 +112,8 @@ class Checkpoints:
 
     def running(self) -> tuple[int, dict] | None:
         """Position and metadata of the newest readable state inside a task, or None."""
+        # The newest state may be incomplete after a kill. The one before only costs some repeated
+        # steps.
         for position in sorted(self._manager("running").all_steps(), reverse=True):
             with contextlib.suppress(DamagedError):
                 return position, self._meta("running", position)
@@ -120,6 +126,7 @@ class Checkpoints:
     def drop_running(self, position: int | None = None) -> None:
         """Deletes all states inside a task, or only the state at `position`."""
         manager = self._manager("running")
+        # A save in the background could otherwise appear after the deletion.
         manager.wait_until_finished()
         for step in manager.all_steps() if position is None else [position]:
             manager.delete(step)
@@ -133,6 +140,7 @@ class Checkpoints:
         """The judge trained on real images; None if there is no readable one."""
         if not self._manager("judge").all_steps():
             return None
+        # Damage is no error here: this judge can be trained again from the data.
         with contextlib.suppress(DamagedError):
             return self._restore("judge", 0, target)
         self._manager("judge").delete(0)
@@ -145,6 +153,8 @@ class Checkpoints:
 
     def _manager(self, item: str) -> ocp.CheckpointManager:
         if item not in self._managers:
+            # A task is kept for ever, a state inside a task only until the next two. A program
+            # that only reads deletes nothing, because the run may be saving at this moment.
             options = ocp.CheckpointManagerOptions(
                 max_to_keep=2 if item == "running" else None,
                 cleanup_tmp_directories=not self._read_only,
@@ -156,12 +166,14 @@ class Checkpoints:
 
     def _save(self, item: str, step: int, tree, meta: dict) -> None:
         tree = jax.tree.map(_read, tree)
+        # The digest is that of the arrays in memory, so it also detects a write that went wrong.
         meta = {**meta, "digest": digest(tree), "layout": layout(tree)}
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         manager = self._manager(item)
         if step in manager.all_steps():  # an earlier process left it unreadable
             manager.delete(step)
+        # `force`, because Orbax would otherwise decide itself whether a save is due.
         manager.save(step, args=args, force=True)
 
     def _finish(self, item: str, step: int) -> None:
@@ -186,11 +198,13 @@ class Checkpoints:
             )
         args = ocp.args.Composite(state=ocp.args.StandardRestore(target))
         tree = self._reading(item, step, lambda m: m.restore(step, args=args))["state"]
+        # A changed byte leaves the layout as it was, so only the digest can show it.
         if digest(tree) != meta["digest"]:
             raise DamagedError(f"checkpoint {self.folder / item / str(step)} changed on disk")
         return tree
 
     def _reading(self, item: str, step: int, read):
+        # If one process cannot read, the others must not wait for it in the next exchange.
         with hosts.together(DamagedError):
             return self._read(item, step, read)
 

@@ -73,18 +73,24 @@ def run(
     """
     use_compile_cache(run.runtime)
     workdir = Path(workdir)
+    # In a run of several processes JAX handles the signal: see `hosts.stop_now`.
     with stopping.on_sigterm(jax.process_count() == 1) as sigterm, contextlib.ExitStack() as held:
+        # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
             setup, weights = prepare(run)
             if hosts.is_main():
+                # What is entered first is released last: the lock is held until all checkpoints
+                # are written.
                 held.enter_context(workdirs.locked(workdir))
                 _claim(workdir, setup.run, setup.data.to_dict())
+        # Before the first program is compiled, which may take longer in one process than in another.
         hosts.connect(setup.mesh)
         checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
         held.enter_context(jax.set_mesh(setup.mesh))
         stored = checkpoints.tasks()
         # A stored task includes the trunk; then the weights were read only to check their hash.
         memory = empty_memory(setup) if stored else first_memory(setup, weights)
+        # The memory has its own copy. Without this line a large trunk would stay in memory twice.
         del weights
         reporter = make_reporter(workdir, setup.run)
         reporter.say(
@@ -95,6 +101,7 @@ def run(
 
 def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
     """Writes config and stream into the folder, or refuses the folder of another run."""
+    # Both checks come before the first write, so a refused folder stays as it was.
     workdirs.check_config(workdir, run)
     workdirs.check_stream(workdir, stream)
     files.write_json(workdir / "config.json", formats.to_store(run))
@@ -129,12 +136,15 @@ class Experiment:
         earlier = files.read_json(self.workdir / "results.json") if hosts.is_main() else None
         self.record.load(hosts.from_main(earlier), len(stored))
         for task in self.data.stream.tasks:
+            # Stored tasks are restored, all others are trained.
             if task.index in stored:
                 memory = restore_task(self.setup, self.checkpoints, memory, task)
             else:
                 memory = self._train(memory, task)
+            # A process may have been killed after it stored the task and before it wrote the row.
             if task.index > len(self.record.rows):
                 self._evaluate(memory, task)
+        # Something is left only if a process was killed right after it stored the last task.
         self.checkpoints.drop_running()
         results = self.record.results()
         self.reporter.finished(results)
@@ -145,11 +155,15 @@ class Experiment:
         method, started = self.method, time.monotonic()
         key = stream_key(self.setup.run.seed, "begin", task.index)
         trainable, frozen = method.begin(memory, task, key)
+        # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
             memory, trainable = self._optimise(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
+        # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._calibrate(memory, task)
+        # In this order: after a kill between the two lines the task counts as trained, and the
+        # state inside it is not used again.
         self.checkpoints.save_task(task.index, method.added(memory, task))
         self.checkpoints.drop_running()
         self._note(task, "training_seconds", time.monotonic() - started)
@@ -162,6 +176,7 @@ class Experiment:
         phase = self._phase(method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
+        # A save inside a task contains the complexity, so only a new task measures it.
         if measured is None and isinstance(method, Classifier):
             measured = self._complexity(phase, task, trainable, frozen)
         if measured is not None:
@@ -169,9 +184,13 @@ class Experiment:
         first = int(state.step)
         self.reporter.begin_task(task, phase.index, first)
         training = self._training(phase, task, total, measured)
+        # The signal must not interrupt a step, whose old state is already given up. The loop
+        # stops after the step and saves.
         with self._sigterm.held():
             batches = self._batches(memory, task, first, total)
             state = training.run(phase, state, frozen, batches)
+        # The average of the weights is what the task keeps (F8). With a decay of 0 these are the
+        # last weights.
         return memory, state.ema
 
     def _training(self, phase: Phase, task: Task, total: int, measured) -> TaskTraining:
@@ -202,9 +221,11 @@ class Experiment:
         run = self.setup.run
 
         def generate(memory, label: int, count: int) -> np.ndarray:
+            # Another stream for each task: every task replays other images of an old class.
             key = stream_key(run.seed, f"replay{task.index}")
             return self._sampler.one_class(memory, key, label, count)[0]
 
+        # Replay generates its images here, with the model as it is before the task.
         images = self.method.training_images(task, self.data.train(task), memory, generate)
         batches = self.method.batches(task, images, hosts.shard())
         threads, prefetch = run.runtime.threads, run.runtime.prefetch
@@ -238,9 +259,13 @@ class Experiment:
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):
         """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
+        # For the devices of this process, which may be more or fewer than those that wrote the
+        # save.
         target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
         while (newest := self.checkpoints.running()) is not None:
             position, meta = newest
+            # The state of an earlier task: a process was killed after it stored that task and
+            # before it deleted the state.
             if meta["task"] != task.index:
                 break
             try:
@@ -265,6 +290,7 @@ class Experiment:
                 self._progress,
                 self.checkpoints,
             )
+        # Only one process may write the reference features.
         folder = self.workdir / "features" if hosts.is_main() else None
         return ClassifierEvaluation(self.method, self.data, self._inference, self._progress, folder)
 

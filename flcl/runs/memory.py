@@ -15,6 +15,8 @@ def empty_memory(setup: Setup) -> Memory:
     """The memory before the first task on the devices of the run; its trunk is still random."""
     key = stream_key(setup.run.seed, "init")
     method = setup.method
+    # The compiled function writes every array to its final place, so a large trunk is never in
+    # memory twice.
     placed = sharding.of_tree(jax.eval_shape(method.init, key), setup.mesh, method.divides)
     return jax.jit(method.init, out_shardings=placed, compiler_options=run_once())(key)
 
@@ -29,6 +31,7 @@ def first_memory(setup: Setup, weights) -> Memory:
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
     """Puts the stored part of `task` back into the memory; raises `DamagedError`."""
     method = setup.method
+    # What the task would store now has the shapes of what it has stored.
     target = jax.eval_shape(lambda m: method.added(m, task), memory)
     added = checkpoints.restore_task(
         task.index, sharding.abstract(target, setup.mesh, method.divides)

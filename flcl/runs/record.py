@@ -15,6 +15,7 @@ from flcl.metrics import matrix as accuracy_matrix
 from flcl.runs.results import Results, from_json
 from flcl.runs.setup import Setup
 
+# Another version of one of these packages may round differently.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain")
 
 
@@ -92,6 +93,8 @@ class Record:
             },
             "complete": len(self.rows) == len(stream.tasks),
         }
+        # Also checked when it is written: a wrong value must not reach a file that other programs
+        # trust.
         return from_json(values)
 
 

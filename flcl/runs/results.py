@@ -219,6 +219,7 @@ def from_json(values: Mapping, file: str = NAME) -> GeneratorResults | Classifie
     file: its name in errors. `ValueError` names the place of an entry that has a wrong type, is
     missing or is unknown.
     """
+    # Files of the first version name no kind; they are all from generators.
     kind = values.get("kind", "generator") if isinstance(values, Mapping) else "generator"
     if kind not in KINDS:
         raise ValueError(f"{file}: kind is {kind!r}, {' or '.join(map(repr, KINDS))} is needed")

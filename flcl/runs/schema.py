@@ -12,6 +12,7 @@ from typing import Any
 
 from flcl import hints
 
+# Marks in the metadata of a field: see `rest` and `left_out`.
 _REST, _LEFT_OUT = {"rest": True}, {"left_out": True}
 
 
@@ -49,6 +50,7 @@ def from_json(expected, value, file: str, place: str = ""):
     `ValueError` names the place of an entry that has a wrong type, is missing or is unknown.
     """
     needed = _words(expected)
+    # `X | None` is the only union that a schema may use.
     if isinstance(expected, types.UnionType):
         if value is None:
             return None
@@ -82,6 +84,8 @@ def _object(cls: type, values: Mapping, file: str, prefix: str):
             kind = typing.get_args(collecting.type)[1]
             others[name] = from_json(kind, value, file, prefix + name)
         else:
+            # An unknown entry is refused and not passed over: it would be lost when the file is
+            # written again.
             hint = hints.did_you_mean(name, list(fields))
             raise ValueError(f"{file}: {prefix}{name} is not known.{hint}")
     for name, field in fields.items():
@@ -107,6 +111,7 @@ def _has_type(value, expected) -> bool:
         return isinstance(value, list | tuple)
     if origin is Mapping or dataclasses.is_dataclass(expected):
         return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    # In Python `True` is an integer; in JSON it is not a number.
     if expected is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
     return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))

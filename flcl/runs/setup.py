@@ -55,11 +55,14 @@ def prepare(
     """
     if mesh is None:
         mesh = meshes.make_mesh(run.runtime.fsdp)
+        # Before the data is read: a wrong batch size must not cost minutes.
         check_batches(run, mesh)
     with hosts.main_first("data"):  # official archives are prepared once
         source = load_source(run.data, threads=run.runtime.threads)
     data = TaskData(source, make_stream(run.stream, source))
     resolved = Resolved(run) if stored else methods.resolve(run)
+    # The resolved settings are the ones that are stored: with the hash of the weights, and layer
+    # numbers instead of the workdir of another run.
     method = methods.build(resolved.run, data.stream)
     return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
 
@@ -82,6 +85,7 @@ def check_judge(run: settings.GeneratorRun, mesh: Mesh) -> None:
 
 def use_compile_cache(runtime: settings.Runtime) -> None:
     """Stores compiled programs on disk, so a second run starts at once."""
+    # JAX reads its own variable; a cache that the user has chosen there is not replaced.
     if runtime.compile_cache == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()

@@ -19,6 +19,8 @@ def locked(workdir: Path):
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)
+        # "a+" does not empty the file: until the lock is ours, it contains the number of its
+        # owner.
         file = (workdir / ".lock").open("a+")
     except OSError as error:
         raise ValueError(f"workdir {workdir} is not writable ({error.strerror})") from None
@@ -31,6 +33,7 @@ def locked(workdir: Path):
             raise ValueError(
                 f"workdir {workdir} is in use by process {owner}: wait for it or choose another"
             ) from None
+        # Now the lock is ours. The number is only for the error of another process.
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()

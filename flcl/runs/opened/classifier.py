@@ -102,6 +102,7 @@ class ClassifierOnDisk(opened.Run):
             scores.argmax(axis=1), split.labels, len(self.class_names)
         )
         accuracies = classification.per_class_accuracy(confusion)
+        # A class that is not learned has the score -inf for every image.
         known = np.isfinite(scores).any(axis=0)[split.labels]
         return {
             "data": source,

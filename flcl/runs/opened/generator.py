@@ -43,6 +43,7 @@ class GeneratorOnDisk(opened.Run):
     def __init__(self, workdir: str | Path):
         super().__init__(workdir)
         setup = self._setup
+        # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(
             lambda sample: ClassSampler(setup.method, sample, setup.mesh)
         )
@@ -83,6 +84,8 @@ class GeneratorOnDisk(opened.Run):
         asked = {"num_steps": num_steps, "solver": solver}
         sample = opened.changed(self.settings, sample=asked).sample
         with jax.set_mesh(self._mesh):
+            # Another stream than that of the evaluation, so these images are not those that the
+            # judge was trained on.
             key = stream_key(seed, "user samples")
             images, calls = self._sampler(sample)(self._memory(last.index), key, labels, per_class)
         names = tuple(self.class_names[i] for i in ids)
@@ -103,6 +106,7 @@ class GeneratorOnDisk(opened.Run):
         return self._evaluate_all(run, make)
 
     def _class_id(self, entry: int | str) -> int:
+        # Names first: a class may have a number as its name.
         if entry in self.class_names:
             return self.class_names.index(entry)
         if str(entry).isdigit() and int(entry) < len(self.class_names):
@@ -115,6 +119,8 @@ class GeneratorOnDisk(opened.Run):
 
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
+        # A user counts classes as the data set does; inside, a label is the place in the class
+        # order.
         labels = self._labels(ids)
         for class_id, label in zip(ids, labels, strict=True):
             if label not in known:

@@ -40,6 +40,7 @@ class Run:
         use_compile_cache(self.settings.runtime)
         self.class_names = tuple(stream["class_names"])
         self.stream = TaskStream.from_dict(stream["stream"])
+        # Read only, because another process may still be training this run.
         self._checkpoints = Checkpoints(self.workdir / "checkpoints", read_only=True)
         self.learned = tuple(self._checkpoints.tasks())
         if not self.learned:
@@ -71,9 +72,11 @@ class Run:
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
         setup, _ = prepare(run, self._mesh, stored=True)
+        # Other images would give a matrix that cannot be compared with the stored one.
         workdirs.check_stream(self.workdir, setup.data.to_dict())
         with jax.set_mesh(setup.mesh):
             evaluation = make(setup)
+            # As in the run itself: one memory that grows task by task, one row after each task.
             record, memory = Record(setup, evaluation), empty_memory(self._setup)
             for index in self.learned:
                 task = self.stream.tasks[index - 1]
