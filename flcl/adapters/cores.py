@@ -22,6 +22,7 @@ class SummedCores:
 
     def memory(self, shapes: Shapes, rank: int) -> dict:
         """Cores of zero and scales of one."""
+        # One slot: this is why the memory does not grow with the tasks (M1).
         return {
             "cores": map_sites(lambda _: jnp.zeros((self.slots, rank, rank)), shapes),
             "scales": map_sites(lambda _: jnp.ones(self.slots), shapes),
@@ -68,6 +69,7 @@ class ScaledCores(LastCore):
 
     def __init__(self, tasks: int):
         super().__init__(tasks)
+        # One r x r core per task and map, so this memory grows, but slowly.
         self.slots = tasks
 
     def slot(self, index):

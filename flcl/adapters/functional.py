@@ -26,6 +26,7 @@ def init_rows(
     """New factors of `labels` [G]; they depend only on (key, label, layer)."""
 
     def one_class(label, layer_key, cin, cout):
+        # Folded in and not split: a split would depend on how many classes there are.
         return FAMILIES[family].init(jax.random.fold_in(layer_key, label), cin, cout, p, sigma)
 
     return {
@@ -76,6 +77,7 @@ def warm_rows(
     """
     if how == "class":
         return take(bank, learned[jax.random.randint(key, (count,), 0, known)])
+    # A mask instead of a slice, because `known` is traced.
     share = (jnp.arange(len(learned)) < known) / known
 
     def mean_of(values):
@@ -120,6 +122,7 @@ def lift(factors: Factors, family: Family) -> jax.Array:
 
 def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
     """F of every layer; layers of the same shape are lifted together, which is faster."""
+    # The U-Net has many layers of the same shape, so few large programs replace many small ones.
     by_shape: dict[tuple, list[str]] = {}
     for name, factors in bank.items():
         by_shape.setdefault((factors["b"].shape, factors["a"].shape), []).append(name)
@@ -139,6 +142,7 @@ def lift_layer(factors: Factors, family_name: str) -> jax.Array:
 def modulation_collection(rows: Bank, family_name: str) -> dict:
     """The `modulation` variables of the U-Net for the G classes of `rows`."""
     family = FAMILIES[family_name]
+    # Scaling before and after one shared convolution costs the same for any number of classes.
     if family.separable:
         by_name = {name: Modulation(scale_in=f["b"], scale_out=f["a"]) for name, f in rows.items()}
     else:
@@ -170,13 +174,14 @@ def importance(rows: Bank, family_name: str) -> dict[str, tuple[float, float]]:
     the root-mean-square of F - 1 (of F for an additive family).
     """
     family = FAMILIES[family_name]
+    # F12: the paper names the score but not its formula; this one is ours.
     spread, deviation = {}, {}
-    for (
-        name,
-        factors,
-    ) in rows.items():  # one layer at a time, because all layers may not fit in memory
+    # One layer at a time, because F of all layers may not fit in memory.
+    for name, factors in rows.items():
+        # In float64 the mean of equal numbers is exact, so an unused layer has exactly the score 0.
         matrices = np.asarray(lift_layer(factors, family_name), np.float64)
         spread[name] = float(np.sqrt(matrices.var(axis=0).mean()))
+        # The value of F that leaves the kernel as it is.
         neutral = 0.0 if family.adds else 1.0
         deviation[name] = float(np.sqrt(((matrices - neutral) ** 2).mean()))
     largest = max(spread.values()) or 1.0

@@ -22,6 +22,7 @@ def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
         return _most_important(spec, names)
     try:
         if "-" in spec:
+            # The paper prints its window in this form: layers 40-54.
             first, last = (int(part) for part in spec.split("-"))
             chosen = tuple(range(first, last + 1))
         else:
@@ -43,6 +44,7 @@ def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     except (OSError, ValueError, KeyError):
         raise _refused(spec, f"{path} holds no importance scores; finish a run there") from None
     by_name = {entry["name"]: entry["score"] for entry in scores}
+    # That run may have adapted fewer layers, but a name outside this model means another network.
     if not set(by_name) <= set(names):
         raise _refused(spec, f"the run at {workdir} has another model")
     ranked = sorted(by_name, key=by_name.get, reverse=True)

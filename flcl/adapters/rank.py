@@ -21,6 +21,7 @@ EPSILON = 1e-6
 def init_selector(candidates: tuple[int, ...]) -> dict:
     """w_r = (r - mean) / std, so higher complexity prefers more columns; b_r = 0 (ours)."""
     ranks = np.asarray(candidates, np.float32)
+    # A single candidate has no spread.
     spread = ranks.std() or 1.0
     return {"weight": jnp.asarray((ranks - ranks.mean()) / spread), "bias": jnp.zeros(len(ranks))}
 
@@ -35,6 +36,7 @@ def logits(selector: dict, complexity: jax.Array, first: jax.Array, kind: str) -
 
     kind: `centred`, w_r h_t + b_r; or `literal`, the printed w_r H_t.
     """
+    # The paper's equation. For H > 0 its largest logit is always that of the largest w.
     if kind == "literal":
         return selector["weight"] * complexity
     return selector["weight"] * centre(complexity, first) + selector["bias"]
@@ -42,12 +44,14 @@ def logits(selector: dict, complexity: jax.Array, first: jax.Array, kind: str) -
 
 def temperature(progress: jax.Array, rank: settings.RankSelection) -> jax.Array:
     """Geometric decay from `temperature` to `final_temperature` over the schedule (M5)."""
+    # A high temperature explores the candidates; a low one comes close to the final argmax.
     share = jnp.clip(progress / rank.schedule, 0.0, 1.0)
     return rank.temperature * (rank.final_temperature / rank.temperature) ** share
 
 
 def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.Array:
     """A random choice [K]: one-hot of perturbed logits, with the gradient of the soft choice."""
+    # Gumbel-max: without tau, this argmax is a draw from softmax(logits).
     noisy = (logits + jax.random.gumbel(key, logits.shape)) / tau
     soft = jax.nn.softmax(noisy)
     hard = jax.nn.one_hot(jnp.argmax(noisy), logits.size)
@@ -57,6 +61,8 @@ def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.A
 def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Array:
     """Weight of each column, [r]: column j adds the weights of all candidates above j (M5)."""
     chex.assert_shape(choice, (len(candidates),))
+    # The candidates are nested: rank r keeps the first r columns, so small ranks share their
+    # columns with larger ones.
     keeps = np.arange(rank)[None, :] < np.asarray(candidates)[:, None]
     return choice @ keeps.astype(np.float32)
 
@@ -77,7 +83,9 @@ def choose(
     tau = temperature(progress, selection)
     fixed = jax.nn.one_hot(jnp.argmax(logits), len(candidates))
     drawn = straight_through(key, logits, tau)
+    # A loss alone never prefers a small rank: a column that is not needed costs it nothing (M5).
     expected = jax.nn.softmax(logits / tau) @ np.asarray(candidates, np.float32)
+    # Both are computed and one is used: `progress` is traced, so the whole task is one program.
     choice = jnp.where(selecting, drawn, jax.lax.stop_gradient(fixed))
     penalty = jnp.where(selecting, selection.penalty * expected / rank, 0.0)
     return columns(choice, candidates, rank), penalty
@@ -166,12 +174,16 @@ class LearnedRank:
             "first": measured[0],
             "complexity": measured[index - 1],
         }
+        # Initialised again (M5): on the digits, a selector that was kept gave the hardest task
+        # the smallest rank.
         fresh = {"selector": init_selector(self._selection.candidates)}
         return ({} if index == 1 else fresh), frozen
 
     def columns(self, trainable, frozen, key, progress):
         """First random, then fixed: see `choose`. The short run that measures H uses all."""
         logits = self._logits(trainable["selector"], frozen["complexity"], frozen["first"])
+        # The short run measures how hard the task is, so it must not depend on a choice of the
+        # rank.
         weights, penalty = choose(key, logits, progress, self._selection, self._rank)
         probe, full = frozen["probe"], jnp.ones(self._rank)
         return jnp.where(probe, full, weights), jnp.where(probe, 0.0, penalty)
@@ -179,6 +191,7 @@ class LearnedRank:
     def kept(self, memory, index):
         """The columns of the most likely candidate."""
         logits = self._of_task(memory, index)
+        # The paper: r_t = argmax p(r | T_t), without noise.
         likeliest = jax.nn.one_hot(jnp.argmax(logits), logits.size)
         return columns(likeliest, self._selection.candidates, self._rank)
 
