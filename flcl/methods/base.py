@@ -199,6 +199,8 @@ class Generator(Method):
         return optimisation.adam(self.phase_settings(phase))
 
     def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
+        # [n, G]: n is first because it is the axis that is divided over the devices
+        # (`adapters.modulate`).
         size, groups = self.phase_settings(phase).batch_size, self.phase_settings(phase).groups
         return _batch(self.run.data, (size // groups, groups), (groups,))
 
@@ -296,6 +298,7 @@ class Classifier(Method):
 
 def _batch(data: settings.Data, leading: tuple[int, ...], labels: tuple[int, ...]) -> dict:
     """A batch of uint8 images [*leading, H, W, C] and int32 labels [*labels]."""
+    # uint8 needs a quarter of the transfer of float32; the step scales the images.
     image = (data.image_size, data.image_size, data.channels)
     return {
         "images": jax.ShapeDtypeStruct((*leading, *image), np.uint8),

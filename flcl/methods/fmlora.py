@@ -32,6 +32,7 @@ class FMLoRA(ViTClassifier):
         blocks = settings.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
         self.rank, tasks = run.lora.rank, len(stream.tasks)
+        # How cores are combined (M1), and who chooses the rank (M5).
         self.cores = COMBINATIONS[run.lora.combine](tasks)
         fixed = settings.fixed_rank(run)
         self.ranks: rank.RankChoice = (
@@ -45,13 +46,18 @@ class FMLoRA(ViTClassifier):
         full_rate = optimisation.Part(train.learning_rate)
         parts = {"head": optimisation.Part(train.head_learning_rate)}
         if self.run.prompt.tokens:
+            # Nearly all movement of old features comes from the prompt, so later tasks may change
+            # it more slowly (M7).
             factor = 1.0 if phase == 1 else self.run.prompt.later_factor
             parts["prompt"] = optimisation.Part(train.learning_rate * factor)
         if phase == 1:
+            # Only task 1 trains the bases A and B.
             return parts | {"factors": full_rate, "bases": full_rate}
         later = optimisation.Part(train.learning_rate * self.run.lora.later_factor)
         parts["factors"] = later
         if self.ranks.learned:
+            # After the schedule the selector has no gradient, but the momentum of Adam would
+            # still move it, and with it the argmax.
             parts["selector"] = optimisation.Part(selection.learning_rate, until=selection.schedule)
         return parts | ({"scales": full_rate} if self.cores.trains_scales else {})
 
@@ -65,6 +71,7 @@ class FMLoRA(ViTClassifier):
 
     def begin(self, memory, task: Task, key):
         trainable, frozen = super().begin(memory, task, key)
+        # F-LoRA: task 1 learns the bases; every later task trains M_t and N_t inside them.
         if task.index == 1:
             trainable["factors"] = factorized.first_factors(self.shapes, self.rank)
             trainable["bases"] = memory["bases"]
@@ -79,27 +86,34 @@ class FMLoRA(ViTClassifier):
         return trainable | selecting, frozen | measured
 
     def preliminary(self, task):
+        # If there is only one task there is nothing to choose: task 1 always uses all columns.
         if not self.ranks.learned or len(self.stream.tasks) == 1:
             return None
         return base.Preliminary(self.run.rank.probe_epochs, self.run.rank.holdout)
 
     def probing(self, frozen):
+        # A traced flag: the short run uses the compiled step of its phase.
         return {**frozen, "probe": jnp.ones_like(frozen["probe"])}
 
     def with_complexity(self, memory, frozen, task, complexity):
         measured = memory["complexity"].at[task.index - 1].set(complexity)
+        # In task 1 both are its own H, so its centred value is 0 (M4).
         known = {"complexity": measured[task.index - 1], "first": measured[0]}
         return {**memory, "complexity": measured}, {**frozen, **known}
 
     def model(self, phase, trainable, frozen, key, progress):
+        # dW = A M N' B' with all r columns: task 1 learns the bases and chooses no rank.
         if phase == 1:
             bases, penalty = trainable["bases"], jnp.zeros(())
             cores = factorized.task_core(trainable["factors"], jnp.ones(self.rank))
         else:
+            # dW = A (earlier cores + M_t N_t') B'. Only the columns that DRS keeps count in M_t
+            # N_t'.
             bases = frozen["bases"]
             columns, penalty = self.ranks.columns(trainable, frozen, key, progress)
             new = factorized.task_core(trainable["factors"], columns)
             past = self.cores.past(frozen["cores"], trainable.get("scales"))
+            # The sum is a matrix r x r, so earlier tasks add no work to the forward pass.
             cores = jax.tree.map(jnp.add, past, new)
         adapters = factorized.collection(bases, cores, self.run.lora.scale)
         model = {"trunk": frozen["trunk"], "adapters": adapters}
@@ -110,11 +124,14 @@ class FMLoRA(ViTClassifier):
         for name in ("prompt", "selector", "scales"):
             if name in trainable:
                 memory[name] = trainable[name]
+        # Only the columns of the chosen rank become part of the memory.
         core = factorized.task_core(trainable["factors"], self._kept(memory, task))
         if task.index == 1:
             memory["bases"], core = factorized.regauge(trainable["bases"], core)
+        # From here on M_t and N_t are not needed any more.
         memory["cores"] = self.cores.fold(memory["cores"], task.index, core)
         slot = self.cores.slot(task.index)
+        # The core was trained with the factor one, so that is its first scale.
         memory["scales"] = jax.tree.map(lambda s: s.at[slot].set(1.0), memory["scales"])
         return memory
 
@@ -126,7 +143,9 @@ class FMLoRA(ViTClassifier):
 
     def added(self, memory, task: Task):
         names = ["prompt", "selector", "complexity"]
+        # The bases never change after task 1, so no other task stores them.
         names += ["bases"] if task.index == 1 else []
+        # Every task trains the scales of all earlier tasks, so it stores them all.
         names += ["scales"] if self.cores.trains_scales else []
         written = {name: memory[name] for name in names if name in memory}
         slot = self.cores.slot(task.index)
@@ -148,9 +167,12 @@ class FMLoRA(ViTClassifier):
 
     def shared_parameters(self):
         shapes = [shape for sites in self.shapes.values() for shape in sites.values()]
+        # r (in + out) per map: 368,640 for q and v of ViT-B/16 with r = 10.
         return sum(self.rank * sum(shape) for shape in shapes)
 
     def parameters_per_task(self):
+        # 2 r^2 per map, as the paper counts, also if DRS keeps fewer columns: 4,800 for q and v
+        # of ViT-B/16.
         return 2 * self.rank**2 * sum(map(len, self.shapes.values()))
 
     def describe(self):

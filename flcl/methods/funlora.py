@@ -45,6 +45,8 @@ class FunLoRA(base.Generator):
         self.adapted = tuple(all_layers[i] for i in chosen)
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
+        # The largest task of a phase decides its number of rows; another number would be another
+        # program.
         later = [len(task.labels) for task in stream.tasks[1:]]
         self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
 
@@ -60,6 +62,7 @@ class FunLoRA(base.Generator):
 
     def init(self, key):
         key_trunk, key_bank = jax.random.split(key)
+        # Only the structure of this row is used.
         rows = self._fresh(key_bank, np.zeros(1, np.int32))
         return {
             "trunk": init_parameters(self._model(0.0), self.size, key_trunk),
@@ -73,8 +76,10 @@ class FunLoRA(base.Generator):
         labels[: len(task.labels)] = task.labels
         frozen = {"labels": jnp.asarray(labels)}
         if task.index == 1:
+            # An unused row, label -1, gets the factors of class 0. No batch has its label.
             fresh = self._fresh(key, np.maximum(labels, 0))
             return {"trunk": memory["trunk"], "factors": fresh}, frozen
+        # F5: the whole trunk is frozen, also its norms. Only then do old classes keep their bits.
         frozen["trunk"] = memory["trunk"]
         return {"factors": self._start(memory, task, key, labels)}, frozen
 
@@ -82,6 +87,7 @@ class FunLoRA(base.Generator):
         """Flow-matching loss of a batch; gradients are summed per device and, on CPU, per class."""
         del progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
+        # n first: the axis that is divided over the devices stays the leading one.
         images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
         if self.run.data.flip:
             images = random_flip(key_flip, images)
@@ -96,6 +102,7 @@ class FunLoRA(base.Generator):
         def loss(trunk, rows, fixed, data):
             """The loss of images with class factors `rows` and positions `numbers` [B]."""
             points, numbers = data
+            # In phase 2 the trunk is not an argument with a gradient, so none is computed for it.
             trunk = trunk if phase == 1 else fixed["trunk"]
             modulation = functional.modulation_collection(rows, family)
             variables = {"params": trunk, "modulation": modulation}
@@ -109,6 +116,7 @@ class FunLoRA(base.Generator):
             shared=trainable.get("trunk", ()),
             rows=rows,
             fixed=fixed,
+            # Dropout depends on these numbers, so it does not matter how the batch is divided.
             data=(points, jnp.arange(len(images))),
             groups=groups if rows else 1,
             pixels=self.size**2 if self.takes_turns else None,
@@ -120,6 +128,8 @@ class FunLoRA(base.Generator):
         return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 
     def added(self, memory, task: Task):
+        # One array instead of hundreds. The trunk is stored once, with task 1, because it never
+        # changes again.
         rows = functional.pack(functional.take(memory["bank"], _array(task.labels)))
         return {"trunk": memory["trunk"], "rows": rows} if task.index == 1 else {"rows": rows}
 
@@ -130,6 +140,8 @@ class FunLoRA(base.Generator):
 
     def class_velocity(self, memory, label):
         factors = jax.tree.map(lambda v: v[label], memory["bank"])
+        # W_y = W0 * F_y, once per class and outside the solver: the network that is sampled has
+        # no adapter.
         merged = functional.merge(memory["trunk"], factors, self.run.adapter.family)
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
@@ -138,6 +150,8 @@ class FunLoRA(base.Generator):
         train = self.phase_settings(phase)
         if phase == 2:
             return optimisation.adam(train)
+        # Public code trains such a trunk with 2e-4; at that rate the factors hardly move in a
+        # short run (F8).
         rates = {"trunk": train.learning_rate, "factors": self.run.adapter.learning_rate}
         return optimisation.adam_by_part(train, rates)
 
@@ -162,6 +176,7 @@ class FunLoRA(base.Generator):
                 for conv in self.adapted
             ],
             "bytes_per_task": [
+                # Four bytes per float32. A later task adds only its factors.
                 4 * (per_class * len(task.labels) + (trunk if task.index == 1 else 0))
                 for task in self.stream.tasks
             ],
@@ -174,6 +189,7 @@ class FunLoRA(base.Generator):
         first = {name: jax.tree.map(lambda v: v[0], rows[name]) for name in self._ranked()}
         ranks = {name: functional.lift_layer(f, family) for name, f in first.items()}
         figures = {"effective_rank": {n: float(effective_rank(m)) for n, m in ranks.items()}}
+        # F12 uses the classes of task 1, because layers are chosen before the later tasks.
         if task.index == 1:
             scores = functional.importance(rows, family)
             figures["importance"] = [
@@ -185,6 +201,7 @@ class FunLoRA(base.Generator):
 
     def _ranked(self) -> list[str]:
         """Names of adapted convolutions with a large F, evenly spaced from first to last."""
+        # In a layer with few channels the rank is limited by the channels, not by the family.
         widest = [c for c in self.adapted if min(c.shape[2:]) >= self.run.model.width]
         picks = np.linspace(0, len(widest) - 1, min(_RANKED_LAYERS, len(widest))).round()
         return [widest[int(i)].name for i in picks]
@@ -203,6 +220,8 @@ class FunLoRA(base.Generator):
         if how == "none":
             return self._fresh(key, np.maximum(labels, 0))
         old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        # Repeated up to a fixed length, so all tasks share one program; the first `known` entries
+        # count.
         learned = np.resize(_array(old), self.stream.capacity)
         return functional.warm_rows(
             key, memory["bank"], learned, np.int32(len(old)), len(labels), how

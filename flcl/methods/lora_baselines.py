@@ -36,6 +36,7 @@ class LoRAClassifier(ViTClassifier):
 
     def plain(self, lora) -> dict:
         """One LoRA in the form that the transformer reads: A I B'."""
+        # In the form of F-LoRA, so the transformer knows only one kind of adapter.
         identity = jnp.eye(self.run.lora.rank)
         cores = factorized.map_sites(lambda _: identity, self.shapes)
         return factorized.collection(lora, cores, self.run.lora.scale)
@@ -119,10 +120,13 @@ class SDLoRA(LoRAClassifier):
         memory = super().end(memory, task, trainable)
         slot = task.index - 1
         lora = trainable["lora"]
+        # SD-LoRA stores direction and length apart: of earlier tasks, only the length still
+        # trains.
         unit = jax.tree.map(lambda v: v / jnp.maximum(jnp.linalg.norm(v), 1e-12), lora)
         size = factorized.map_sites(
             lambda f: jnp.linalg.norm(f["a"]) * jnp.linalg.norm(f["b"]), lora
         )
+        # Task 1 has no earlier directions, so it trains no magnitudes.
         before = trainable.get("magnitudes", memory["magnitudes"])
         return memory | {
             "directions": jax.tree.map(lambda d, v: d.at[slot].set(v), memory["directions"], unit),
@@ -135,6 +139,8 @@ class SDLoRA(LoRAClassifier):
 
     def added(self, memory, task: Task):
         slot = task.index - 1
+        # The direction of this task only, but all magnitudes, because every task changes those of
+        # earlier tasks.
         written = {
             "lora": jax.tree.map(lambda v: v[slot], memory["directions"]),
             "magnitudes": memory["magnitudes"],
@@ -156,6 +162,7 @@ class SDLoRA(LoRAClassifier):
         """All directions side by side, [in, T r]; their magnitudes are the core's diagonal."""
         r = self.run.lora.rank
 
+        # One adapter of rank T r. Slots of later tasks are zero, so no shape depends on the task.
         def weighted(stack, magnitude):
             a, b = (rearrange(stack[name], "t n r -> n (t r)") for name in ("a", "b"))
             core = jnp.diag(jnp.repeat(self.run.lora.scale * magnitude, r))

@@ -7,6 +7,7 @@ import optax
 
 from flcl import settings
 
+# The value in the public code of SD-LoRA.
 SGD_MOMENTUM = 0.9
 
 
@@ -54,6 +55,8 @@ def by_progress(train: settings.HeadTrain, parts: dict[str, Part]) -> optax.Grad
     `update` takes this share as `progress`. It is traced, so tasks of any length share one compiled
     step. Clipping uses the global norm of all parts.
     """
+    # Without a rate: optax's schedules count steps, and here the number of steps of a task is
+    # traced.
     direction = {
         "adam": optax.scale_by_adam,
         "sgd": lambda: optax.trace(decay=SGD_MOMENTUM),
@@ -84,6 +87,7 @@ def rate(train: settings.HeadTrain, progress):
 def _scale_by_progress(train: settings.HeadTrain, part: Part):
     def update(updates, state, params=None, *, progress, **_):
         del params
+        # A factor instead of a condition in Python, because `progress` is traced.
         moving = jnp.where(progress < part.until, 1.0, 0.0)
         factor = -part.learning_rate * rate(train, progress) * moving
         return optax.tree.scale(factor, updates), state

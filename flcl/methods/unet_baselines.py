@@ -37,6 +37,8 @@ class Finetune(base.Generator):
 
     def begin(self, memory, task: Task, key):
         del task, key
+        # Nothing is frozen and no class is protected: this is how forgetting looks without a
+        # method.
         return memory, {}
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
@@ -47,6 +49,7 @@ class Finetune(base.Generator):
         if self.run.data.flip:
             images = random_flip(key_flip, images)
         points = draw_points(key_flow, images, groups, self.run.flow)
+        # n-major like the images: the labels of the groups repeat in every row.
         labels = jax.numpy.tile(batch["labels"], per_group)
         numbers = jax.numpy.arange(len(images))
         model = self._model(self.phase_settings(phase).dropout)
@@ -68,6 +71,7 @@ class Finetune(base.Generator):
         return trainable
 
     def added(self, memory, task: Task):
+        # Every task changes every weight, so every task stores the whole network.
         del task
         return memory
 
@@ -108,5 +112,7 @@ class GenerativeReplay(Finetune):
 
     def training_images(self, task: Task, real, memory, generate: base.Generate):
         count = self.run.replay.images_per_class or int(np.mean([len(v) for v in real.values()]))
+        # Labels of all earlier tasks. Their images come from the model alone; no real image is
+        # kept.
         old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
         return {**real, **{k: everything(generate(memory, k, count)) for k in old}}

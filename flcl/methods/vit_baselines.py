@@ -41,6 +41,7 @@ class Finetune(ViTClassifier):
 
     def begin(self, memory, task: Task, key):
         trainable, frozen = super().begin(memory, task, key)
+        # Moved and not copied: an array must not be frozen and trained at once.
         return trainable | {"trunk": frozen.pop("trunk")}, frozen
 
     def model(self, phase, trainable, frozen, key, progress):
@@ -51,4 +52,5 @@ class Finetune(ViTClassifier):
         return super().end(memory, task, trainable) | {"trunk": trainable["trunk"]}
 
     def added(self, memory, task: Task):
+        # Here the trunk is part of every task, because every task changes it.
         return super().added(memory, task) | {"trunk": memory["trunk"]}

@@ -66,6 +66,7 @@ class ViTClassifier(base.Classifier):
             return base.Resolved(_with_model(run, normalize=normalize))
         file = pretrained.load(model, run.data.image_size)
         normalize = file.normalize if model.normalize == "weights" else model.normalize
+        # The hash in the settings lets a continued run detect that the file is another one.
         origin = {"layout": file.layout, "ignored": list(file.ignored)}
         resolved = _with_model(run, normalize=normalize, sha256=file.sha256)
         return base.Resolved(resolved, file.params, origin)
@@ -113,6 +114,8 @@ class ViTClassifier(base.Classifier):
     def begin(self, memory, task: Task, key):
         del key
         classes = np.zeros(self.stream.capacity, bool)
+        # The local loss compares only these classes; the columns of all others get no gradient
+        # (M8).
         classes[list(task.labels)] = True
         frozen = {"trunk": memory["trunk"], "labels": jnp.asarray(classes)}
         return {"head": memory["head"]}, frozen
@@ -130,6 +133,7 @@ class ViTClassifier(base.Classifier):
             model, extra = self.model(phase, trainable, frozen, key, progress)
             return self._losses(model, trainable, frozen, *data).mean() + extra
 
+        # One exchange of gradients per step: see `mean_over_devices`.
         fixed = (frozen, key_model, progress)
         return accumulate.mean_over_devices(mean, trainable, fixed, (images, batch["labels"]))
 
@@ -151,6 +155,8 @@ class ViTClassifier(base.Classifier):
     def added(self, memory, task: Task):
         labels = np.asarray(task.labels)
         added = {h.key: h.take(memory[h.key], labels) for h in self.heads.values()}
+        # The trunk is stored although it came from a file, because a run must open without that
+        # file.
         return {**added, "trunk": memory["trunk"]} if task.index == 1 else added
 
     def restore(self, memory, task: Task, added):
