@@ -61,7 +61,11 @@ class ClassifierEvaluation:
             scores = self._inference.scores(memory, features)
             for head in heads:
                 row[head].append(classification.top_k_accuracy(scores[head], images.labels, 1))
+            # The pictures show the answers of the method's own head; the other heads are only
+            # scored.
             count.add(images, scores[self.method.head].argmax(axis=1))
+            # The reference is taken once, at the end of the task of the group. Joint training has
+            # only one such moment.
             newest = group.index == task.index or self.data.stream.joint
             for name, value in self._drift(group, _followed(features), newest).items():
                 row["drift"][name].append(value)
@@ -72,6 +76,7 @@ class ClassifierEvaluation:
         """The entries of `results.json` for a classifier, except the matrix of its head."""
         groups, counts = self.data.stream.groups, self.data.test_counts()
         class_mean = None
+        # A second table is needed only if the class means are not already the head of the method.
         if self.method.head == "linear" and rows:
             matrix = [accuracy_matrix.filled(row["class_mean"], len(groups)) for row in rows]
             class_mean = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
@@ -88,6 +93,7 @@ class ClassifierEvaluation:
 
     def _learned(self, task: Task) -> tuple[Task, ...]:
         stream = self.data.stream
+        # Joint training learns all groups in its one task.
         return stream.groups if stream.joint else stream.groups[: task.index]
 
     def _drift(self, group: Task, features: np.ndarray, newest: bool) -> dict[str, float | None]:

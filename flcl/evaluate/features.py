@@ -55,6 +55,8 @@ class Inference:
         size, parts = self._size(len(features)), []
         for start in range(0, len(features), size):
             batch = features[start : start + size]
+            # Every batch has the same size, so one program serves all; a row does not depend on
+            # the other rows.
             filled = np.zeros((size, features.shape[1]), np.float32)
             filled[: len(batch)] = batch
             scores = jax.device_get(self._scores(memory, filled))
@@ -75,5 +77,6 @@ class Inference:
 
     def _size(self, images: int) -> int:
         """`train.eval_batch_size`, or a power of two for fewer images, rounded up to devices."""
+        # Few different sizes, so few programs; a small set is filled up to less than its double.
         size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())
         return -(-size // self._mesh.size) * self._mesh.size

@@ -86,14 +86,20 @@ class GeneratorEvaluation:
 
     def samples(self, memory, labels) -> dict[int, np.ndarray]:
         """Generated images by label; if old classes are fixed, each is generated only once."""
+        # The old classes have changed too, so their earlier samples are no longer those of the
+        # model.
         if not self.method.old_classes_fixed:
             self.drawn = {}
         missing = [label for label in labels if label not in self.drawn]
         advance = self._progress("generating classes", len(missing))
+        # The same stream after every task: a class that did not change gives the same images, so
+        # only the judge can lower its accuracy.
         key = stream_key(self.method.run.seed, "samples")
         for done, label in enumerate(missing, start=1):
             count = self.generated_count(label)
             self.drawn[label], calls = self._sampler.one_class(memory, key, label, count)
+            # dopri5 needs more calls for some classes than for others; the largest number is
+            # reported (F9).
             self._calls = max(self._calls or 0, calls)
             advance(done)
         return {label: self.drawn[label] for label in labels}
@@ -102,6 +108,8 @@ class GeneratorEvaluation:
         """The judge trained on real images; it gives the ceiling and the fidelity."""
         if self._real_judge is None:
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
+            # This judge does not depend on the generator, so a continued run does not train it
+            # again.
             stored = self._store.restore_judge(target) if self._store else None
             self._real_judge = stored or self._train(joined(self._real), list(self._real), "real")
             if self._store and stored is None:
@@ -125,11 +133,16 @@ class GeneratorEvaluation:
             np.concatenate([drawn[label] for label in labels]),
             np.repeat(labels, [len(drawn[label]) for label in labels]),
         )
+        # The classification accuracy score: a classifier learns from samples and is tested on
+        # real images (F11).
         seen_by_judge = self._training_set(samples, task)
         repeats = []
+        # Judges that differ in their seed only: their spread is the noise of one accuracy.
         for repeat in range(self.judge_settings.repeats):
             judge = self._train(seen_by_judge, labels, f"judge/task{task.index}/repeat{repeat}")
             repeats.append(self._accuracies(judge, groups))
+        # All classes of the run, also those not learned yet: so the fidelity of a class can be
+        # compared between rows.
         all_classes = self._seen(list(self._real))
         recognised = fidelity(
             self.judge, real_judge, samples, [g.labels for g in groups], all_classes
@@ -187,6 +200,8 @@ class GeneratorEvaluation:
         """All samples; with `judge.current_task = real`, the newest task has real images."""
         if self.judge_settings.current_task == "synthetic":
             return samples
+        # As in the public code of GUIDE and JDCL. The accuracy cannot be compared with that of a
+        # judge that saw only samples.
         old = ~np.isin(samples.labels, task.labels)
         real = joined(self.data.train(task))
         return everything(
@@ -197,6 +212,8 @@ class GeneratorEvaluation:
     def _train(self, images: Selection, labels: list[int], name: str) -> dict:
         """A judge of the classes `labels`; oversampling does not change its number of steps."""
         plain = sum(self.plain_count(label) for label in labels)
+        # With oversampling, a judge sees more different images, but it must not also train longer
+        # (F10).
         steps = steps_for(self.judge_settings, plain)
         return self.judge.train(
             images, steps=steps, seed_name=name, progress=self._progress("judge", steps)

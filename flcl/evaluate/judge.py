@@ -101,8 +101,10 @@ class Judge:
         self._check_labels(labels)
         if steps < 1:
             raise ValueError(f"steps={steps}: the judge needs at least 1 optimiser step")
+        # A mask instead of a smaller head, so every task uses the same program.
         seen = np.bincount(labels, minlength=self.num_classes) > 0
         key = stream_key(self.seed, seed_name)
+        # On the devices before the loop, so they are not sent again at every step.
         key, seen, total = jax.device_put((key, seen, np.int32(steps)), self._everywhere)
         state = self._init(key)
         for done, batch in enumerate(self._batches(images, steps, seed_name), start=1):
@@ -144,6 +146,7 @@ class Judge:
 
     def _train_step(self, state: JudgeState, batch, seen, key, total):
         judge = self.settings
+        # Stream 0 is the initial values, stream 1 the augmentation of every step.
         key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
         images = recipe.augment(key, batch["images"], crop=judge.crop, flip=judge.flip)
 
@@ -158,6 +161,8 @@ class Judge:
 
         (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
         updates, momentum = self._optimizer.update(grads, state.momentum, state.params)
+        # Not part of the optimiser: a schedule of optax would need a number of steps that is
+        # fixed at compile time.
         rate = recipe.learning_rate(judge.learning_rate, state.step, total)
         params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
         return JudgeState(params, stats, momentum, state.step + 1), loss

@@ -21,6 +21,7 @@ def optimizer(weight_decay: float) -> optax.GradientTransformation:
 
     Only kernels decay; norm scales, norm offsets and biases do not. Nesterov is off.
     """
+    # Decay is added to the gradient before the momentum, as in the SGD of PyTorch.
     return optax.chain(
         optax.add_decayed_weights(weight_decay, mask=_is_kernel), optax.trace(decay=MOMENTUM)
     )
@@ -61,6 +62,7 @@ def batch_order(seed: int, name: str, count: int) -> Shuffled:
     Batch `step` of size B has the entries step * B to (step + 1) * B - 1, a pure function of these
     numbers. A set smaller than a batch is repeated.
     """
+    # Not `hash`, which Python salts in every process.
     return Shuffled(np.arange(count), [seed, zlib.crc32(name.encode())])
 
 

@@ -22,6 +22,7 @@ class ClassSampler:
         spread = sharding.over_devices(mesh)
         self.sample, data = sample, method.run.data
         shape = (data.image_size, data.image_size, data.channels)
+        # Rounded up, because a chunk is divided over all devices.
         self._chunk = -(-sample.chunk // mesh.size) * mesh.size
         self._same = sharding.replicated(mesh)
         function = sampler.make_sampler(
@@ -52,6 +53,8 @@ class ClassSampler:
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
         """Images uint8 [count, H, W, C] and evaluations per image, by one program for any count."""
         labels, parts, most = np.asarray([label], np.int32), [], 0
+        # A loop in Python: the number of chunks is not part of the program, so one program serves
+        # every count.
         for chunk in self._indices(count):
             images, calls = self._solve(memory, key, labels, chunk[None])
             parts.append(images[0])
