@@ -14,6 +14,7 @@ def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
     """Times [count] in [0, 1]: `uniform`, or `logit_normal`, which prefers the middle."""
     if how == "uniform":
         return jax.random.uniform(key, (count,))
+    # Esser et al. 2024.
     return jax.nn.sigmoid(jax.random.normal(key, (count,)))
 
 
@@ -22,6 +23,7 @@ def interpolate(noise: jax.Array, images: jax.Array, t: jax.Array) -> tuple[jax.
     chex.assert_equal_shape([noise, images])
     chex.assert_shape(t, (len(images),))
     t = t.reshape(-1, *[1] * (images.ndim - 1))
+    # Without added noise on the path (sigma = 0): the velocity is the same at every t.
     return (1 - t) * noise + t * images, images - noise
 
 
@@ -37,6 +39,7 @@ def class_transport(noise: jax.Array, images: jax.Array, groups: int) -> jax.Arr
 
     def reorder(sources, goals):
         cost = jnp.sum((goals[:, None] - sources[None]) ** 2, axis=-1)
+        # Exact, and part of the step: a class has few images in a batch.
         goal, source = optax.assignment.hungarian_algorithm(cost)
         return jnp.zeros_like(sources).at[goal].set(sources[source])
 
@@ -68,6 +71,7 @@ def draw_points(key: jax.Array, images: jax.Array, groups: int, flow) -> Points:
       flow: `settings.Flow`.
     """
     key_noise, key_time = jax.random.split(key)
+    # For the whole batch, before it is divided: the numbers do not depend on devices or parts.
     noise = jax.random.normal(key_noise, images.shape)
     if flow.coupling == "class_ot":
         noise = class_transport(noise, images, groups)
@@ -78,4 +82,6 @@ def draw_points(key: jax.Array, images: jax.Array, groups: int, flow) -> Points:
 
 def flow_loss(velocity: Callable, points: Points) -> jax.Array:
     """Mean squared error of `velocity(x, t)`, ([B, H, W, C], [B]) -> [B, H, W, C]."""
+    # Conditional flow matching (Lipman et al. 2023): the field with the smallest loss moves noise
+    # to the distribution of the images.
     return jnp.mean((velocity(points.x, points.t) - points.velocity) ** 2)

@@ -12,6 +12,7 @@ from flcl.ops.pixels import to_uint8
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
+# The solver and its network calls per step. Their total is printed beside every accuracy (F9).
 _FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun": (diffrax.Heun, 2)}
 # dopri5 has seven stages, but the last stage is also the first of the next step. So it makes six
 # calls per step, and one call before the first step.
@@ -109,9 +110,11 @@ def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambd
                 # Placed again, so devices exchange bytes instead of floats.
                 return constrain(to_uint8(images)), calls
 
+            # One chunk after the other: the memory does not grow with the number of images.
             images, calls = jax.lax.map(one_chunk, indices)
             return images.reshape(-1, *shape), calls.max()
 
+        # One class after the other: only one merged network exists at a time.
         images, calls = jax.lax.map(one_class, labels)
         return images, calls.max()
 

@@ -40,4 +40,5 @@ def mask_unseen(logits: jax.Array, seen: jax.Array) -> jax.Array:
     """Logits [B, K] with -inf where `seen` [K] is False, so such a class is never the answer."""
     chex.assert_shape(seen, (logits.shape[-1],))
     chex.assert_type(seen, bool)
+    # -inf has no share in a softmax, so an unseen class gets no gradient either.
     return jnp.where(seen[None, :], logits, -jnp.inf)

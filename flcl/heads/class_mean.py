@@ -18,12 +18,16 @@ class ClassMean:
     def scores(self, part, features):
         """Cosines in full precision; 0 for a class without images."""
         chex.assert_shape(features, (None, part["sum"].shape[1]))
+        # The maximum avoids 0 / 0 for a class without images.
         means = part["sum"] / jnp.maximum(part["count"], 1.0)[:, None]
         return jnp.matmul(_unit(features), _unit(means).T, precision="highest")
 
     def fit(self, part, features, labels):
         """Adds the images to the sums and counts of their classes."""
+        # Sums and not means: what only adds up needs no old image and no order of the tasks.
         total, count = (np.asarray(part[name]).copy() for name in ("sum", "count"))
+        # Not `total[labels] += features`, which adds only one image of a label that occurs
+        # several times.
         np.add.at(total, labels, features)
         np.add.at(count, labels, 1.0)
         return {"sum": jnp.asarray(total), "count": jnp.asarray(count)}

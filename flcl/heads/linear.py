@@ -29,6 +29,7 @@ class Linear:
 
     def take(self, part, labels):
         """The columns of the kernel and the entries of the bias."""
+        # Columns, because the class is the last axis of a kernel.
         return {"kernel": part["kernel"][:, labels], "bias": part["bias"][labels]}
 
     def put(self, part, labels, taken):
