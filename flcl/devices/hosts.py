@@ -85,6 +85,7 @@ def connect(mesh: Mesh) -> None:
     if jax.process_count() == 1 or jax.default_backend() != "cpu":
         return
     multihost_utils.sync_global_devices("mesh")
+    # Over all devices and along each axis: these are the groups that exchange values in a run.
     spread = tuple(axis for axis, size in mesh.shape.items() if size > 1)
     for axes in dict.fromkeys([spread, *((axis,) for axis in spread)]):
         summed = jax.shard_map(
@@ -141,6 +142,7 @@ def from_main(value):
     if jax.process_count() == 1:
         return value
     text = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    # The length first, because a broadcast needs the same shape in every process.
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
     padded = np.zeros(size, np.uint8)
     padded[: min(size, len(text))] = text[:size]
@@ -155,6 +157,7 @@ def main_first(name: str) -> Iterator[None]:
         multihost_utils.sync_global_devices(name)
     try:
         yield
+    # Also after an error, because the others are waiting.
     finally:
         if several and is_main():
             multihost_utils.sync_global_devices(name)
@@ -173,6 +176,7 @@ def together(kind: type[ValueError] = ValueError) -> Iterator[None]:
         padded = np.zeros(_LONGEST, np.uint8)
         encoded = np.frombuffer(message.encode()[:_LONGEST], np.uint8)
         padded[: len(encoded)] = encoded
+        # Every process sends a message, most of them empty, so all learn of the first error.
         everyone = multihost_utils.process_allgather(padded)
         told = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in everyone]
         first = next((text for text in told if text), None)

@@ -17,11 +17,13 @@ def make_mesh(fsdp: int = 1, devices=None) -> Mesh:
     devices = np.asarray(devices)
     if fsdp < 1 or devices.size % fsdp:
         raise ValueError(f"runtime.fsdp={fsdp}: must divide the {devices.size} devices of this run")
+    # Devices that share parameters are adjacent: they exchange parameters in every step.
     return Mesh(devices.reshape(-1, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto,) * 2)
 
 
 def check_batch(name: str, batch: int, groups: int, mesh: Mesh) -> None:
     """Raises `ValueError` unless a global batch splits evenly over groups and devices."""
+    # Every device gets the same number of images of every class.
     step = groups * mesh.size
     if batch % step:
         raise ValueError(

@@ -6,6 +6,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+# Both axes: devices that share parameters still compute different images.
 BATCH = PartitionSpec(("data", "fsdp"))
 
 
@@ -42,6 +43,7 @@ def of_tree(tree, mesh: Mesh, divides: Callable[[str], bool] = is_kernel):
     def of_leaf(path, leaf):
         name = "/".join(_part(entry) for entry in path)
         shards, shape = mesh.shape["fsdp"], leaf.shape
+        # An array that does not divide is replicated, which costs memory but changes no result.
         if shards == 1 or not shape or shape[-1] % shards or not divides(name):
             return replicated(mesh)
         return NamedSharding(mesh, PartitionSpec(*[None] * (len(shape) - 1), "fsdp"))
@@ -95,4 +97,5 @@ def stacked(sharding: NamedSharding) -> NamedSharding:
 
 
 def _part(entry) -> str:
+    # Dictionaries, dataclasses and tuples name their entries in three different ways.
     return str(getattr(entry, "key", getattr(entry, "name", getattr(entry, "idx", entry))))

@@ -18,6 +18,7 @@ def top_k_accuracy(scores: np.ndarray, labels: np.ndarray, k: int) -> float:
     labels = _checked("labels", labels, scores.shape[1], len(scores))
     true = scores[np.arange(len(scores)), labels][:, None]
     before = np.arange(scores.shape[1])[None, :] < labels[:, None]
+    # The rank of the label among the scores, without sorting.
     ahead = ((scores > true) | ((scores == true) & before)).sum(axis=1)
     # A label with the score -inf, or with NaN from a failed run, is never right.
     return float(np.mean((ahead < k) & (true[:, 0] > -np.inf)))
@@ -61,6 +62,7 @@ def drift(reference: np.ndarray, features: np.ndarray) -> dict[str, float]:
     reference, features = reference[kept], features[kept]
     norms = np.linalg.norm(reference, axis=1)
     relative = np.linalg.norm(features - reference, axis=1) / norms
+    # A zero feature has no direction; its cosine is 0, so its drift is 1.
     lengths = np.maximum(np.linalg.norm(features, axis=1), np.finfo(float).tiny)
     cosine = (features * reference).sum(axis=1) / (norms * lengths)
     return {"relative": float(relative.mean()), "cosine": float((1 - cosine).mean())}

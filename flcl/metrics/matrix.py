@@ -16,6 +16,7 @@ import numpy as np
 def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """A_t = sum_j n_j R[t, j] / sum_j n_j over the groups learned after task t: [T]."""
     matrix, counts = _checked(matrix, counts)
+    # A group that is not learned yet has no weight.
     weights = np.where(np.isnan(matrix), 0.0, counts[None, :])
     return (np.nan_to_num(matrix) * weights).sum(axis=1) / weights.sum(axis=1)
 
@@ -51,6 +52,7 @@ def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
     It is negative if a group is better at the end than ever before (Chaudhry et al. 2018).
     """
     matrix, _ = _checked(matrix)
+    # -inf where a group was not learned before the last row: it cannot be forgotten.
     best = np.where(np.isnan(matrix[:-1]), -np.inf, matrix[:-1]).max(axis=0, initial=-np.inf)
     return np.where(np.isinf(best), np.nan, best - matrix[-1])
 
@@ -67,6 +69,7 @@ def backward_transfer(matrix: np.ndarray) -> float:
     if no group was learned before.
     """
     matrix, _ = _checked(matrix)
+    # The argmax of booleans is the first True: the row after the task that learned the group.
     first = np.argmax(~np.isnan(matrix), axis=0)
     then = matrix[first, np.arange(matrix.shape[1])]
     return _mean(np.where(first < len(matrix) - 1, matrix[-1] - then, np.nan))

@@ -42,6 +42,7 @@ def mean_loss(
         shared, rows = parameters
         if pixels is None:
             return loss(shared, rows, fixed, data)
+        # The images of this device, because this runs inside `shard_map`.
         count = parts_of(jax.tree.leaves(data)[0].shape[0] // groups, pixels)
         return mean_over_parts(
             lambda shared, rows, data: loss(shared, rows, fixed, data),
@@ -87,6 +88,8 @@ def mean_over_parts(loss: Callable, shared, own, data) -> jax.Array:
         shared, own = parameters
 
         def add(total, of_part):
+            # The gradient of a part is complete here, so its activations are free before the next
+            # part.
             value, (to_shared, to_own) = jax.value_and_grad(loss, argnums=(0, 1))(shared, *of_part)
             return jax.tree.map(jnp.add, total, (value, to_shared)), to_own
 
@@ -111,11 +114,13 @@ def mean_over_devices(loss: Callable, parameters, fixed, data) -> jax.Array:
       data: arrays whose first axis is divided over the devices of the current mesh.
     """
     mesh = jax.sharding.get_abstract_mesh()
+    # One device has nothing to exchange.
     if math.prod(mesh.shape.values()) == 1:
         return loss(parameters, fixed, data)
 
     def local(parameters, fixed, data):
         value_and_slope = jax.value_and_grad(loss)(parameters, fixed, data)
+        # Devices exchange here, once, after each of them has summed the gradients of its parts.
         return jax.tree.map(lambda v: lax.pmean(v, mesh.axis_names), value_and_slope)
 
     same, shared = PartitionSpec(), PartitionSpec(mesh.axis_names)
@@ -131,6 +136,7 @@ def _with_slope(slope: Callable, parameters) -> jax.Array:
         return slope(parameters)[0]
 
     def backward(gradient, outer):
+        # The loss is a scalar, so its chain rule is one product.
         return (jax.tree.map(lambda v: v * outer, gradient),)
 
     value.defvjp(slope, backward)

@@ -36,6 +36,7 @@ def plain_conv(
     chex.assert_rank([x, kernel], 4)
     chex.assert_axis_dimension(kernel, 1, kernel.shape[0])
     chex.assert_axis_dimension(x, 3, kernel.shape[2])
+    # A 1x1 convolution is a matrix product, which has its own gradient: see `product`.
     form = lax_conv if kernel.shape[0] == 1 else _conv
     return form(x, kernel, stride, before)
 
@@ -77,6 +78,7 @@ def _backward(stride, before, saved, grad):
         grad_x = _image_gradient(grad, kernel, x.shape[1:3], stride, before)
         return grad_x, of_kernel(x, grad, pieces=True)
 
+    # Chosen when the program is lowered, so a program for a TPU can be made on a CPU.
     return lax.platform_dependent(*saved, grad, cpu=in_pieces, default=derived)
 
 

@@ -58,12 +58,14 @@ def _of_the_library(z):
 
 
 def _by_polynomials(z):
+    # z = turns * pi + angle, with |angle| <= pi / 2 (Cody and Waite).
     turns = jnp.round(z * np.float32(1 / math.pi))
     angle = z
     for term in _HALF:
         angle = angle - turns * term
     square = angle * angle
     sine, cosine = _polynomial(_SINE, square) * angle, _polynomial(_COSINE, square)
+    # A half turn changes the sign of both.
     odd = (turns.astype(jnp.int32) & 1) == 1
     return jnp.where(odd, -sine, sine), jnp.where(odd, -cosine, cosine)
 
@@ -112,6 +114,7 @@ def _backward(factors, grad):
         sine, cosine = sine_and_cosine(term[1] * product)
         # Over the rows first: sums that keep the last axis run in vector registers.
         along = jnp.sum(cosine * grad, axis=0).sum()
+        # The derivative of alpha cos(omega x) with respect to omega is -alpha x sin(omega x).
         slope = -term[0] * jnp.sum(sine * product * grad, axis=0).sum()
         return total - term[0] * term[1] * sine * grad, (along, slope)
 

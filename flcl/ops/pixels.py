@@ -60,6 +60,7 @@ def random_resized_crop(key: jax.Array, images: jax.Array, min_scale: float) -> 
 def _random_boxes(key: jax.Array, count: int, height: int, width: int, min_scale: float):
     """Top, left, height and width of the box in each image, int32 [count] each."""
     area_key, aspect_key, top_key, left_key = jax.random.split(key, 4)
+    # All ten attempts at once: in a compiled step, images cannot stop at different attempts.
     draws = (10, count)
     area = height * width * jax.random.uniform(area_key, draws, minval=min_scale, maxval=1.0)
     most = math.log(4 / 3)
@@ -79,6 +80,7 @@ def _random_boxes(key: jax.Array, count: int, height: int, width: int, min_scale
 def _interpolation(start: jax.Array, length: jax.Array, size: int) -> jax.Array:
     """Weights float32 [B, size, size] of the pixels `start` .. `start + length - 1`."""
     start, length = (values[:, None, None].astype(jnp.float32) for values in (start, length))
+    # Pixel centres are at half numbers, as in Pillow and torchvision.
     places = (jnp.arange(size, dtype=jnp.float32)[None, :, None] + 0.5) * length / size - 0.5
     places = start + jnp.clip(places, 0.0, length - 1.0)
     sources = jnp.arange(size, dtype=jnp.float32)[None, None, :]
