@@ -32,6 +32,8 @@ def convolutions(model: nn.Module, size: int) -> tuple[Convolution, ...]:
             listed.append(Convolution(len(listed), "/".join(context.module.path), kernel.shape))
         return out
 
+    # The calls and not the parameter tree, which is sorted by name: the paper counts layers in
+    # the order of the modules. Attention has dense layers, which it does not count.
     with nn.intercept_methods(record):
         abstract_parameters(model, size)
     return tuple(listed)

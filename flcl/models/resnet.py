@@ -15,6 +15,7 @@ STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
 SMALL_MAP = 2
 """Side in pixels up to which a CPU computes a convolution as one matrix product."""
 
+# As in public code for ResNets (He et al. 2015).
 _conv_init = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 
@@ -54,6 +55,7 @@ class ResNet18(nn.Module):
 
     @nn.compact
     def __call__(self, images: jnp.ndarray, train: bool) -> jnp.ndarray:
+        # A larger stem stride keeps the later maps as small as for 32 pixels.
         stride = 1 if max(images.shape[1:3]) <= 32 else 2
         x = _conv(self.width, 3, stride, self.dtype, name="stem")(images.astype(self.dtype))
         x = nn.relu(_norm(train, self.dtype, name="stem_norm")(x))
@@ -65,6 +67,7 @@ class ResNet18(nn.Module):
                     self.dtype,
                     name=f"stage{stage}_block{block}",
                 )(x, train)
+        # The mean over pixels and the head are float32 also if the activations are not.
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
         return nn.Dense(self.num_classes, name="head")(pooled)
 
@@ -99,6 +102,7 @@ def _product_of_patches(x, kernel, *, strides, padding, precision):
         for i in range(height)
         for j in range(width)
     ]
+    # In the order of the kernel's axes, so its reshape is the matrix of the product.
     patches = jnp.concatenate(taps, axis=-1)
     matrix = kernel.reshape(-1, channels_out)
     return jnp.einsum("bhwk,ko->bhwo", patches, matrix, precision=precision)

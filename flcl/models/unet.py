@@ -18,6 +18,7 @@ from flcl.models.unet_layers import Attention, Conv, Norm, ResidualBlock
 
 def time_embedding(t: jax.Array, features: int) -> jax.Array:
     """Cosines, then sines, of t [B] at geometric frequencies down to 1/10,000: [B, features]."""
+    # t in [0, 1] is not scaled, as in public code for this network (F6).
     half = features // 2
     frequencies = jnp.exp(-math.log(10_000.0) * jnp.arange(half) / half)
     angles = t.astype(jnp.float32)[:, None] * frequencies[None]
@@ -60,7 +61,10 @@ class UNet(nn.Module):
             which activations dropout sets to zero; None = no dropout.
         """
         shape, dtype = self.shape, jnp.dtype(self.shape.dtype)
+        # The embedding is computed in float32, also if the activations are not.
         embedding = self._embed(t, labels).astype(dtype)
+        # The order of the calls is the numbering of the paper: encoder 0-20, middle 21-24,
+        # decoder 25-63, output 64 (CIFAR).
         hidden = Conv(shape.width, strategy=self.strategy, name="input")(x.astype(dtype))
         hidden, skips = self._encode(hidden, embedding, train)
         hidden = self._block("middle_0", hidden, embedding, train)
@@ -68,6 +72,7 @@ class UNet(nn.Module):
         hidden = self._block("middle_1", hidden, embedding, train)
         hidden = self._decode(hidden, skips, embedding, train)
         hidden = nn.silu(Norm(name="output_norm")(hidden))
+        # Zero at the start, so the first velocity is 0.
         out = Conv(self.channels, zero=True, strategy=self.strategy, name="output")(hidden)
         return out.astype(jnp.float32)
 
@@ -109,8 +114,11 @@ class UNet(nn.Module):
     def _decode(self, x, skips, embedding, train):
         shape = self.shape
         for level, multiplier in reversed(list(enumerate(shape.multipliers))):
+            # One block more than in the encoder: it reads the skip of the input or downsampling
+            # convolution.
             for i in range(shape.blocks + 1):
                 name = f"decoder_{level}_{i}"
+                # Skips are read in reverse order: the last one stored has the size of this level.
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
                 x = self._block(name, x, embedding, train, shape.width * multiplier)
                 x = self._attend(f"{name}_attention", x)

@@ -39,6 +39,7 @@ class Conv(nn.Module):
         kernel = self.param("kernel", _zeros if self.zero else _fan_in_uniform, shape)
         bias = self.param("bias", _zeros, (self.features,))
         modulation = None
+        # Only adapted layers have an entry; all others use W0.
         if self.has_variable("modulation", "f"):
             modulation = self.get_variable("modulation", "f")
         if self.upsample:
@@ -72,6 +73,7 @@ class GroupNorm(nn.Module):
             return jnp.repeat(mean, channels // self.groups, axis=1)
 
         mean = mean_of(wide)
+        # One pass over the activations; rounding may make the difference slightly negative.
         variance = jnp.maximum(mean_of(wide * wide) - mean * mean, 0.0)
         slope = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         shift = bias[None] - mean * slope
@@ -109,6 +111,7 @@ class Dropout(nn.Module):
             return x
         key, count = self.make_rng("dropout"), x[0].size
 
+        # A key for each image: the order and the division of the batch do not matter.
         def bits_of(image):
             words = jax.random.bits(jax.random.fold_in(key, image), (-(-count // 2),), jnp.uint32)
             return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:count]
@@ -129,9 +132,12 @@ class ResidualBlock(nn.Module):
         hidden = Conv(self.features, strategy=self.strategy, name="conv1")(
             nn.silu(Norm(name="norm1")(x))
         )
+        # The time enters between the two convolutions. The class does not: it enters through the
+        # kernels.
         shift = nn.Dense(self.features, dtype=x.dtype, name="time")(nn.silu(embedding))
         hidden = nn.silu(Norm(name="norm2")(hidden + shift[:, None, None].astype(x.dtype)))
         hidden = Dropout(self.dropout)(hidden, train)
+        # Zero at the start, so the block begins as the identity (or its skip).
         hidden = Conv(self.features, zero=True, strategy=self.strategy, name="conv2")(hidden)
         if x.shape[-1] != self.features:
             x = Conv(self.features, size=1, strategy=self.strategy, name="skip")(x)

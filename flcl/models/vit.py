@@ -74,12 +74,14 @@ class Block(nn.Module):
         def light(function):
             return jax.checkpoint(function) if self.cheap else function
 
+        # Attention: norm first, then the sum with the input (pre-norm).
         y = _norm(self.epsilon, "norm1", self.cheap)(x).astype(self.dtype)
         split = (batch, tokens, self.heads, width // self.heads)
         q, k, v = (Site(width, self.dtype, name=name)(y).reshape(split) for name in "qkv")
         # Its softmax is float32 for every dtype of q, k and v.
         y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
         x += scaled("scale1", Site(width, self.dtype, name="proj")(y))
+        # MLP, in the same form.
         y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
         y = light(_gelu)(Site(MLP_RATIO * width, self.dtype, name="fc1")(y))
         return x + scaled("scale2", Site(width, self.dtype, name="fc2")(y))
@@ -98,6 +100,7 @@ class VisionTransformer(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array, prompt: jax.Array | None = None) -> jax.Array:
+        # Without this check the reshape of the patches would fail, without a word about images.
         if images.shape[1:] != (self.image_size, self.image_size, 3):
             raise ValueError(
                 f"images of shape {list(images.shape)}: the vision transformer reads "
@@ -109,8 +112,11 @@ class VisionTransformer(nn.Module):
         x = self._tokens(images.astype(dtype), sizes, dtype)
         if prompt is not None:
             shape = (len(x), *prompt.shape)
+            # Here the patches already have their positions, so the prompt gets none (M7).
             rows = jnp.broadcast_to(prompt.astype(dtype)[None], shape)
             x = jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
+        # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
+        # what costs little to compute again.
         block = nn.remat(Block) if self.model.remat == "blocks" else Block
         for index in range(sizes.depth):
             x = block(
@@ -167,6 +173,7 @@ def abstract_parameters(model: settings.ViT, image_size: int) -> dict:
 
 def init_parameters(model: settings.ViT, image_size: int, key: jax.Array) -> dict:
     """The tree "params" with random values, for images of `image_size` pixels."""
+    # The values do not matter: only shapes decide the parameters.
     images = jnp.zeros((1, image_size, image_size, 3))
     return VisionTransformer(model, image_size).init(key, images)["params"]
 
