@@ -36,6 +36,7 @@ def load_folder(path: str, data: settings.Data) -> base.Source:
     """
     name, root = _named_root(path)
     train, test = _trees(name, root, data.test_fraction)
+    # Sorted names: class ids must not depend on the order in which a disk lists its folders.
     classes = tuple(sorted({leaf.name for leaf in train}))
     domains = tuple(sorted({leaf.domain for leaf in train} - {_NO_DOMAIN}))
     splits = [_split(root, tree, classes, domains, data) for tree in (train, test)]
@@ -50,6 +51,7 @@ def load_labelled(path: str, data: settings.Data) -> tuple[base.Split, tuple[str
     Raises `ValueError` for a folder without class folders.
     """
     name, root = _named_root(path)
+    # Images of `train/` were perhaps trained on, so they would give too good an accuracy.
     if {"train", "test"} <= set(_entries(root)[0]):
         name, root = f"{name}/test", root / "test"
     tree = _scan(name, root, alike=False)
@@ -69,6 +71,7 @@ def _named_root(path: str) -> tuple[str, pathlib.Path]:
 def _trees(name: str, root: pathlib.Path, fraction: float) -> tuple[_Tree, _Tree]:
     """Training and test files, relative to `root`."""
     present = {"train", "test"}.intersection(_entries(root)[0])
+    # A folder that is named `train` beside class folders is more likely a mistake than a class.
     if len(present) == 1:
         have = present.pop()
         lack = "test" if have == "train" else "train"
@@ -112,6 +115,7 @@ def _scan(name: str, folder: pathlib.Path, *, alike: bool = True) -> _Tree:
     first = {entry: _entries(folder / entry) for entry in _entries(folder)[0]}
     if not first:
         raise ValueError(f"{name}: no class folders in it; each class needs a folder of its images")
+    # A folder with subfolders is a domain, a folder with files is a class.
     nested = [entry for entry, (folders, _) in first.items() if folders]
     flat = [entry for entry, (_, files) in first.items() if files]
     if nested and flat:
@@ -201,9 +205,12 @@ def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
                 f"{name}: class {leaf.name!r} has one image only ({files[0]}); at least two are "
                 "needed, one to train and one to test on"
             )
+        # By the hash of the path and not by a random number, so a new file does not move the
+        # others to the other set.
         places = {file: base.hashed_place(_portable(file)) for file in files}
         ranked = sorted(files, key=places.__getitem__)
         count = sum(place < fraction for place in places.values())
+        # At least one image on each side, whatever the hashes say.
         tested = set(ranked[: min(max(count, 1), len(files) - 1)])
         train[leaf] = [file for file in files if file not in tested]
         test[leaf] = [file for file in files if file in tested]
@@ -212,12 +219,14 @@ def _hash_split(name: str, tree: _Tree, fraction: float) -> tuple[_Tree, _Tree]:
 
 def _split(root, tree: _Tree, classes, domains, data: settings.Data) -> base.Split:
     files, labels, ids = [], [], []
+    # In a fixed order, because the position of an image decides in which batch it comes.
     for leaf in sorted(tree):
         files += tree[leaf]
         labels += [classes.index(leaf.name)] * len(tree[leaf])
         ids += [domains.index(leaf.domain) if domains else 0] * len(tree[leaf])
 
     def read(positions: list[int]) -> Iterator[np.ndarray]:
+        # A generator: a file is opened when its image is decoded.
         paths = (root / files[position] for position in positions)
         return (images.decode(path, str(path), data) for path in paths)
 

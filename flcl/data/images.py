@@ -23,6 +23,8 @@ def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) 
     unreadable or truncated, or that has another size although `data.resize` is off.
     """
     with _readable(name), Image.open(file) as image:
+        # Pillow opens a file without reading it. It is read here, inside the block that names a
+        # broken file.
         image.load()
         image = _to_mode(ImageOps.exif_transpose(image), data.channels)
     return _fit(image, name, data)
@@ -68,6 +70,7 @@ def _items(given) -> Sequence:
     if isinstance(given, (list, tuple)):
         return given
     pixels = _bytes(given, "images")
+    # Three axes are one colour image or many grey ones; the size of the last axis decides.
     if pixels.ndim == 4 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
         return pixels
     return [pixels]
@@ -101,12 +104,15 @@ def _bytes(values, name: str) -> np.ndarray:
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:
+    # Pillow's own conversion clips 16 bit values to 255 instead of scaling them.
     if image.mode.startswith("I"):
         image = _eight_bit(image)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no known range; save it with 8 or 16 bit")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        # On white: without it, the colour of transparent pixels would become visible, whatever it
+        # is.
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("L" if channels == 1 else "RGB")
 
@@ -115,6 +121,7 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise ValueError("pixel values beyond 16 bit; save it with 8 or 16 bit")
+    # 65535 / 255 = 257, so this is a division with rounding.
     return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
@@ -128,6 +135,7 @@ def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
                 f"{name}: the image is {width}x{height} pixels, but data.image_size={size} and "
                 "data.resize=False; resize the images or set data.resize=True"
             )
+        # Cropping and resizing are one step, so pixels are interpolated only once.
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
@@ -161,6 +169,7 @@ class LazyImages:
 
     def take(self, positions: np.ndarray) -> "LazyImages":
         """Only the images at `positions` [M], still not decoded."""
+        # A copy shares the reader; only the positions differ.
         taken = copy.copy(self)
         taken._positions = self._positions[positions]
         taken.shape = (len(taken._positions), *self.shape[1:])

@@ -50,6 +50,7 @@ def class_groups(
     local = per_group // shard[1]
     offset = local * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
+    # Sorted, because the order of a dictionary must not decide what a batch contains.
     labels = Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
     rows = {
         label: Shuffled(pool.indices, [seed, task, _IMAGE_ORDER, label], _KEPT_EPOCHS)
@@ -58,6 +59,7 @@ def class_groups(
 
     def batch(k: int) -> dict[str, np.ndarray]:
         chosen = labels.between(k * groups, (k + 1) * groups)
+        # Filled in place: a list of images and its stack would be in memory at the same time.
         images = np.empty((local, groups, *shape), np.uint8)
         for group, label in enumerate(chosen.tolist()):
             # Every earlier cycle used per_group images of the label.
@@ -66,6 +68,7 @@ def class_groups(
             images[:, group] = pools[label].images[rows[label].between(start, start + local)]
         return {"images": images, "labels": chosen.astype(np.int32)}
 
+    # Endless: the largest number of batches whose entries still have an index of 64 bits.
     return grain.MapDataset.range(sys.maxsize // groups).map(batch)
 
 
@@ -100,6 +103,8 @@ def shuffled_batches(
         )
     local = batch_size // shard[1]
     offset = local * shard[0]
+    # All images of all pools get one number, label after label; `owners` says in which array an
+    # image is.
     ordered = [(label, pools[label]) for label in sorted(pools)]
     arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
     places = {id(images): place for place, images in enumerate(arrays)}
@@ -113,6 +118,7 @@ def shuffled_batches(
         start = k * batch_size + offset
         chosen = order.between(start, start + local)
         images = np.empty((local, *arrays[0].shape[1:]), np.uint8)
+        # One read per array, because some decoders fetch many images at once.
         for place in np.unique(owners[chosen]).tolist():
             here = owners[chosen] == place
             images[here] = arrays[place][rows[chosen[here]]]
@@ -130,6 +136,7 @@ def in_order(images: Selection, size: int, rows: slice = slice(None)) -> grain.M
     """
 
     def batch(k: int) -> dict[str, np.ndarray]:
+        # `np.resize` repeats its input, so the last batch has the shape of all others.
         chosen = np.resize(np.arange(len(images))[k * size : (k + 1) * size], size)[rows]
         batch = {"images": images[chosen]}
         return batch if images.labels is None else {**batch, "labels": images.labels[chosen]}

@@ -28,6 +28,7 @@ class Selection:
 
     def __getitem__(self, rows) -> np.ndarray:
         """Images uint8 [len(rows), H, W, C] at the positions `rows` of this selection."""
+        # Images are read only here, so a selection of files costs nothing until it is used.
         return np.asarray(self.images[self.indices[rows]])
 
 
@@ -46,4 +47,5 @@ def joined(by_label: Mapping[int, Selection]) -> Selection:
     """Joins selections of the same split into one, label after label."""
     indices = np.concatenate([part.indices for part in by_label.values()])
     labels = np.repeat(np.array(list(by_label), np.int32), [len(v) for v in by_label.values()])
+    # All parts belong to one split, so they have the same array of images.
     return Selection(next(iter(by_label.values())).images, indices, labels)

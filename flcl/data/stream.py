@@ -48,6 +48,7 @@ class TaskStream:
             labels = tuple(range(len(self.class_order)))
             domains = enumerate(self.domain_order, start=1)
             return tuple(Task(number, labels, (domain,)) for number, domain in domains)
+        # Labels are positions in the class order, so the classes of a task are always adjacent.
         ends = np.cumsum(self.sizes).tolist()
         return tuple(
             Task(number, tuple(range(end - size, end)))
@@ -76,6 +77,7 @@ class TaskStream:
     def labels_of(self, source_ids: np.ndarray) -> np.ndarray:
         """int32 [N] labels of source class ids [N]; -1 for a class that is not in the stream."""
         source_ids = np.asarray(source_ids)
+        # The last entry is -1, and every unknown id is sent to it.
         table = np.full(max(self.class_order) + 2, -1, np.int32)
         table[list(self.class_order)] = np.arange(len(self.class_order))
         known = (source_ids >= 0) & (source_ids < len(table) - 1)
@@ -93,6 +95,7 @@ class TaskStream:
         if domains is not None:
             rows = np.flatnonzero(np.isin(split.domains, list(domains)))
         of_images = self.labels_of(split.labels[rows])
+        # One stable sort instead of one search per label; stable, so positions stay ascending.
         order = np.argsort(of_images, kind="stable")
         ordered, rows = of_images[order], rows[order]
         return {
@@ -103,6 +106,7 @@ class TaskStream:
     def to_dict(self) -> dict:
         """Plain values for JSON; without `domain_order` if it is empty."""
         values = dataclasses.asdict(self)
+        # Streams of classes keep the fingerprint that they had before there were domains.
         if not self.domain_order:
             del values["domain_order"]
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
@@ -121,6 +125,7 @@ class TaskStream:
     @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256 of the canonical JSON, in hexadecimal."""
+        # Sorted and without spaces: equal streams always give the same text.
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -149,6 +154,7 @@ def make_stream(stream: settings.ClassStream, source: base.Source) -> TaskStream
         )
     capacity = stream.capacity or count
     tasks = TaskStream(stream.scenario, order, sizes, stream.joint, capacity, domains)
+    # A source without any images is only used to compute sizes.
     if len(source.train.labels) or len(source.test.labels):
         _check_groups(tasks, source)
     return tasks

@@ -56,6 +56,8 @@ class TaskData:
     def to_dict(self) -> dict:
         """Classes, tasks and image counts as JSON values: the content of `stream.json`."""
         return {
+            # A continued run compares these entries, so it notices images that were added or
+            # removed.
             "stream": self.stream.to_dict(),
             "fingerprint": self.stream.fingerprint,
             "class_names": list(self.source.class_names),
