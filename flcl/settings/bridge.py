@@ -28,6 +28,7 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
                 f"method={method!r}: cannot be taken over from {config.method!r}, choose one of "
                 f"{', '.join(same)}"
             )
+    # What the config file has changed stays changed, where the other method has the same key.
     shared = {name for name, _ in keys(run_class(method))} - {"method"}
     kept = {name: value for name, value in _leaves(config) if name in shared}
     switched.update_from_flattened_dict(kept)
@@ -44,10 +45,12 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     method = config.get("method")
     cls = run_class(method)
     known = [name for name, _ in keys(cls)]
+    # Unknown keys first: a misspelt key must not leave the default in use without a word.
     for name, _ in _leaves(config):
         if name not in known:
             raise unread(name, known, method)
     run = _build(cls, config, "")
+    # Only now, because these checks compare keys that are each valid.
     run.check()
     return run
 
@@ -122,6 +125,8 @@ def unread(name: str, known: list[str], method: str) -> ValueError:
     inside = [key for key in known if key.startswith(f"{name}.")]
     if inside:
         return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
+    # A key of another method is a different mistake than a misspelt key, and needs another
+    # advice.
     others = [other for other, cls in settings.RUNS.items() if name in dict(keys(cls))]
     hint = f" It belongs to method {others[0]!r}." if others else hints.did_you_mean(name, known)
     return ValueError(f"config key {name!r} is read by no part of method {method!r}.{hint}")
@@ -139,6 +144,7 @@ def accepted(expected) -> str:
 
 @functools.cache
 def _free_keys() -> frozenset[str]:
+    # A key that is free in one method is free in all of them.
     every = [entry for cls in settings.RUNS.values() for entry in keys(cls)]
     return frozenset(name for name, field in every if field.metadata["free"])
 
@@ -155,6 +161,7 @@ def _to_config_dict(value) -> ml_collections.ConfigDict:
 
 def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:
     for name, value in config.items():
+        # An empty group counts as a key, so it is refused like any unknown key.
         if isinstance(value, config_dict.ConfigDict) and len(value):
             yield from _leaves(value, f"{prefix}{name}.")
         else:
@@ -203,6 +210,7 @@ def _checked(name: str, entry, expected):
         )
         return tuple(words)
     assert not isinstance(expected, types.UnionType), f"{name}: optional keys are not supported"
+    # `1` for a float is no mistake; `1.0` for an integer is refused below.
     if expected is float and type(entry) is int:
         return float(entry)
     if type(entry) is not expected:

@@ -60,6 +60,7 @@ def upgraded(stored: dict) -> dict:
 
     Raises `ValueError` for a newer format, and for one that is not a positive whole number.
     """
+    # The caller keeps the settings as they are stored.
     values = _copy(stored)
     number = values.pop("format", 1)
     if type(number) is not int or number < 1:  # because `True == 1`
@@ -73,7 +74,9 @@ def upgraded(stored: dict) -> dict:
             "flcl"
         )
     method = values.get("method")
+    # An unknown method is refused later, with a list of the known ones.
     known = dict(bridge.keys(settings.RUNS[method])) if method in settings.RUNS else {}
+    # One format after the other, in the order in which the keys changed.
     for later in range(number + 1, FORMAT + 1):
         for name, methods in REMOVED.get(later, {}).items():
             if method in methods:
