@@ -83,7 +83,7 @@ def run(
                 # are written.
                 held.enter_context(workdirs.locked(workdir))
                 _claim(workdir, setup.run, setup.data.to_dict())
-        # Before the first program is compiled, which may take longer in one process than in another.
+        # Before the first program is compiled: that may take longer in one process than in others.
         hosts.connect(setup.mesh)
         checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
         held.enter_context(jax.set_mesh(setup.mesh))
