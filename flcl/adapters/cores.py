@@ -45,6 +45,7 @@ class SummedCores:
     def fold(self, cores: dict, index: int, core: dict) -> dict:
         """Adds the core of the finished task `index` to `cores`."""
         slot = self.slot(index)
+        # The update is linear in the core, so adding cores adds the updates of the tasks (M1).
         return map_sites(lambda c, new: c.at[slot].set(c[slot] + new), cores, core)
 
 

@@ -36,6 +36,7 @@ def init_bases(key: jax.Array, shapes: Shapes, rank: int) -> dict:
 
     def site_bases(shape):
         bound = shape[0] ** -0.5  # sqrt(6 / ((1 + 5) in)), the usual start of a LoRA
+        # B = 0 makes the update zero; A is not zero, so B has a gradient.
         a = jax.random.uniform(next(keys), (shape[0], rank), minval=-bound, maxval=bound)
         return {"a": a, "b": jnp.zeros((shape[1], rank))}
 
@@ -52,6 +53,8 @@ def later_factors(key: jax.Array, shapes: Shapes, rank: int) -> dict:
     keys = iter(jax.random.split(key, sum(map(len, shapes.values()))))
 
     def site_factors(_):
+        # Not both zero: then the gradients of M and N would both be zero, and nothing would ever
+        # train.
         m = jax.random.normal(next(keys), (rank, rank)) * rank**-0.5
         return {"m": m, "n": jnp.zeros((rank, rank))}
 
@@ -76,6 +79,7 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
     So the learning rate of later tasks does not depend on the size of the trained A and B (ours).
     """
 
+    # A C B' = (Q_a R_a) C (Q_b R_b)' = Q_a (R_a C R_b') Q_b'.
     def bases_of(entry):
         return {name: jnp.linalg.qr(entry[name])[0] for name in ("a", "b")}
 
@@ -90,6 +94,7 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 
 def collection(bases: dict, cores: dict, scale: float = 1.0) -> dict:
     """The `adapter` collection of the transformer: `{"a", "core", "b"}` per site."""
+    # The factor is part of the core, so the transformer needs no key for it.
     return map_sites(lambda f, core: {**f, "core": scale * core}, bases, cores)
 
 

@@ -40,6 +40,7 @@ def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
         raise _refused(spec, f"top:K@WORKDIR needs K in 1-{len(names)} and a finished run")
     path = Path(workdir) / "results.json"
     try:
+        # Read as plain JSON, because `adapters` must not import the schema from `runs`.
         scores = json.loads(path.read_text())["importance"]
     except (OSError, ValueError, KeyError):
         raise _refused(spec, f"{path} holds no importance scores; finish a run there") from None

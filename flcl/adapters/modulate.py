@@ -140,6 +140,7 @@ def _loop(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:
     count = kernels.shape[0]
     images = [part[:, 0] for part in lax.split(x, [1] * count, axis=1)]
     split = [part[0] for part in lax.split(kernels, [1] * count)]
+    # Stacked behind n, which stays the leading and divided axis: so the batch is not gathered.
     return jnp.stack([plain_conv(i, k, stride) for i, k in zip(images, split, strict=True)], axis=1)
 
 
