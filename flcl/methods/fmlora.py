@@ -121,12 +121,14 @@ class FMLoRA(ViTClassifier):
 
     def end(self, memory, task: Task, trainable):
         memory = super().end(memory, task, trainable)
+        # Prompt, selector and scales are not kept per task: the new values replace the old ones.
         for name in ("prompt", "selector", "scales"):
             if name in trainable:
                 memory[name] = trainable[name]
         # Only the columns of the chosen rank become part of the memory.
         core = factorized.task_core(trainable["factors"], self._kept(memory, task))
         if task.index == 1:
+            # The same update with orthonormal bases (M6).
             memory["bases"], core = factorized.regauge(trainable["bases"], core)
         # From here on M_t and N_t are not needed any more.
         memory["cores"] = self.cores.fold(memory["cores"], task.index, core)

@@ -43,6 +43,7 @@ class FunLoRA(base.Generator):
         all_layers = convolutions(self._model(0.0), self.size)
         chosen = select_layers(run.adapter.layers, [conv.name for conv in all_layers])
         self.adapted = tuple(all_layers[i] for i in chosen)
+        # (Cin, Cout) of a kernel [k, k, Cin, Cout].
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
         # The largest task of a phase decides its number of rows; another number would be another
@@ -97,6 +98,7 @@ class FunLoRA(base.Generator):
         position = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
         rows = functional.take(trainable["factors"], position)
         fixed = {"trunk": frozen.get("trunk"), "dropout": key_dropout}
+        # By default there is no dropout in phase 2 (F5).
         model, family = self._model(self.phase_settings(phase).dropout), self.run.adapter.family
 
         def loss(trunk, rows, fixed, data):
@@ -189,7 +191,7 @@ class FunLoRA(base.Generator):
         first = {name: jax.tree.map(lambda v: v[0], rows[name]) for name in self._ranked()}
         ranks = {name: functional.lift_layer(f, family) for name, f in first.items()}
         figures = {"effective_rank": {n: float(effective_rank(m)) for n, m in ranks.items()}}
-        # F12 uses the classes of task 1, because layers are chosen before the later tasks.
+        # F12: the score is that of the classes of task 1, which train together with the trunk.
         if task.index == 1:
             scores = functional.importance(rows, family)
             figures["importance"] = [

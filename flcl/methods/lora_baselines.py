@@ -67,6 +67,7 @@ class LoRASequential(LoRAClassifier):
         return {"trunk": memory["trunk"], "adapters": self.plain(memory["lora"])}
 
     def added(self, memory, task: Task):
+        # Every task changes the one LoRA, so every task stores all of it.
         return super().added(memory, task) | {"lora": memory["lora"]}
 
     def restore(self, memory, task: Task, added):
@@ -95,6 +96,7 @@ class SDLoRA(LoRAClassifier):
     def init(self, key):
         key_base, _ = jax.random.split(key)
         tasks = len(self.stream.tasks)
+        # Only the shapes: a slot gets its values at the end of its task.
         fresh = jax.eval_shape(self.fresh, key)
         return super().init(key_base) | {
             "directions": jax.tree.map(lambda v: jnp.zeros((tasks, *v.shape)), fresh),

@@ -77,6 +77,7 @@ def rate(train: settings.HeadTrain, progress):
     """Factor on the learning rate: warm-up, then constant or a cosine that falls to 0."""
     factor = jnp.asarray(1.0)
     if train.schedule == "cosine":
+        # The cosine begins where the warm-up ends.
         left = jnp.clip((progress - train.warmup) / (1.0 - train.warmup), 0.0, 1.0)
         factor = 0.5 * (1.0 + jnp.cos(jnp.pi * left))
     if train.warmup:

@@ -51,6 +51,7 @@ class Finetune(base.Generator):
         points = draw_points(key_flow, images, groups, self.run.flow)
         # n-major like the images: the labels of the groups repeat in every row.
         labels = jax.numpy.tile(batch["labels"], per_group)
+        # What dropout leaves out depends on these numbers and not on the division of the batch.
         numbers = jax.numpy.arange(len(images))
         model = self._model(self.phase_settings(phase).dropout)
 

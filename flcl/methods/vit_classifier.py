@@ -188,6 +188,7 @@ class ViTClassifier(base.Classifier):
         key = jax.random.key(0)
         memory = jax.eval_shape(self.init, key)
         tasks = self.stream.tasks
+        # From shapes only, so even a large trunk is not allocated.
         trained = [
             _size(jax.eval_shape(lambda m, k, t=task: self.begin(m, t, k)[0], memory, key))
             if self.steps(task, 1)
