@@ -26,6 +26,8 @@ class Inference:
     def __init__(self, method: Classifier, mesh):
         self._mesh, self._run = mesh, method.run
         same = sharding.replicated(mesh)
+        # Replicated, so every process has the features of all images and computes the same
+        # results.
         self._features = jax.jit(method.features, out_shardings=same)
         self._scores = jax.jit(method.scores, out_shardings=same, compiler_options=run_once())
 

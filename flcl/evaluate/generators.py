@@ -59,6 +59,7 @@ class GeneratorEvaluation:
             lambda batch: sharding.place_batch(batch, mesh),
             hosts.rows(run.judge.batch_size),
         )
+        # The real training images of all classes, for the judge that gives ceiling and fidelity.
         self._real: dict[int, Selection] = {}
         for group in data.stream.groups:
             self._real |= data.train(group)

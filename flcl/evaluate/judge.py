@@ -70,6 +70,8 @@ class Judge:
         self._everywhere = _replicated(self._shard(self._blank_batch()))
         out = self._everywhere
         self._init = jax.jit(self._init_state, out_shardings=out, compiler_options=run_once())
+        # The batch is divided and the parameters are replicated, so a step sums over devices but
+        # never gathers the batch (a test holds this).
         self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=out)
         self._predict = jax.jit(self._predict_batch, out_shardings=out)
 
@@ -106,6 +108,8 @@ class Judge:
         key = stream_key(self.seed, seed_name)
         # On the devices before the loop, so they are not sent again at every step.
         key, seen, total = jax.device_put((key, seen, np.int32(steps)), self._everywhere)
+        # From scratch after every task: a judge that is trained further would prefer the newest
+        # classes (F11).
         state = self._init(key)
         for done, batch in enumerate(self._batches(images, steps, seed_name), start=1):
             state, loss = self._step(state, self._shard(batch), seen, key, total)
@@ -185,6 +189,8 @@ class Judge:
 
     def _fetch(self, images: Selection, indices: np.ndarray) -> np.ndarray:
         """The rows of the batch `indices` that this process reads."""
+        # Images are large, so a process reads only its own rows; it has all labels, because they
+        # are small.
         batch = np.asarray(images[indices[self._rows]])
         if batch.shape[1:] != self.image_shape or batch.dtype != np.uint8:
             raise ValueError(

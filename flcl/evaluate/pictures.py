@@ -55,6 +55,8 @@ class AnswerCount:
         self._confusion += classification.confusion(answers, images.labels, len(self._confusion))
         for row in np.flatnonzero(answers != images.labels):
             kind = (int(images.labels[row]), int(answers[row]))
+            # The place and not the image: it is read only if this mistake is among the most
+            # frequent ones.
             self._first.setdefault(kind, (images, int(row)))
 
     def answers(self) -> Answers | None:
@@ -78,6 +80,7 @@ def real_images(data: TaskData, labels, count: int = REAL) -> dict[int, np.ndarr
     for group in data.stream.groups:
         images = data.test(group) if set(group.labels) & set(labels) else None
         for label in set(group.labels) & set(labels):
+            # If groups are domains, a class has images in several groups.
             taken = sum(map(len, chosen.get(label, ())))
             rows = np.flatnonzero(images.labels == label)[: count - taken]
             if len(rows):

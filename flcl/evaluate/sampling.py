@@ -31,6 +31,7 @@ class ClassSampler:
             sample,
             lambda x: jax.lax.with_sharding_constraint(x, spread),
         )
+        # Replicated, so every process can train the same judge on all images.
         self._compiled = jax.jit(function, out_shardings=self._same)
 
     def _solve(self, memory, key: jax.Array, labels, indices) -> tuple[np.ndarray, int]:
@@ -48,6 +49,7 @@ class ClassSampler:
         """Images uint8 [K, count, H, W, C] of `labels` [K], and function evaluations per image."""
         labels = np.asarray(labels, np.int32)
         images, calls = self._solve(memory, key, labels, self._indices(count))
+        # The images after `count` only fill the last chunk.
         return images[:, :count], calls
 
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
