@@ -14,7 +14,7 @@ def sample_times(key: jax.Array, count: int, how: str) -> jax.Array:
     """Times [count] in [0, 1]: `uniform`, or `logit_normal`, which prefers the middle."""
     if how == "uniform":
         return jax.random.uniform(key, (count,))
-    # Esser et al. 2024.
+    # Esser et al. 2024 use these times for the same kind of path.
     return jax.nn.sigmoid(jax.random.normal(key, (count,)))
 
 
