@@ -133,6 +133,7 @@ def stop_now(asked: bool) -> bool:
 def whole(leaf) -> np.ndarray:
     """The whole array on the host, also if each process has only a part of it."""
     if isinstance(leaf, jax.Array) and not (leaf.is_fully_addressable or leaf.is_fully_replicated):
+        # `tiled`: parts are joined along their own axis, without a new axis for the processes.
         return np.asarray(multihost_utils.process_allgather(leaf, tiled=True))
     return np.asarray(leaf)
 
@@ -153,6 +154,7 @@ def from_main(value):
 def main_first(name: str) -> Iterator[None]:
     """The first process runs the block first, and may prepare files; then the others run it."""
     several = jax.process_count() > 1
+    # The others wait here until the first process has left its block.
     if several and not is_main():
         multihost_utils.sync_global_devices(name)
     try:

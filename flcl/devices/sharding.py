@@ -93,6 +93,7 @@ def place_batches(batches: list[dict], mesh: Mesh, spread: frozenset[str]) -> di
 
 def stacked(sharding: NamedSharding) -> NamedSharding:
     """The sharding of arrays that are stacked along a new leading axis."""
+    # The new axis is the steps of a call; every device needs all of them.
     return NamedSharding(sharding.mesh, PartitionSpec(None, *sharding.spec))
 
 

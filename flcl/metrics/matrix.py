@@ -23,6 +23,7 @@ def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
 
 def accuracy_per_task_task_mean(matrix: np.ndarray) -> np.ndarray:
     """B_t = mean of R[t, j] over the groups learned after task t: [T]."""
+    # Groups of different size: both means are printed (M11).
     return np.nanmean(_checked(matrix)[0], axis=1)
 
 
@@ -114,6 +115,7 @@ def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
     matrix = np.asarray(matrix, float)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"accuracy matrix has shape {matrix.shape}: expected [tasks, groups]")
+    # A group that was tested once is tested after every later task.
     learned = ~np.isnan(matrix)
     if not learned[0].any() or (learned[:-1] & ~learned[1:]).any():
         raise ValueError(

@@ -16,6 +16,7 @@ def effective_rank(matrices: jax.Array) -> jax.Array:
     values = jnp.linalg.svd(matrices, compute_uv=False)
     total = values.sum(axis=-1)
     shares = values / jnp.where(total > 0, total, 1.0)[..., None]
+    # entr(0) = 0, so a singular value of 0 adds nothing.
     entropy = jax.scipy.special.entr(shares).sum(axis=-1)
     return jnp.where(total > 0, jnp.exp(entropy), 0.0)
 

@@ -47,6 +47,7 @@ def mean_loss(
         return mean_over_parts(
             lambda shared, rows, data: loss(shared, rows, fixed, data),
             shared,
+            # The gradient of this repetition is the sum over the parts of a class.
             jax.tree.map(lambda v: repeat_rows(v, count), rows),
             jax.tree.map(lambda v: divide(v, groups, count), data),
         )
@@ -57,6 +58,7 @@ def mean_loss(
 def parts_of(images: int, pixels: int) -> int:
     """The smallest number of equal parts of `images` with at most about 16,000 pixels each."""
     wanted = min(images, -(-images * pixels // _POSITIONS))
+    # Equal parts, because all rounds of a scan have one shape.
     return next(parts for parts in range(wanted, images + 1) if images % parts == 0)
 
 
@@ -65,11 +67,13 @@ def divide(values: jax.Array, groups: int, parts: int) -> jax.Array:
 
     The n images of a class are divided over the devices, and so are the images of each part.
     """
+    # Image i of class g has the index i * G + g, so a row of the result has one class only.
     return rearrange(values, "(n i) ... -> i n ...", i=parts * groups)
 
 
 def repeat_rows(values: jax.Array, parts: int) -> jax.Array:
     """Arrays [G, ...] of the classes, repeated to match `divide`: [parts * G, 1, ...]."""
+    # The axis of length 1 is G: a part has a single class.
     return repeat(values, "g ... -> (p g) 1 ...", p=parts)
 
 

@@ -112,6 +112,7 @@ def _by_parity(x, kernel):
 
     def halved(values, axis, odd):
         first, second, third = (lax.index_in_dim(values, i, axis, keepdims=False) for i in range(3))
+        # Two of the three taps meet the same small row, so they are added first.
         pair = (first + second, third) if odd else (first, second + third)
         return jnp.stack(pair, axis)
 
@@ -171,6 +172,7 @@ def kernel_gradient(
         piece = (lax.dynamic_index_in_dim(v, index, 1, keepdims=False) for v in (x, grad))
         return total + _canonical(*piece, size, stride, before)
 
+    # In float32, because a sum over many pieces in bfloat16 would lose the small ones.
     total = lax.fori_loop(0, x.shape[1], add_piece, jnp.zeros(shape, jnp.float32))
     return total.astype(x.dtype)
 

@@ -31,6 +31,7 @@ def _split_half_turn() -> tuple[np.float32, np.float32, np.float32]:
 
 def _best(function: Callable, count: int) -> list[np.float32]:
     """Coefficients of a polynomial in z^2 that fits `function(z)` up to a quarter turn."""
+    # At Chebyshev points a least-squares fit is nearly the one with the smallest largest error.
     points = np.polynomial.chebyshev.chebpts1(64) / 2 + 0.5  # z^2 relative to its largest value
     fitted = np.polynomial.Polynomial.fit(
         points * (math.pi / 2) ** 2, function(np.sqrt(points) * (math.pi / 2)), count - 1
@@ -64,6 +65,7 @@ def _by_polynomials(z):
     for term in _HALF:
         angle = angle - turns * term
     square = angle * angle
+    # Sine is odd and cosine is even, so both are polynomials of the square.
     sine, cosine = _polynomial(_SINE, square) * angle, _polynomial(_COSINE, square)
     # A half turn changes the sign of both.
     odd = (turns.astype(jnp.int32) & 1) == 1

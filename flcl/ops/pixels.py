@@ -16,6 +16,7 @@ def to_float(images: jax.Array) -> jax.Array:
 
 def to_uint8(images: jax.Array) -> jax.Array:
     """float, clipped to [-1, 1], -> nearest uint8."""
+    # Rounded and not cut off, which would make all images darker by half a level.
     return jnp.round((jnp.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(jnp.uint8)
 
 
