@@ -35,6 +35,7 @@ class BasicBlock(nn.Module):
         norm = functools.partial(_norm, train=train, dtype=self.dtype)
         y = nn.relu(norm(name="norm1")(conv(self.channels, 3, self.stride, name="conv1")(x)))
         y = norm(name="norm2")(conv(self.channels, 3, 1, name="conv2")(y))
+        # The shortcut needs the new size and width; it is learned only there.
         if x.shape != y.shape:
             x = conv(self.channels, 1, self.stride, name="shortcut")(x)
             x = norm(name="shortcut_norm")(x)

@@ -106,6 +106,7 @@ class Dropout(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, images: jax.Array | None) -> jax.Array:
         """x: [B, H, W, C]; images: the numbers [B] of the images, None = no dropout."""
+        # The smallest number of 16 bits that is kept: `limit` of 65,536 numbers are dropped.
         limit = min(round(self.rate * 2**16), 2**16 - 1)
         if images is None or limit == 0:
             return x
@@ -158,6 +159,7 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         _, height, _, channels = x.shape
+        # A level that is narrower than a head has one head.
         heads = max(1, channels // self.head_channels)
         tokens = rearrange(Norm(name="norm")(x), "b h w c -> b (h w) c")
         qkv = nn.Dense(3 * channels, dtype=x.dtype, dot_general=_product, name="qkv")(tokens)

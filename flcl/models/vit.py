@@ -32,6 +32,7 @@ class Site(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", _kernel, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        # The adapter is a second path beside the kernel, which itself stays as it is.
         y = x @ kernel.astype(self.dtype) + _row(bias, x.ndim).astype(self.dtype)
         if self.has_variable("adapter", "core"):
             a, core, b = (
@@ -161,6 +162,8 @@ def site_shapes(
     """
     sizes = settings.vit_sizes(model.variant)
     width, inner = sizes.width, MLP_RATIO * sizes.width
+    # q, k, v and the projection have one width; the two maps of the MLP are four times as wide
+    # inside.
     shapes = dict.fromkeys(("q", "k", "v", "proj"), (width, width))
     shapes |= {"fc1": (width, inner), "fc2": (inner, width)}
     return {block_name(block): {site: shapes[site] for site in sites} for block in blocks}
