@@ -88,6 +88,7 @@ def _trees(name: str, root: pathlib.Path, fraction: float) -> tuple[_Tree, _Tree
     for split, tree in scanned.items():
         _check_filled(name, split, tree)
         for leaf, files in tree.items():
+            # Relative to the common root, because one reader serves both sets.
             tree[leaf] = [f"{split}/{file}" for file in files]
     return scanned["train"], scanned["test"]
 
@@ -161,6 +162,7 @@ def _check_alike(name: str, domains: dict[str, list[str]]) -> None:
 
 def _check_same(name: str, train: _Tree, test: _Tree) -> None:
     domains = [{leaf.domain for leaf in tree} for tree in (train, test)]
+    # One of the two sets has domains and the other has none.
     if ({_NO_DOMAIN} in domains) and domains[0] != domains[1]:
         raise ValueError(
             f"{name}: one of train/ and test/ holds <class>/<image> and the other "
@@ -172,6 +174,7 @@ def _check_same(name: str, train: _Tree, test: _Tree) -> None:
 
 
 def _check_equal(name: str, what: str, sets: list[set[str]], where: tuple[str, str]) -> None:
+    # In both directions, so the error says which side lacks the folder.
     for i, j, here, there in ((0, 1, *where), (1, 0, *reversed(where))):
         extra = sorted(sets[i] - sets[j])
         if extra:

@@ -139,6 +139,8 @@ def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
         box = (left, top, left + side, top + side)
+        # Pillow's filter becomes wider if the image becomes smaller, so fine patterns are not
+        # aliased.
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(image, np.uint8).reshape(size, size, data.channels)
 
@@ -200,5 +202,6 @@ def keep(images: LazyImages, memory_gib: float, threads: int) -> np.ndarray | La
         for _ in pool.map(fill, range(0, len(images), _CHUNK)):
             pass
     finally:
+        # After an error, jobs that have not started are not worth their time.
         pool.shutdown(cancel_futures=True)
     return kept

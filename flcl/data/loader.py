@@ -48,6 +48,7 @@ def class_groups(
             f"use a batch_size that is a multiple of groups x {shard[1]}"
         )
     local = per_group // shard[1]
+    # Shards are adjacent parts in the order of the processes, as in `hosts.rows`.
     offset = local * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
     # Sorted, because the order of a dictionary must not decide what a batch contains.
@@ -115,6 +116,7 @@ def shuffled_batches(
     order = Shuffled(np.arange(len(rows)), [seed, task, _UNION_ORDER], _KEPT_EPOCHS)
 
     def batch(k: int) -> dict[str, np.ndarray]:
+        # From the number of the batch alone: a resumed run continues with the same images.
         start = k * batch_size + offset
         chosen = order.between(start, start + local)
         images = np.empty((local, *arrays[0].shape[1:]), np.uint8)

@@ -21,6 +21,7 @@ class Shuffled:
 
         @functools.lru_cache(maxsize=kept)
         def epoch(number: int) -> np.ndarray:
+            # The epoch is part of the seed, so any epoch can be made without those before it.
             return np.random.default_rng([*stream, number]).permutation(values)
 
         self._epoch = epoch

@@ -60,6 +60,7 @@ class TaskStream:
         """The tasks that are trained in sequence: the groups, or one task of all if joint."""
         if not self.joint:
             return self.groups
+        # One task, but the groups stay, so the joint upper bound is tested like the sequence.
         return (Task(1, tuple(range(len(self.class_order))), self.domain_order or None),)
 
     def names(self, class_names: Sequence[str], domain_names: Sequence[str]) -> tuple[str, ...]:
@@ -115,6 +116,7 @@ class TaskStream:
     def from_dict(cls, values: dict) -> "TaskStream":
         """Inverse of `to_dict`; raises `ValueError` for missing or unknown entries."""
         names = [field.name for field in dataclasses.fields(cls)]
+        # A stream without domains does not store their order.
         if {"domain_order", *values} != set(names):
             wrong = sorted({"domain_order", *values} ^ set(names))[0]
             raise ValueError(

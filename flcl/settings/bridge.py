@@ -90,6 +90,7 @@ def as_dict(run: settings.Run) -> dict:
 
 def from_dict(values: dict) -> settings.Run:
     """Inverse of `as_dict`."""
+    # The same checks as for a config file: somebody may have edited the stored file.
     return freeze(ml_collections.ConfigDict(values, convert_dict=True))
 
 
@@ -122,6 +123,7 @@ def explained(field: dataclasses.Field) -> str:
 
 def unread(name: str, known: list[str], method: str) -> ValueError:
     """The error for a key that `method` does not read."""
+    # Three different mistakes: a group, a key of another method, a misspelt key.
     inside = [key for key in known if key.startswith(f"{name}.")]
     if inside:
         return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
