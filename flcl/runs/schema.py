@@ -82,6 +82,7 @@ def _object(cls: type, values: Mapping, file: str, prefix: str):
             entries[name] = from_json(fields[name].type, value, file, prefix + name)
         elif collecting is not None:
             kind = typing.get_args(collecting.type)[1]
+            # Methods and heads that this version does not know may add entries; they are kept.
             others[name] = from_json(kind, value, file, prefix + name)
         else:
             # An unknown entry is refused and not passed over: it would be lost when the file is

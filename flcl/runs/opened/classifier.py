@@ -93,6 +93,7 @@ class ClassifierOnDisk(opened.Run):
         Raises:
           ValueError: for unreadable data, or a class that the run does not know.
         """
+        # All test images, also if the run itself tested only some of each class.
         read = dataclasses.replace(self.settings.data, test_per_class=0)
         source = data or read.source
         # Only the test images of the run's data: the others were used for training.
@@ -133,4 +134,6 @@ class ClassifierOnDisk(opened.Run):
         with jax.set_mesh(self._mesh):
             features = self._inference.features(memory, images)
             scores = self._inference.scores(memory, features)[head]
+        # Columns by class id of the data set, as users count classes; inside they are ordered by
+        # label.
         return scores[:, self._labels(np.arange(len(self.class_names)))]

@@ -56,6 +56,7 @@ class Run:
         self._memory = functools.lru_cache(maxsize=2)(self._restore)
 
     def _restore(self, last: int) -> Memory:
+        # From the first task on, because a task stores only what it has added.
         memory = empty_memory(self._setup)
         for task in self.stream.tasks[:last]:
             memory = restore_task(self._setup, self._checkpoints, memory, task)
@@ -103,6 +104,7 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
 def changed(run: settings.Run, **sections: dict) -> settings.Run:
     """The settings with some keys of some sections replaced, and checked; None keeps a key."""
     values = bridge.as_dict(run)
+    # None is no value of any key here, so it can mean "as it was".
     for name, changes in sections.items():
         values[name].update({k: v for k, v in changes.items() if v is not None})
     return bridge.from_dict(values)
