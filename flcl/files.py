@@ -2,27 +2,36 @@
 
 import json
 import os
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 
-def write(path: str | Path, content: bytes | str | Callable[[BinaryIO], None]) -> Path:
+def write(
+    path: str | Path, content: bytes | str | Callable[[BinaryIO], None], *, shared: bool = False
+) -> Path:
     """Writes a file under a temporary name beside it and renames it; returns its path.
 
-    content: bytes, text (stored as UTF-8), or a function that writes into a binary file.
+    content: bytes, text (stored as UTF-8), or a function that writes into a binary file. shared:
+    several processes may write the file at once; the last one to finish is kept.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        if callable(content):
-            content(file)
-        else:
-            file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())  # the content must reach the disk before the name
-    temporary.replace(path)
+    # One name for all writers would mix what two of them write at once. A new name for every write
+    # would leave a file behind each time a process is killed.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4) if shared else 'tmp'}")
+    try:
+        with temporary.open("wb") as file:
+            if callable(content):
+                content(file)
+            else:
+                file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # the content must reach the disk before the name
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 

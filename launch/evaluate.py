@@ -40,7 +40,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of the run"
     flags.DEFINE_string("data", None, text, flag_values=values)
-    text = "classifier: linear or class_mean; default: the head of the method"
+    text = "classifier: the head that answers, such as class_mean; default: that of the method"
     flags.DEFINE_string("head", None, text, flag_values=values)
     text = "classifier: state of the run after this task; default: the last"
     flags.DEFINE_integer("after", None, text, flag_values=values)

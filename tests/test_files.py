@@ -20,9 +20,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert path.read_text() == "old ä"
     files.write(path, b"bytes")
     assert path.read_bytes() == b"bytes"
-    assert [entry.name for entry in path.parent.iterdir() if not entry.name.startswith(".")] == [
-        "a.txt"
-    ]
+    assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
 
 
 def test_json_is_sorted_and_has_no_nan(tmp_path):
@@ -39,3 +37,15 @@ def test_what_cannot_be_read_is_named(tmp_path):
     (tmp_path / "torn.json").write_text('{"a": ')
     with pytest.raises(ValueError, match=r"torn\.json is not readable as JSON"):
         files.read_json(tmp_path / "torn.json")
+
+
+def test_two_writers_of_a_shared_file_do_not_mix(tmp_path):
+    path = tmp_path / "labels"
+
+    def first(file):
+        file.write(b"first")
+        files.write(path, b"second", shared=True)
+        file.write(b" and last")
+
+    assert files.write(path, first, shared=True).read_bytes() == b"first and last"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["labels"]

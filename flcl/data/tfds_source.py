@@ -5,13 +5,12 @@ import hashlib
 import io
 import pathlib
 import re
-import secrets
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from flcl import hints, settings
+from flcl import files, hints, settings
 from flcl.data import base, images
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -207,7 +206,9 @@ def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> 
         values = [[record[key] for key in keys] for record in records.__getitems__(list(rows))]
         columns[:, rows.start : rows.stop] = np.transpose(values)
     for cache, column in zip(caches, columns, strict=True):
-        _write_atomically(cache, column)
+        # If the folder is not writable, every run scans the records again, and that is all.
+        with contextlib.suppress(OSError):
+            files.write(cache, lambda file, column=column: np.save(file, column), shared=True)
     return list(columns)
 
 
@@ -224,15 +225,3 @@ def _state(folder: pathlib.Path) -> str:
     files = sorted(path for path in folder.iterdir() if "array_record" in path.name)
     stats = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(stats).encode()).hexdigest()[:12]
-
-
-def _write_atomically(path: pathlib.Path, labels: np.ndarray) -> None:
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    # If the folder is not writable, every run scans the records again, and that is all.
-    with contextlib.suppress(OSError):
-        try:
-            with temporary.open("wb") as file:
-                np.save(file, labels)
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 
 import chex
-import diffrax
 import jax
 import jax.numpy as jnp
 
@@ -12,8 +11,12 @@ from flcl.ops.pixels import to_uint8
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
-# The solver and its network calls per step. Their total is printed beside every accuracy (F9).
-_FIXED = {"euler": (diffrax.Euler, 1), "midpoint": (diffrax.Midpoint, 2), "heun": (diffrax.Heun, 2)}
+# Fixed-step solver -> its class in diffrax, and the calls of the network per step. Their total is
+# printed beside every accuracy (F9).
+_FIXED = {"euler": ("Euler", 1), "midpoint": ("Midpoint", 2), "heun": ("Heun", 2)}
+SOLVERS = (*_FIXED, "dopri5")
+"""The solvers that `sample.solver` accepts."""
+
 # dopri5 has seven stages, but the last stage is also the first of the next step. So it makes six
 # calls per step, and one call before the first step.
 _DOPRI5_CALLS, _DOPRI5_START = 6, 1
@@ -41,14 +44,16 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     if sample.solver == "dopri5":
         images, steps = jax.vmap(lambda x: _adaptive(velocity, x, sample))(noise)
         return images, _DOPRI5_START + _DOPRI5_CALLS * steps.max()
-    solver, calls = _FIXED[sample.solver]
+    import diffrax  # late: importing it takes a second, and classifiers never sample
+
+    name, calls = _FIXED[sample.solver]
 
     def field(t, x, _):
         return velocity(x, jnp.broadcast_to(t, x.shape[:1]))
 
     # The step of the solver instead of `diffeqsolve`, which checks the times in a call to the host;
     # JAX does not store such a program in its compile cache.
-    term, method = diffrax.ODETerm(field), solver()
+    term, method = diffrax.ODETerm(field), getattr(diffrax, name)()
     times = jnp.linspace(0.0, 1.0, sample.num_steps + 1)
 
     def advance(carry, span):
@@ -62,6 +67,8 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
 
 
 def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
+    import diffrax
+
     def field(t, x, _):
         return velocity(x[None], jnp.reshape(t, (1,)))[0]
 

@@ -159,6 +159,7 @@ def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method, 
     arrays = (newest / "state" / "d").iterdir()
     largest = max(arrays, key=lambda f: f.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:100])
+    capsys.readouterr()
     start(data, copy, method)
     printed = capsys.readouterr().out
     assert "cannot be read" in printed or "changed on disk" in printed
