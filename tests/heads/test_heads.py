@@ -72,6 +72,12 @@ def test_class_mean_scores_are_cosines_with_the_means(examples):
     np.testing.assert_array_equal(scores[:, 4:], 0.0)  # no image yet
 
 
+def test_class_means_count_every_image(examples):
+    part = filled(HEADS["class_mean"], examples)
+    np.testing.assert_array_equal(part["count"], [10, 10, 10, 10, 0, 0])
+    np.testing.assert_allclose(part["sum"][2], examples[0][examples[1] == 2].sum(axis=0), rtol=1e-5)
+
+
 def test_features_of_another_width_are_refused_while_tracing(head, examples):
     with pytest.raises(AssertionError):
         jax.jit(head.scores)(filled(head, examples), examples[0][:, :3])

@@ -1,5 +1,7 @@
 """What is stored, and what is said when it cannot be read."""
 
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,6 +58,22 @@ def test_the_digest_sees_names_shapes_types_and_values():
         {"a": jnp.zeros(4).at[3].set(1e-30)},
     ]
     assert len({digest(tree) for tree in trees}) == len(trees)
+
+
+def test_arrays_of_another_save_are_told_by_the_digest(tmp_path):
+    """Orbax reads them without a complaint: names, shapes and types are the same."""
+    for name, tree in (("ours", TREE), ("other", jax.tree.map(lambda v: v + 1, TREE))):
+        with Checkpoints(tmp_path / name) as checkpoints:
+            checkpoints.save_task(1, tree)
+    shutil.rmtree(tmp_path / "ours" / "tasks" / "1" / "state")
+    shutil.copytree(
+        tmp_path / "other" / "tasks" / "1" / "state", tmp_path / "ours" / "tasks" / "1" / "state"
+    )
+    with (
+        Checkpoints(tmp_path / "ours") as checkpoints,
+        pytest.raises(DamagedError, match="tasks/1 changed on disk"),
+    ):
+        checkpoints.restore_task(1, target_of(TREE, meshes.make_mesh()))
 
 
 def test_another_shape_is_refused_and_not_padded(tmp_path):

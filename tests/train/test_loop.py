@@ -81,6 +81,17 @@ def test_several_steps_of_a_call_end_at_multiples_wherever_they_begin():
         run(10, bad=5, per_call=4)
 
 
+def test_what_is_due_inside_a_call_of_several_steps_comes_after_it():
+    """Calls end at 4, 8 and 12: none of them is a multiple of 5, and 3 and 6 lie inside two."""
+    seen = run(12, per_call=4, save_every=3, log_every=5)
+    assert seen["save"] == [(4, 4), (8, 8)]
+    assert [done for done, _ in seen["record"]] == [4, 8, 12]
+    assert [done for done, _ in run(12, per_call=4, save_every=99, log_every=5)["record"]] == [
+        8,
+        12,
+    ]
+
+
 @pytest.mark.parametrize("at", [5, 10])
 def test_a_loop_that_is_asked_to_stop_saves_first(at):
     seen = {}
