@@ -72,6 +72,21 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
     )
 
 
+def small(config: ml_collections.ConfigDict) -> None:
+    """What small variants share: 16 pixels, a small network, short tasks and a small judge."""
+    config.data.image_size = 16
+    config.model.update(blocks=1, attention=(), head_channels=16)  # the middle block attends anyway
+    config.adapter.learning_rate = 2e-3  # as the trunk in phase 1
+    for phase in (config.phase1, config.phase2):
+        phase.update(batch_size=64, dropout=0.0)  # not enough steps to overfit
+    # Short runs need larger steps and a shorter average.
+    config.phase1.update(learning_rate=2e-3, warmup_steps=50, ema_decay=0.99)
+    config.phase2.update(warmup_steps=10, ema_decay=0.95)
+    config.sample.num_steps = 10  # 20 function evaluations
+    config.judge.update(width=16, epochs=10.0, batch_size=64, learning_rate=0.05, crop=1)
+    config.runtime.save_every = 200
+
+
 def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
     """Changes a complete FunLoRA config as the arguments say, and completes its title."""
     title = f"{args.baseline} " if args.baseline else ""
