@@ -292,18 +292,9 @@ def test_smoke_keeps_what_the_config_is_about(name):
     assert math.prod([smoke.phase1.steps, smoke.phase1.batch_size]) < 1_000
 
 
-SMOKE = [(name, "") for name in FILES]
-SMOKE += [("funlora_digits.py", f"baseline={each}") for each in ("joint", "generative_replay")]
-
-
 def test_smoke_runs(tmp_path, smoke_runs):
-    """Each config, and the two baselines whose runs have another shape; equal runs only once."""
-    smoke_runs([(name, arg, load(name, smoke(arg))) for name, arg in SMOKE], tmp_path)
-
-
-def smoke(arg: str) -> str:
-    """The words of the smoke variant."""
-    return ",".join(filter(None, ("smoke", arg)))
+    """Each config; equal runs only once. Tiny runs of the baselines are in tests/runs."""
+    smoke_runs([(name, "", load(name, "smoke")) for name in FILES], tmp_path)
 
 
 def _source(name: str) -> str:

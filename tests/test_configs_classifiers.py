@@ -193,13 +193,9 @@ def test_weights_stay_a_key(name):
     assert run.model.weights == "mine.npz"
 
 
-SMOKE = [(name, "") for name in NAMES]
-SMOKE += [("digits", f"baseline={each}") for each in ("joint", "lora_sequential")]
-
-
 def test_smoke_runs(tmp_path, smoke_runs):
-    """Each config, and two baselines; equal runs only once."""
-    runs = [(f"fmlora_{n}.py", arg, load(n, joined("smoke", arg))) for n, arg in SMOKE]
+    """Each config; equal runs only once. Tiny runs of the baselines are in tests/runs."""
+    runs = [(f"fmlora_{name}.py", "", load(name, "smoke")) for name in NAMES]
     for run in smoke_runs(runs, tmp_path):
         # What was looked up in the weights file is filled in.
         assert run.model.normalize != "weights" and len(run.model.sha256) == 64
