@@ -130,7 +130,10 @@ def test_a_joint_run_has_one_row(data, tmp_path):
     assert len(results["matrix"]) == 1 and len(results["matrix"][0]) == 3
 
 
-@pytest.mark.parametrize("method", ["linear_probe", "class_mean", "vit_finetune", "sd_lora"])
+METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_peers_run_in_the_same_harness(data, tmp_path, method):
     shorter = {} if method == "class_mean" else {"train__epochs": 1.0}
     run = tiny.classifier_of(data, method, stream__tasks="2", **shorter)
