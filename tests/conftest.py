@@ -18,7 +18,7 @@ _KEPT_BYTES = 2 * 2**30
 
 
 def _cache_folder() -> Path:
-    """Where compiled programs are kept from one run of the tests to the next, in every checkout.
+    """Where compiled programs are kept from one run of the tests to the next.
 
     They are apart for each processor, Python and JAX. A run begins with what is newest in it, at
     most 2 GiB. FLCL_TEST_CACHE names another folder.
