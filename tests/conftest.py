@@ -124,7 +124,7 @@ def launch_once():
 def smoke_runs(launch):
     """Runs smoke variants, those that differ by name alone once, the first by its command line.
 
-    `smoke_runs([(file, words, settings), ...], folder)` returns the settings that were left behind.
+    `smoke_runs([(file, settings), ...], folder)` returns the settings that were left behind.
     """
 
     def run(wanted: list, folder: Path) -> list:
@@ -134,14 +134,13 @@ def smoke_runs(launch):
         from flcl.settings import bridge, formats
 
         distinct = {}
-        for name, arg, settings in wanted:
-            distinct.setdefault(dataclasses.replace(settings, name="smoke"), (name, arg, settings))
+        for name, settings in wanted:
+            distinct.setdefault(dataclasses.replace(settings, name="smoke"), (name, settings))
         stored = []
-        for number, (name, arg, settings) in enumerate(distinct.values()):
+        for number, (name, settings) in enumerate(distinct.values()):
             workdir = folder / str(number)
             if number == 0:
-                spec = f"configs/{name}:" + ",".join(filter(None, ("smoke", arg)))
-                launch("train", f"--config={spec}", f"--workdir={workdir}")
+                launch("train", f"--config=configs/{name}:smoke", f"--workdir={workdir}")
             else:
                 flcl.run(settings, workdir)
             results = json.loads((workdir / "results.json").read_text())
@@ -152,7 +151,7 @@ def smoke_runs(launch):
             assert len(accuracies) == 2
             assert all(0.0 <= value <= 1.0 for value in accuracies)
             run = bridge.from_dict(formats.read(workdir))
-            model = dataclasses.replace(settings.model)
+            model = settings.model
             if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
                 looked_up = {"normalize": run.model.normalize, "sha256": run.model.sha256}
                 model = dataclasses.replace(model, **looked_up)

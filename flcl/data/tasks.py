@@ -43,7 +43,8 @@ class TaskData:
 
     def test_counts(self) -> list[int]:
         """Number of test images of each group."""
-        return [len(self.test(group)) for group in self.stream.groups]
+        test, groups = self.source.test, self.stream.groups
+        return [sum(map(len, self._by_label(test, group).values())) for group in groups]
 
     def class_names(self) -> list[str]:
         """Class names by label, that is, in class order."""
