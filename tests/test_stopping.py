@@ -1,35 +1,146 @@
-"""SIGTERM becomes an exception: at once, or where a held block allows it."""
+"""SIGTERM and Ctrl-C become an exception: at once, or where a held block allows it."""
 
+import asyncio
+import gc
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
-from flcl.stopping import StoppedError, on_sigterm
+from flcl import stopping
+from flcl.stopping import StoppedError
+
+CODES = {signal.SIGTERM: 75, signal.SIGINT: 130}
 
 
-def ask():
-    os.kill(os.getpid(), signal.SIGTERM)
+def ask(number=signal.SIGTERM):
+    os.kill(os.getpid(), number)
 
 
-def test_the_signal_raises_at_once():
-    before = signal.getsignal(signal.SIGTERM)
-    with on_sigterm() as sigterm, pytest.raises(StoppedError):
-        ask()
-    assert sigterm.received and signal.getsignal(signal.SIGTERM) is before
+@pytest.mark.parametrize("number", CODES)
+def test_the_signal_raises_at_once(number):
+    before = signal.getsignal(number)
+    with stopping.on_signals(), pytest.raises(StoppedError) as raised:
+        ask(number)
+    assert raised.value.code == CODES[number]
+    assert signal.getsignal(number) is before
+    assert not stopping.received()  # nothing is left for the next run in this process
 
 
-def test_a_held_signal_is_noted_and_raised_when_asked_for():
-    with on_sigterm() as sigterm:
-        sigterm.check()  # nothing has come yet
-        with sigterm.held():
+@pytest.mark.parametrize("number", CODES)
+def test_a_held_signal_is_noted_and_raised_when_asked_for(number):
+    with stopping.on_signals():
+        stopping.check()  # nothing has come yet
+        with stopping.held():
+            with stopping.held():
+                ask(number)
+            assert stopping.received()
+        with pytest.raises(StoppedError, match="stopped by (SIGTERM|Ctrl-C)") as raised:
+            stopping.check()
+    assert raised.value.code == CODES[number]
+
+
+def test_blocks_may_be_nested():
+    with stopping.on_signals():
+        with pytest.raises(StoppedError), stopping.on_signals():
             ask()
-        assert sigterm.received
-        with pytest.raises(StoppedError, match="stopped by SIGTERM"):
-            sigterm.check()
+        # It raises once: what is written after a stop is not interrupted by another SIGTERM.
+        ask()
 
 
-def test_the_signal_is_left_to_others():
-    before = signal.getsignal(signal.SIGTERM)
-    with on_sigterm(enabled=False):
-        assert signal.getsignal(signal.SIGTERM) is before
+def test_a_second_ctrl_c_is_an_interrupt():
+    with stopping.on_signals():
+        with pytest.raises(StoppedError):
+            ask(signal.SIGINT)
+        ask(signal.SIGINT)  # at the same moment: a program in between repeats the first one
+        time.sleep(0.25)
+        with pytest.raises(KeyboardInterrupt):
+            ask(signal.SIGINT)
+
+
+def test_of_several_processes_none_stops_alone():
+    """JAX handles SIGTERM there; it learns of Ctrl-C as of a SIGTERM."""
+    seen = []
+    before = signal.signal(signal.SIGTERM, lambda *_: seen.append(signal.SIGTERM))
+    try:
+        with stopping.on_signals(several=True):
+            ask()
+            assert seen == [signal.SIGTERM] and not stopping.received()
+            ask(signal.SIGINT)
+            assert seen == [signal.SIGTERM] * 2 and stopping.received()
+            stopping.check()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_no_reader_and_no_event_loop_takes_a_stop_for_an_error():
+    async def waits():
+        asyncio.get_running_loop().call_soon(ask)
+        await asyncio.sleep(10)
+
+    with stopping.on_signals(), pytest.raises(StoppedError):
+        try:
+            asyncio.run(waits())
+        except Exception:
+            pytest.fail("caught as an error")
+
+
+def test_a_stop_that_python_throws_away_comes_again():
+    class Watcher:
+        def __del__(self):
+            ask()
+
+    with stopping.on_signals(), pytest.raises(StoppedError):
+        watcher = Watcher()
+        del watcher
+        gc.collect()
+        time.sleep(5)
+
+
+PROGRAM = """
+import os, signal, sys, time
+from flcl import cli
+
+def program(arguments):
+    print("begun", flush=True)
+    {work}
+
+sys.exit(cli.main(program, doc="", define=lambda values: None, argv=["program"]))
+"""
+
+
+def start(work: str) -> subprocess.Popen:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(work=work)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "begun\n"
+    return process
+
+
+@pytest.mark.parametrize("number", CODES)
+def test_a_program_that_is_stopped_says_so_in_one_line(number):
+    process = start("time.sleep(30)")
+    process.send_signal(number)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == CODES[number]
+    assert err.splitlines()[-1].endswith(": run the same command to continue")
+    assert "Traceback" not in err
+
+
+def test_a_second_ctrl_c_ends_a_program_inside_a_long_call():
+    # As in a compiler: one call of compiled code, in which no handler of Python can run.
+    process = start("import ctypes; ctypes.CDLL(None).sleep(30); ctypes.CDLL(None).sleep(30)")
+    began = time.monotonic()
+    # Sleep ends early for a signal to its thread, so the second one is sent inside another call.
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130 and time.monotonic() - began < 10
+    assert "Ctrl-C again" in err and "Traceback" not in err

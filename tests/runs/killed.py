@@ -15,7 +15,6 @@ import pytest
 import tiny
 
 import flcl
-from flcl import cli
 from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
@@ -117,5 +116,5 @@ if __name__ == "__main__":
     run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:
         flcl.run(run, folder)
-    except StoppedError:
-        sys.exit(cli.STOPPED)
+    except StoppedError as stopped:
+        sys.exit(stopped.code)
