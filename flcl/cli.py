@@ -60,7 +60,7 @@ def main(
     words = list(sys.argv if argv is None else argv)
     defines = _with_processes(define) if distributed else define
     try:
-        with stopping.on_signals(), stopping.watched(_say_saving, _end_at_once):
+        with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):
             return _ending(lambda: _start(program, words, doc, defines, config, distributed))
     finally:
         if argv is None:  # the process ends now, and what it had to write is written
@@ -117,9 +117,8 @@ def _close_stdout() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _say_saving() -> None:
-    text = "\nstopping when this step is saved; press Ctrl-C again to stop without saving"
-    print(text, file=sys.stderr, flush=True)
+def _say_stopping() -> None:
+    print("\nstopping; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
 
 
 def _end_at_once() -> None:
