@@ -19,7 +19,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import hints, settings, stopping
+from flcl import files, hints, settings, stopping
 from flcl.settings import bridge
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
@@ -90,6 +90,8 @@ def _ending(work: Callable[[], int]) -> int:
     except OSError as error:
         if error.filename is None and error.errno == errno.ENOSPC:
             _close_stdout()  # what is left for a full disk would be an error again
+        if files.may_pass(error, "") is not None:
+            error = OSError(f"{error}; when this is mended, run the same command again")
         return _complain(error, 2)
     except ValueError as error:
         return _complain(error, 2)

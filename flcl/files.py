@@ -47,7 +47,8 @@ def write(
     """Writes a file under a temporary name beside it and renames it; returns its path.
 
     content: bytes, text (stored as UTF-8), or a function that writes into a binary file. shared:
-    several processes may write the file at once; the last one to finish is kept.
+    several processes may write the file at once; the last one to finish is kept. An `OSError`, such
+    as that of a full disk, names `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +56,7 @@ def write(
     # would leave a file behind each time a process is killed.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4) if shared else 'tmp'}")
     try:
-        with temporary.open("wb") as file:
+        with writing(path), temporary.open("wb") as file:
             if callable(content):
                 content(file)
             else:
@@ -66,6 +67,17 @@ def write(
     finally:
         temporary.unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def writing(path: str | Path) -> Iterator[None]:
+    """An error inside the block that may pass becomes an `OSError` that names `path`."""
+    try:
+        yield
+    except Exception as error:  # a library closes its own file and then raises another error
+        if (passing := may_pass(error, path)) is not None:
+            raise passing from error
+        raise
 
 
 def write_json(path: str | Path, value) -> Path:

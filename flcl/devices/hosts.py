@@ -120,10 +120,10 @@ _asked = itertools.count()
 def stop_now(asked: bool) -> bool:
     """Whether all processes stop here; all of them must call this equally often.
 
-    asked: whether this process was asked to stop. If there are several processes, JAX handles the signal
-    itself and finds the call at which all can stop: the call after that of the process that is
-    furthest. So calls are counted. Steps cannot be counted instead, because a resumed run does not
-    start at step 0, and one call may make several steps.
+    asked: whether this process was asked to stop. If there are several processes, JAX handles
+    SIGTERM itself and finds the call at which all can stop: the call after that of the process that
+    is furthest. So calls are counted. Steps cannot be counted instead, because a resumed run does
+    not start at step 0, and one call may make several steps.
     """
     if jax.process_count() == 1:
         return asked

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
@@ -26,7 +26,7 @@ from flcl.devices import hosts
 logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
-def _drop_late_answers(show):
+def _drop_late_answers(show: Callable) -> Callable:
     """A hook that is silent about reads that end after another read of the same save has failed.
 
     TensorStore then reports to an event loop that Orbax has closed, and Python prints a traceback.
@@ -40,7 +40,15 @@ def _drop_late_answers(show):
     return hook
 
 
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """False for the other errors of a save of which Orbax has raised the first one."""
+    error = record.exc_info[1] if record.exc_info else None
+    late = "never retrieved" in record.getMessage()
+    return not (late and isinstance(error, ValueError) and "OCDBT" in str(error))
+
+
 sys.unraisablehook = _drop_late_answers(sys.unraisablehook)
+logging.getLogger("asyncio").addFilter(_is_wanted)
 
 
 class DamagedError(ValueError):

@@ -37,6 +37,9 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
             raise ValueError(
                 f"workdir {workdir} is in use by process {owner}: wait for it or choose another"
             ) from None
+        except OSError as error:  # a disk that has no locks
+            reason = f"{error.strerror}; it has to be on a disk with locks"
+            raise ValueError(f"workdir {workdir} cannot be locked ({reason})") from None
         # Now the lock is ours. The number is only for the error of another process.
         file.truncate(0)
         file.write(str(os.getpid()))
