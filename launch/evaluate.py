@@ -58,10 +58,9 @@ def define(values: flags.FlagValues) -> None:
 def main(arguments: cli.Arguments) -> None:
     """Evaluates, prints the tables, writes the results."""
     given = arguments.flags
-    workdir = cli.require(given.workdir, "workdir", "runs/NAME")
     if given.out is not None:
         cli.new_file(given.out, given.overwrite, (".json",))
-    run = flcl.open_run(workdir)
+    run = flcl.open_run(cli.require(given.workdir, "workdir", "runs/NAME"))
     _refuse_others(given, classifies := isinstance(run.settings, settings.ClassifierRun))
     (_classifier if classifies else _generator)(run, given)
 
