@@ -64,7 +64,7 @@ def main(
             return _ending(lambda: _start(program, words, doc, defines, config, distributed))
     finally:
         if argv is None:  # the process ends now, and what it had to write is written
-            stopping.end_at_once()
+            stopping.let_end()
 
 
 def _start(program, argv: list[str], doc: str, defines, config: bool, distributed: bool) -> int:

@@ -196,9 +196,18 @@ def _watch(read: int, slow: Callable[[], None], second: Callable[[], None]) -> N
 
 
 def end_at_once() -> None:
-    """From here on a signal ends the process without a traceback; `on_signals` changes that.
+    """From here on a signal ends the process without a traceback, until `on_signals` takes over.
 
-    For the first moments of a program, before it has begun anything, and for its last ones.
+    For the first moments of a program, before it has begun anything.
     """
     for number, code in ((signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)):
         signal.signal(number, lambda *_, code=code: os._exit(code))
+
+
+def let_end() -> None:
+    """For the last moments of a program: SIGTERM does not change its exit code any more.
+
+    Python gives up its handlers before it ends, but it leaves a signal that is ignored as it is.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # libraries may wait for a thread for long

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -290,6 +291,8 @@ class Checkpoints:
         except jax.errors.JaxRuntimeError:
             raise
         except Exception as error:
+            # What Orbax has begun and does not finish is thrown away at any time from now on.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             if (passing := files.may_pass(error, path)) is not None:
                 raise passing from error
             reason = " ".join(str(error).split())[:200] or type(error).__name__

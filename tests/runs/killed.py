@@ -45,6 +45,11 @@ def ask(*_args, **_kwargs):
         time.sleep(1.5)  # JAX looks for the signal once a second; the others wait in an exchange
 
 
+def interrupt(*_args, **_kwargs):
+    """As a person who presses Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
+
+
 def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> None:
     """Arms one of the moments of a run in `folder`; `kill` is what happens there."""
 
@@ -101,6 +106,8 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
         before(TaskTraining, "_means", losses("task 1", 6), ask)
     elif point == "asked to stop while judging task 2":
         before(GeneratorEvaluation, "_training_set", judging(2), ask)
+    elif point == "interrupted in task 3":
+        before(TaskTraining, "_means", losses("task 3", 2), interrupt)
     elif point == "asked to stop while judging task 1":
         before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
     elif point != "never":
