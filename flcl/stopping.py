@@ -4,6 +4,7 @@ Python runs a signal handler in the main thread between two instructions, so the
 raises can appear anywhere. `held` delays it where a library would be left in the middle of a call.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -198,16 +199,20 @@ def _watch(read: int, slow: Callable[[], None], second: Callable[[], None]) -> N
 def end_at_once() -> None:
     """From here on a signal ends the process without a traceback, until `on_signals` takes over.
 
-    For the first moments of a program, before it has begun anything.
+    For the first moments of a program, before it has begun anything. Call it before libraries are
+    imported.
     """
     for number, code in ((signal.SIGTERM, STOPPED), (signal.SIGINT, INTERRUPTED)):
         signal.signal(number, lambda *_, code=code: os._exit(code))
+    # What is registered first is called last. Then nothing is left that could wait for long.
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
 
 
 def let_end() -> None:
     """For the last moments of a program: SIGTERM does not change its exit code any more.
 
-    Python gives up its handlers before it ends, but it leaves a signal that is ignored as it is.
+    Python gives up its handlers before it ends, but it leaves a signal that is ignored as it is. A
+    library may wait for a thread for long, so Ctrl-C is not ignored yet.
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # libraries may wait for a thread for long
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))

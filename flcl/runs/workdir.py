@@ -41,9 +41,10 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
             reason = f"{error.strerror}; it has to be on a disk with locks"
             raise ValueError(f"workdir {workdir} cannot be locked ({reason})") from None
         # Now the lock is ours. The number is only for the error of another process.
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
+        with files.writing(workdir / ".lock"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
         yield lambda: _check_there(workdir, file.fileno())
 
 
