@@ -4,7 +4,6 @@ absl and `ml_collections.config_flags` parse the overrides. This module adds wha
 error is one line that says what is accepted, and `--help` lists every key of a config.
 """
 
-import errno
 import importlib.util
 import inspect
 import os
@@ -88,8 +87,8 @@ def _ending(work: Callable[[], int]) -> int:
         _close_stdout()
         return 1
     except OSError as error:
-        if error.filename is None and error.errno == errno.ENOSPC:
-            _close_stdout()  # what is left for a full disk would be an error again
+        if error.filename is None and _is_full(sys.stdout):
+            error.filename = "standard output"
         if files.may_pass(error, "") is not None:
             error = OSError(f"{error}; when this is mended, run the same command again")
         return _complain(error, 2)
@@ -113,6 +112,16 @@ def _ending(work: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command to continue", file=sys.stderr)
         return stopping.INTERRUPTED
+
+
+def _is_full(stdout) -> bool:
+    """Whether standard output cannot be written; Python shall not try it again at its end."""
+    try:
+        stdout.flush()
+    except OSError:
+        _close_stdout()
+        return True
+    return False
 
 
 def _close_stdout() -> None:
