@@ -117,7 +117,7 @@ def _ending(work: Callable[[], int]) -> int:
 def _is_full(stdout) -> bool:
     """Whether standard output cannot be written; Python shall not try it again at its end."""
     try:
-        stdout.flush()
+        print(file=stdout, flush=True)  # what could not be written before is forgotten
     except OSError:
         _close_stdout()
         return True
