@@ -1,9 +1,11 @@
 """SIGTERM and Ctrl-C become an exception: at once, or where a held block allows it."""
 
+import ast
 import asyncio
 import contextlib
 import gc
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -87,6 +89,18 @@ def test_no_reader_and_no_event_loop_takes_a_stop_for_an_error():
             asyncio.run(waits())
         except Exception:
             pytest.fail("caught as an error")
+
+
+def test_nothing_in_the_library_catches_a_stop(root):
+    """Only the command line does; everything else takes an `Exception` for an error."""
+    caught = []
+    for path in (root / "flcl").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ExceptHandler):
+                kind = "everything" if node.type is None else ast.unparse(node.type)
+                if re.search("everything|BaseException|SystemExit|Stopped|Interrupt", kind):
+                    caught.append(path.name)
+    assert caught == ["cli.py", "cli.py"]
 
 
 def test_a_stop_that_python_throws_away_comes_again():
