@@ -18,15 +18,11 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import hints, settings
+from flcl import files, hints, settings, stopping
 from flcl.settings import bridge
-from flcl.stopping import StoppedError
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _SPEC = re.compile(r"--?config(=|$)")
-
-STOPPED = 75
-"""Exit code after SIGTERM (EX_TEMPFAIL): everything is saved, run the same command again."""
 
 
 class Arguments(NamedTuple):
@@ -56,27 +52,52 @@ def main(
       argv: the command line, with the program's name first; None means `sys.argv`.
 
     Bad input (`ValueError`, `OSError`) gives one line on stderr and exit code 2. A run that had to
-    stop (`FloatingPointError`) gives code 1, Ctrl-C code 130, and SIGTERM code 75: the same command
-    then continues. FLCL_TRACEBACK=1 prints the traceback of an error.
+    stop (`FloatingPointError`, no memory) gives code 1. SIGTERM gives code 75 and Ctrl-C code 130:
+    everything is saved, the same command continues. A second Ctrl-C ends the process at once.
+    FLCL_TRACEBACK=1 prints the traceback of an error.
     """
-    argv = list(sys.argv if argv is None else argv)
+    words = list(sys.argv if argv is None else argv)
     defines = _with_processes(define) if distributed else define
     try:
-        if _wants_help(argv):
-            print(_help(argv, doc, defines, config))
-        else:
-            arguments = parse(argv, defines, config)
-            if distributed:
-                _join(arguments.flags)
-            return program(arguments) or 0
+        with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):
+            return _ending(lambda: _start(program, words, doc, defines, config, distributed))
+    finally:
+        if argv is None:  # the process ends now, and what it had to write is written
+            stopping.let_end()
+
+
+def _start(program, argv: list[str], doc: str, defines, config: bool, distributed: bool) -> int:
+    """Parses the command line and runs `program`, or prints the help."""
+    if _wants_help(argv):
+        print(_help(argv, doc, defines, config))
         return 0
+    arguments = parse(argv, defines, config)
+    if distributed:
+        _join(arguments.flags)
+    return program(arguments) or 0
+
+
+def _ending(work: Callable[[], int]) -> int:
+    """The exit code of `work`, after one line on stderr for what it raised."""
+    try:
+        code = work()
+        sys.stdout.flush()  # here, where an error is one line, and not while Python ends
+        return code
     except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _close_stdout()
         return 1
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        if error.filename is None and _is_full(sys.stdout):
+            error.filename = "standard output"
+        if files.may_pass(error, "") is not None:
+            error = OSError(f"{error}; when this is mended, run the same command again")
+        return _complain(error, 2)
+    except ValueError as error:
         return _complain(error, 2)
     except FloatingPointError as error:
         return _complain(error, 1)
+    except MemoryError as error:
+        return _complain(MemoryError(f"this machine is out of memory: {error}".rstrip(": ")), 1)
     except RuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
@@ -85,12 +106,38 @@ def main(
             "a classifier train.batch_size or train.eval_batch_size, or set model.remat=blocks"
         )
         return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
-    except StoppedError as error:
+    except stopping.StoppedError as error:
         print(f"{error}: run the same command to continue", file=sys.stderr)
-        return STOPPED
+        return error.code
     except KeyboardInterrupt:
         print("\ninterrupted: run the same command to continue", file=sys.stderr)
-        return 130
+        return stopping.INTERRUPTED
+
+
+def _is_full(stdout) -> bool:
+    """Whether standard output cannot be written; Python shall not try it again at its end."""
+    try:
+        print(file=stdout, flush=True)  # what could not be written before is forgotten
+    except OSError:
+        _close_stdout()
+        return True
+    return False
+
+
+def _close_stdout() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say_stopping() -> None:
+    print("\nstopping; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
+
+
+def _end_at_once() -> None:
+    """Ends the process as `kill` does: a save is complete or it does not count."""
+    if sys.stdout.isatty():
+        print("\x1b[?25h", end="", flush=True)  # a progress bar hides the cursor
+    print("interrupted: run the same command to continue", file=sys.stderr, flush=True)
+    os._exit(stopping.INTERRUPTED)
 
 
 def parse(

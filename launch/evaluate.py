@@ -21,6 +21,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
+from flcl import stopping
+
+if __name__ == "__main__":
+    stopping.end_at_once()  # until `cli.main` takes over
+
 import dataclasses
 from pathlib import Path
 
@@ -46,20 +51,17 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("after", None, text, flag_values=values)
     kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
     for field in _generator_fields():
-        define_kind = kinds.get(field.type, flags.DEFINE_string)
         text = f"generator: {field.metadata['comment']}"
-        define_kind(field.name, None, text, flag_values=values)
+        kinds.get(field.type, flags.DEFINE_string)(field.name, None, text, flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:
     """Evaluates, prints the tables, writes the results."""
     given = arguments.flags
-    workdir = cli.require(given.workdir, "workdir", "runs/NAME")
     if given.out is not None:
         cli.new_file(given.out, given.overwrite, (".json",))
-    run = flcl.open_run(workdir)
-    classifies = isinstance(run.settings, settings.ClassifierRun)
-    _refuse_others(given, classifies)
+    run = flcl.open_run(cli.require(given.workdir, "workdir", "runs/NAME"))
+    _refuse_others(given, classifies := isinstance(run.settings, settings.ClassifierRun))
     (_classifier if classifies else _generator)(run, given)
 
 
@@ -83,8 +85,7 @@ def _classifier(run, given: flags.FlagValues) -> None:
 
     out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
-    picture = evaluation.write(results, out, title)
-    print(f"written to {out}; confusion matrix: {picture}")
+    print(f"written to {out}; confusion matrix: {evaluation.write(results, out, title)}")
 
 
 def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:
@@ -101,8 +102,8 @@ def _generator_fields() -> tuple[dataclasses.Field, ...]:
 
 
 def _given(values: flags.FlagValues, section: type) -> dict:
-    names = [field.name for field in dataclasses.fields(section)]
-    return {name: values[name].value for name in names if values[name].present}
+    given = [values[field.name] for field in dataclasses.fields(section)]
+    return {flag.name: flag.value for flag in given if flag.present}
 
 
 if __name__ == "__main__":

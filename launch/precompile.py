@@ -24,6 +24,11 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
+from flcl import stopping
+
+if __name__ == "__main__":
+    stopping.end_at_once()  # until `cli.main` takes over
+
 os.environ["JAX_PLATFORMS"] = "cpu"  # devices of this machine are not used
 os.environ.setdefault("EQX_ON_ERROR", "nan")  # a callback into this process cannot be compiled
 

@@ -17,11 +17,16 @@ import sys
 
 sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
 
+from flcl import stopping
+
+if __name__ == "__main__":
+    stopping.end_at_once()  # until `cli.main` takes over
+
 import numpy as np
 from absl import flags
 
 import flcl
-from flcl import cli, settings
+from flcl import cli, files, settings
 
 
 def define(values: flags.FlagValues) -> None:
@@ -73,16 +78,16 @@ def main(arguments: cli.Arguments) -> None:
         plots.plot_samples(samples.images, samples.names, out)
     else:
         used = run.settings.sample
-        np.savez_compressed(
-            out,
-            images=samples.images,
-            classes=np.asarray(samples.classes),
-            names=np.asarray(samples.names),
-            solver=given.solver or used.solver,
-            num_steps=given.num_steps or used.num_steps,
-            seed=given.seed,
-            function_evaluations=samples.function_evaluations,
-        )
+        kept = {
+            "images": samples.images,
+            "classes": np.asarray(samples.classes),
+            "names": np.asarray(samples.names),
+            "solver": given.solver or used.solver,
+            "num_steps": given.num_steps or used.num_steps,
+            "seed": given.seed,
+            "function_evaluations": samples.function_evaluations,
+        }
+        files.write(out, lambda file: np.savez_compressed(file, **kept))
     classes, per_class = samples.images.shape[:2]
     calls = samples.function_evaluations
     print(f"{out}: {classes} classes x {per_class} images, {calls} function evaluations each")

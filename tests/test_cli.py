@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import re
+import subprocess
+import sys
 import typing
 
 import pytest
 from absl import flags
 
-from flcl import cli, settings
+from flcl import cli, settings, stopping
 from flcl.settings import bridge
 
 CONFIG = "configs/funlora_digits.py"
@@ -258,6 +260,12 @@ def _raising(error):
         (FloatingPointError("loss is nan at step 3"), 1, "error: loss is nan at step 3"),
         (ValueError("first\nsecond"), 2, "error: first (FLCL_TRACEBACK=1 shows the rest)"),
         (ValueError(), 2, "error: ValueError (FLCL_TRACEBACK=1 shows the rest)"),
+        (
+            MemoryError("Unable to allocate 8 EiB"),
+            1,
+            "error: this machine is out of memory: Unable",
+        ),
+        (stopping.StoppedError("stopped at step 3"), 75, "stopped at step 3: run the same command"),
         (KeyboardInterrupt(), 130, "interrupted: run the same command to continue"),
     ],
 )
@@ -266,6 +274,26 @@ def test_what_a_program_raises(error, code, line, capsys):
     err = capsys.readouterr().err.strip()
     assert err.startswith(line)
     assert "\n" not in err
+
+
+def test_an_error_that_may_pass_says_what_to_do(capsys):
+    error = OSError(28, "No space left on device", "/x/y.json")
+    assert call(f"--config={CONFIG}", program=_raising(error)) == 2
+    line = "'/x/y.json'; when this is mended, run the same command again\n"
+    assert capsys.readouterr().err.endswith(line)
+
+
+def test_standard_output_on_a_full_disk(root):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, root / "launch" / "train.py", "--help"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: [Errno 28] No space left on device: 'standard output';")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_defect_keeps_its_traceback():

@@ -120,10 +120,10 @@ _asked = itertools.count()
 def stop_now(asked: bool) -> bool:
     """Whether all processes stop here; all of them must call this equally often.
 
-    asked: whether this process got SIGTERM. If there are several processes, JAX handles the signal
-    itself and finds the call at which all can stop: the call after that of the process that is
-    furthest. So calls are counted. Steps cannot be counted instead, because a resumed run does not
-    start at step 0, and one call may make several steps.
+    asked: whether this process was asked to stop. If there are several processes, JAX handles
+    SIGTERM itself and finds the call at which all can stop: the call after that of the process that
+    is furthest. So calls are counted. Steps cannot be counted instead, because a resumed run does
+    not start at step 0, and one call may make several steps.
     """
     if jax.process_count() == 1:
         return asked
@@ -167,14 +167,20 @@ def main_first(name: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def together(kind: type[ValueError] = ValueError) -> Iterator[None]:
-    """If one process raises a `ValueError` inside the block, the others raise it as a `kind`."""
-    local_error: ValueError | None = None
+    """If one process raises an error inside the block, the others raise it, too.
+
+    A `ValueError` becomes a `kind` there, an `OSError` stays one. Other exceptions are defects.
+    """
+    local_error: ValueError | OSError | None = None
     try:
         yield
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         local_error = error
     if jax.process_count() > 1:
-        message = "" if local_error is None else str(local_error) or type(local_error).__name__
+        message = ""
+        if local_error is not None:
+            sign = "!" if isinstance(local_error, OSError) else "="
+            message = sign + (str(local_error) or type(local_error).__name__)
         padded = np.zeros(_LONGEST, np.uint8)
         encoded = np.frombuffer(message.encode()[:_LONGEST], np.uint8)
         padded[: len(encoded)] = encoded
@@ -183,6 +189,6 @@ def together(kind: type[ValueError] = ValueError) -> Iterator[None]:
         told = [bytes(row).rstrip(b"\0").decode(errors="replace") for row in everyone]
         first = next((text for text in told if text), None)
         if local_error is None and first is not None:
-            raise kind(first)
+            raise (OSError if first[0] == "!" else kind)(first[1:])
     if local_error is not None:
         raise local_error

@@ -4,10 +4,12 @@
 killed process loses the events that were not flushed, and events cannot be removed.
 """
 
+import contextlib
 import json
 import math
 import os
 import shutil
+import socket
 import time
 import weakref
 from pathlib import Path
@@ -18,6 +20,7 @@ EVALUATION = "evaluation"
 """The phase of records from the evaluation of a task; all other phases are training."""
 
 _FIELDS = ("task", "step", "phase", "time")
+_FLUSH_SECONDS = 30.0
 
 
 class MetricWriter:
@@ -52,7 +55,7 @@ class MetricWriter:
         values = {name: _finite(value) for name, value in scalars.items()}
         record = {"step": int(step), "task": int(task), "phase": phase, **values}
         record["time"] = round(time.time(), 3)
-        with self._path.open("a") as file:
+        with files.writing(self._path), self._path.open("a") as file:
             file.write(json.dumps(record, allow_nan=False) + "\n")
         if self._events:
             self._events.add(record)
@@ -96,9 +99,10 @@ def read_metrics(path: str | Path) -> list[dict]:
     An incomplete last line is dropped. `ValueError` gives the number of any other bad line.
     """
     path = Path(path)
-    if not path.exists():
+    try:
+        lines = files.read_bytes(path).decode(errors="replace").split("\n")
+    except FileNotFoundError:
         return []
-    lines = path.read_text(errors="replace").split("\n")
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
@@ -109,14 +113,18 @@ def read_metrics(path: str | Path) -> list[dict]:
 
 
 class _Events:
-    """TensorBoard event files in one folder per task; the first record makes them."""
+    """TensorBoard event files in one folder per task; the first record makes them.
+
+    Two files are open at most: that of the task that is trained and that of the evaluation.
+    tensorboardX's `SummaryWriter` would add two threads, a pipe and locks in shared memory to each.
+    """
 
     def __init__(self, folder: Path):
         self._folder = folder
-        self._writers: dict[str, object] = {}
+        self._writers: dict[str, _EventFile] = {}
         self._old: list[dict] = []
         self._fresh = True
-        weakref.finalize(self, _close, self._writers)
+        weakref.finalize(self, _close_quietly, self._writers)
 
     def begin(self, records: list[dict]) -> None:
         """Starts again from `records`."""
@@ -134,24 +142,64 @@ class _Events:
 
     def _write(self, record: dict) -> None:
         evaluated = record["phase"] == EVALUATION
-        run = EVALUATION if evaluated else f"task_{record['task']:02d}"
+        prefix, run = (EVALUATION,) * 2 if evaluated else ("train", f"task_{record['task']:02d}")
+        file = self._writers.get(prefix)
+        if file is None or file.folder.name != run:
+            if file is not None:
+                self._writers.pop(prefix).close()
+            file = self._writers[prefix] = _EventFile(self._folder / run)
         step = record["task"] if evaluated else record["step"]
-        if run not in self._writers:
-            from tensorboardX import SummaryWriter  # imported here, because the import takes long
-
-            self._writers[run] = SummaryWriter(os.fspath(self._folder / run))
-        prefix = EVALUATION if evaluated else "train"
-        for name, value in record.items():
-            if name not in _FIELDS and value is not None:
-                self._writers[run].add_scalar(f"{prefix}/{name}", value, step, record["time"])
+        named = {name: value for name, value in record.items() if name not in _FIELDS}
+        scalars = {f"{prefix}/{name}": v for name, v in named.items() if v is not None}
+        file.add(scalars, step, record["time"])
 
     def close(self) -> None:
-        _close(self._writers)
+        while self._writers:
+            self._writers.popitem()[1].close()
 
 
-def _close(writers: dict) -> None:
+class _EventFile:
+    """One file of events. What is not flushed yet is lost with the process."""
+
+    def __init__(self, folder: Path):
+        # Imported here, because the import takes long.
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
+
+        self.folder, self._flushed = folder, time.monotonic()
+        with files.writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            # TensorBoard looks for this name.
+            name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+            self._file = RecordWriter(os.fspath(folder / name))
+        self._write(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add(self, scalars: dict[str, float], step: int, seconds: float) -> None:
+        """Adds one value per name; `seconds` is the time since 1970."""
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.proto.summary_pb2 import Summary
+
+        values = [Summary.Value(tag=name, simple_value=v) for name, v in scalars.items()]
+        self._write(Event(wall_time=seconds, step=step, summary=Summary(value=values)))
+
+    def _write(self, event) -> None:
+        with files.writing(self.folder):
+            self._file.write(event.SerializeToString())
+            if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+                self._file.flush()
+                self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        """Writes what is left, and closes the file."""
+        with files.writing(self.folder):
+            self._file.close()
+
+
+def _close_quietly(writers: dict[str, _EventFile]) -> None:
+    """For the end of the process: the events are made again from the lines."""
     for writer in writers.values():
-        writer.close()
+        with contextlib.suppress(OSError):
+            writer.close()
     writers.clear()
 
 

@@ -11,19 +11,52 @@ process is killed. Each save has a digest of its arrays, so damage is detected w
 import contextlib
 import hashlib
 import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from flcl import files, stopping
 from flcl.devices import hosts
 
-logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax logs every save
+# Orbax logs every save, and every error in each of its threads. It raises the error as well.
+logging.getLogger("absl").setLevel(logging.CRITICAL)
+
+
+def _drop_late_answers(show: Callable) -> Callable:
+    """A hook that is silent about reads that end after another read of the same save has failed.
+
+    TensorStore then reports to an event loop that Orbax has closed, and Python prints a traceback.
+    """
+
+    def hook(lost) -> None:
+        late = isinstance(lost.exc_value, RuntimeError) and lost.object is None
+        if not (late and str(lost.exc_value) == "Event loop is closed"):
+            show(lost)
+
+    return hook
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """False for the other errors of a save of which Orbax has raised the first one."""
+    error = record.exc_info[1] if record.exc_info else None
+    late = "never retrieved" in record.getMessage()
+    return not (late and isinstance(error, ValueError) and "OCDBT" in str(error))
+
+
+sys.unraisablehook = _drop_late_answers(sys.unraisablehook)
+logging.getLogger("asyncio").addFilter(_is_wanted)
 
 
 class DamagedError(ValueError):
-    """A checkpoint is missing, cannot be read, or has changed on disk."""
+    """A checkpoint is missing, was read and is wrong, or has changed on disk.
+
+    An error that may pass, such as a missing right or a failing disk, is an `OSError` instead.
+    """
 
 
 def digest(tree) -> str:
@@ -63,7 +96,11 @@ class _Manager(ocp.CheckpointManager):
 
 
 class Checkpoints:
-    """The checkpoint folder of one run. As a context manager it waits for saves at its end."""
+    """The checkpoint folder of one run. As a context manager it waits for saves at its end.
+
+    A stop waits for the end of a read or save: inside, it would leave threads of Orbax behind. A
+    save that fails raises `OSError`; the saves before it stay.
+    """
 
     def __init__(self, folder: Path, read_only: bool = False):
         self.folder = Path(folder).absolute()
@@ -73,9 +110,18 @@ class Checkpoints:
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
-        for manager in self._managers.values():
-            manager.close()
+    def __exit__(self, kind, *_):
+        failed: OSError | None = None
+        for item, manager in self._managers.items():
+            try:
+                with self._writing(item):
+                    manager.close()
+            except OSError as error:
+                failed = failed or error
+        # After a stop this error is the news: what should have been saved is not. Another error
+        # is its cause or has to be mended first.
+        if failed is not None and (kind is None or issubclass(kind, stopping.StoppedError)):
+            raise failed
 
     def save_task(self, task: int, added) -> None:
         """Stores what a task added; returns when it is on disk."""
@@ -126,10 +172,11 @@ class Checkpoints:
     def drop_running(self, position: int | None = None) -> None:
         """Deletes all states inside a task, or only the state at `position`."""
         manager = self._manager("running")
-        # A save in the background could otherwise appear after the deletion.
-        manager.wait_until_finished()
-        for step in manager.all_steps() if position is None else [position]:
-            manager.delete(step)
+        with self._writing("running"):
+            # A save in the background could otherwise appear after the deletion.
+            manager.wait_until_finished()
+            for step in manager.all_steps() if position is None else [position]:
+                manager.delete(step)
 
     def save_judge(self, variables) -> None:
         """Stores the judge trained on real images."""
@@ -143,7 +190,8 @@ class Checkpoints:
         # Damage is no error here: this judge can be trained again from the data.
         with contextlib.suppress(DamagedError):
             return self._restore("judge", 0, target)
-        self._manager("judge").delete(0)
+        with self._writing("judge", 0):
+            self._manager("judge").delete(0)
         return None
 
     def bytes_of_task(self, task: int) -> int:
@@ -161,7 +209,8 @@ class Checkpoints:
                 create=not self._read_only,
                 read_only=self._read_only,
             )
-            self._managers[item] = _Manager(self.folder / item, options=options)
+            with self._writing(item):
+                self._managers[item] = _Manager(self.folder / item, options=options)
         return self._managers[item]
 
     def _save(self, item: str, step: int, tree, meta: dict) -> None:
@@ -171,14 +220,16 @@ class Checkpoints:
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         manager = self._manager(item)
-        if step in manager.all_steps():  # an earlier process left it unreadable
-            manager.delete(step)
-        # `force`, because Orbax would otherwise decide itself whether a save is due.
-        manager.save(step, args=args, force=True)
+        with self._writing(item, step):
+            if step in manager.all_steps():  # an earlier process left it unreadable
+                manager.delete(step)
+            # `force`, because Orbax would otherwise decide itself whether a save is due.
+            manager.save(step, args=args, force=True)
 
     def _finish(self, item: str, step: int) -> None:
         """Waits until the save of `step` is on disk under its final name."""
-        self._manager(item).wait_until_finished()
+        with self._writing(item, step):
+            self._manager(item).wait_until_finished()
         assert step in self._manager(item).all_steps()
 
     def _meta(self, item: str, step: int) -> dict:
@@ -206,19 +257,46 @@ class Checkpoints:
     def _reading(self, item: str, step: int, read):
         # If one process cannot read, the others must not wait for it in the next exchange.
         with hosts.together(DamagedError):
-            return self._read(item, step, read)
+            content = self._read(item, step, read)
+        stopping.check()
+        return content
 
     def _read(self, item: str, step: int, read):
+        path = self.folder / item / str(step)
         try:
-            return read(self._manager(item))
-        except (MemoryError, PermissionError, TimeoutError, jax.errors.JaxRuntimeError):
-            raise  # does not mean that the file is damaged
+            with stopping.held():
+                return read(self._manager(item))
+        except jax.errors.JaxRuntimeError:
+            raise  # from a device, not from a file
         except Exception as error:  # Orbax and its storage raise many kinds for a torn file
+            if (passing := files.may_pass(error, path)) is not None:
+                raise passing from error
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else ""
-            path = self.folder / item / str(step)
-            raise DamagedError(
-                f"checkpoint {path} cannot be read ({type(error).__name__}: {reason})"
-            ) from error
+            cause = error
+        # Only what can be read as a whole is damaged. An `OSError` names the file of the save.
+        for file in sorted(path.rglob("*")):
+            if file.is_file():
+                files.read_bytes(file)
+        raise DamagedError(
+            f"checkpoint {path} cannot be read ({type(cause).__name__}: {reason})"
+        ) from cause
+
+    @contextlib.contextmanager
+    def _writing(self, item: str, step: int | None = None) -> Iterator[None]:
+        """Holds a stop back; an error of Orbax inside the block becomes an `OSError`."""
+        path = self.folder / item / ("" if step is None else str(step))
+        try:
+            with stopping.held():
+                yield
+        except jax.errors.JaxRuntimeError:
+            raise
+        except Exception as error:
+            # What Orbax has begun and does not finish is thrown away at any time from now on.
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
+            if (passing := files.may_pass(error, path)) is not None:
+                raise passing from error
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise OSError(f"checkpoint {path} cannot be written ({reason})") from error
 
     def _advice(self, task: int) -> str:
         if task == 1:

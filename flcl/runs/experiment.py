@@ -69,19 +69,19 @@ def run(
 
     Raises `ValueError` in one line for bad settings or data, for a workdir that belongs to another
     config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
-    loss that is not finite; `StoppedError` after SIGTERM, when everything is saved.
+    loss that is not finite; `StoppedError` after SIGTERM or Ctrl-C, when everything is saved.
     """
     use_compile_cache(run.runtime)
-    workdir = Path(workdir)
-    # In a run of several processes JAX handles the signal: see `hosts.stop_now`.
-    with stopping.on_sigterm(jax.process_count() == 1) as sigterm, contextlib.ExitStack() as held:
+    workdir, check_there = Path(workdir), _nothing
+    # In a run of several processes JAX handles SIGTERM: see `hosts.stop_now`.
+    with stopping.on_signals(jax.process_count() > 1), contextlib.ExitStack() as held:
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
             setup, weights = prepare(run)
             if hosts.is_main():
                 # What is entered first is released last: the lock is held until all checkpoints
                 # are written.
-                held.enter_context(workdirs.locked(workdir))
+                check_there = held.enter_context(workdirs.locked(workdir))
                 _claim(workdir, setup.run, setup.data.to_dict())
         # Before the first program is compiled: that may take longer in one process than in others.
         hosts.connect(setup.mesh)
@@ -96,7 +96,11 @@ def run(
         reporter.say(
             f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
-        return Experiment(setup, workdir, checkpoints, reporter, sigterm).run(memory, stored)
+        return Experiment(setup, workdir, checkpoints, reporter, check_there).run(memory, stored)
+
+
+def _nothing() -> None:
+    """Does nothing."""
 
 
 def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
@@ -117,11 +121,11 @@ class Experiment:
         workdir: Path,
         checkpoints: Checkpoints,
         reporter: Reporter,
-        sigterm: stopping.SigTerm,
+        check_there: Callable[[], None],
     ):
         self.setup, self.method, self.data = setup, setup.method, setup.data
         self.workdir, self.checkpoints = workdir, checkpoints
-        self.reporter, self._sigterm = reporter, sigterm
+        self.reporter, self._check_there = reporter, check_there
         # Training and evaluation share these programs, so they are compiled once.
         if isinstance(self.method, Generator):
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
@@ -148,6 +152,7 @@ class Experiment:
         self.checkpoints.drop_running()
         results = self.record.results()
         self.reporter.finished(results)
+        self._check_workdir()
         return to_json(results)
 
     def _train(self, memory: Memory, task: Task) -> Memory:
@@ -162,12 +167,13 @@ class Experiment:
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._calibrate(memory, task)
+        self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
         self.checkpoints.save_task(task.index, method.added(memory, task))
         self.checkpoints.drop_running()
         self._note(task, "training_seconds", time.monotonic() - started)
-        self._sigterm.check()  # the signal may have arrived after the last step
+        stopping.check()  # the signal may have arrived after the last step
         return memory
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
@@ -184,10 +190,10 @@ class Experiment:
         first = int(state.step)
         self.reporter.begin_task(task, phase.index, first)
         training = self._training(phase, task, total, measured)
+        batches = self._batches(memory, task, first, total)
         # The signal must not interrupt a step, whose old state is already given up. The loop
         # stops after the step and saves.
-        with self._sigterm.held():
-            batches = self._batches(memory, task, first, total)
+        with stopping.held():
             state = training.run(phase, state, frozen, batches)
         # The average of the weights is what the task keeps (F8). With a decay of 0 these are the
         # last weights.
@@ -200,6 +206,7 @@ class Experiment:
         position = sum(self.setup.steps(t) for t in self.data.stream.tasks[: task.index - 1])
 
         def save(done: int, state) -> None:
+            self._check_workdir()
             meta = {"task": task.index, "step": done, "complexity": measured}
             self.checkpoints.save_running(position + done, state, meta)
 
@@ -211,7 +218,7 @@ class Experiment:
             log_every=run.runtime.log_every,
             save_every=run.runtime.save_every,
             save=save,
-            stop=lambda done: hosts.stop_now(self._sigterm.received),
+            stop=lambda done: hosts.stop_now(stopping.received()),
             record=self.reporter.record,
             advance=self.reporter.progress(name, total),
         )
@@ -299,6 +306,7 @@ class Experiment:
         row = self.evaluation.evaluate(memory, task)
         self.record.add(row, self.method.diagnose(memory, task))
         results = self.record.results()
+        self._check_workdir()
         self.reporter.evaluated(task, results, self.evaluation.pictures)
         self._note(task, "evaluation_seconds", time.monotonic() - started)
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
@@ -313,10 +321,15 @@ class Experiment:
         def advance_or_stop(done: int, *values: float) -> None:
             advance(done, *values)
             # A single process stops in its signal handler; several processes stop together here.
-            if hosts.stop_now(self._sigterm.received):
+            if hosts.stop_now(stopping.received()):
                 raise stopping.StoppedError(f"stopped while {label}")
 
         return advance_or_stop
+
+    def _check_workdir(self) -> None:
+        """Raises `ValueError` if the workdir was removed: writing would make another one."""
+        with hosts.together():  # only the first process has the lock
+            self._check_there()
 
     def _note(self, task: Task, what: str, value: float) -> None:
         """Adds a value to `timing.json`. An interrupted task counts only the last process."""

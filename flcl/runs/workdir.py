@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
@@ -12,8 +13,11 @@ _MOST_KEYS = 6  # in one error
 
 
 @contextlib.contextmanager
-def locked(workdir: Path):
+def locked(workdir: Path) -> Iterator[Callable[[], None]]:
     """Locks the workdir for this process; the lock ends with the process, however it ends.
+
+    Gives a function that raises `ValueError` when the folder has been removed, renamed or replaced
+    since. Whatever is written then goes to a folder that nobody has locked, or to none.
 
     Raises `ValueError` if the folder is not writable or another process has locked it.
     """
@@ -33,11 +37,28 @@ def locked(workdir: Path):
             raise ValueError(
                 f"workdir {workdir} is in use by process {owner}: wait for it or choose another"
             ) from None
+        except OSError as error:  # a disk that has no locks
+            reason = f"{error.strerror}; it has to be on a disk with locks"
+            raise ValueError(f"workdir {workdir} cannot be locked ({reason})") from None
         # Now the lock is ours. The number is only for the error of another process.
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+        with files.writing(workdir / ".lock"):
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+        yield lambda: _check_there(workdir, file.fileno())
+
+
+def _check_there(workdir: Path, lock: int) -> None:
+    try:
+        # The same file, not only one of that name: a folder may have been put in its place.
+        there = os.path.samestat(os.stat(workdir / ".lock"), os.fstat(lock))
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    if not there:
+        raise ValueError(
+            f"workdir {workdir} was removed or replaced while the run used it: bring it back and "
+            "run the same command, or start again in a new workdir"
+        )
 
 
 def check_config(workdir: Path, run: settings.Run) -> None:

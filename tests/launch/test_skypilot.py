@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from flcl import cli
+from flcl import stopping
 from flcl.settings import bridge
 
 
@@ -42,7 +42,7 @@ def test_every_word_of_the_run_is_a_flag_or_a_key(task):
 
 def test_a_restart_continues_on_the_volume(task):
     """The code that says `saved` is one to recover from, and what was saved is still there."""
-    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [cli.STOPPED]
+    assert task["resources"]["job_recovery"]["recover_on_exit_codes"] == [stopping.STOPPED]
     (mount,) = task["volumes"]
     folders = dict(word.split("=") for word in shlex.split(task["run"])[4:])
     assert folders["--workdir"].startswith(f"{mount}/")

@@ -1,4 +1,10 @@
+import contextlib
+import errno
+import gc
 import json
+import os
+import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -115,6 +121,52 @@ def test_a_bad_line_inside_is_named(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
     with pytest.raises(ValueError, match="metrics.jsonl line 2 is not JSON"):
         MetricWriter(tmp_path)
+
+
+def test_files_and_threads_do_not_grow_with_the_tasks(tmp_path):
+    def in_use() -> tuple[int, int]:
+        return len(os.listdir("/proc/self/fd")), threading.active_count()
+
+    with MetricWriter(tmp_path) as writer:
+        for task in range(1, 31):
+            train(writer, task, [1, 2])
+            writer.rewind(task, None)
+            writer.write(task=task, step=2, phase=EVALUATION, accuracy=task / 30)
+            if task == 2:
+                two = in_use()
+        assert in_use() == two
+    assert len(events(tmp_path)) == 31
+    assert events(tmp_path)["evaluation evaluation/accuracy"][-1] == (30, 1.0)
+
+
+@pytest.mark.parametrize("full", ["metrics.jsonl", "tensorboard"])
+def test_a_full_disk_names_the_file(tmp_path, full, capsys):
+    writer = MetricWriter(tmp_path)
+    train(writer, 1, [1])
+    if full == "tensorboard":
+        file = next((tmp_path / "tensorboard" / "task_01").iterdir())
+        full_disk = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full_disk, _open_at(file))
+        os.close(full_disk)
+    else:
+        (tmp_path / full).unlink()
+        (tmp_path / full).symlink_to("/dev/full")
+    with pytest.raises(OSError, match=f"No space left on device: '.*{full}") as raised:
+        train(writer, 1, [2])
+        writer.close()
+    assert raised.value.errno == errno.ENOSPC
+    del writer  # as at the end of the process
+    gc.collect()
+    assert capsys.readouterr() == ("", "")
+
+
+def _open_at(path: Path) -> int:
+    """The descriptor of an open file of this process."""
+    for entry in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.resolve() == path.resolve():
+                return int(entry.name)
+    raise AssertionError(path)
 
 
 def test_reserved_names_are_refused(tmp_path):

@@ -15,7 +15,6 @@ import pytest
 import tiny
 
 import flcl
-from flcl import cli
 from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
@@ -44,6 +43,11 @@ def ask(*_args, **_kwargs):
     os.kill(os.getpid(), signal.SIGTERM)
     if jax.process_count() > 1:
         time.sleep(1.5)  # JAX looks for the signal once a second; the others wait in an exchange
+
+
+def interrupt(*_args, **_kwargs):
+    """As a person who presses Ctrl-C."""
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> None:
@@ -102,6 +106,8 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
         before(TaskTraining, "_means", losses("task 1", 6), ask)
     elif point == "asked to stop while judging task 2":
         before(GeneratorEvaluation, "_training_set", judging(2), ask)
+    elif point == "interrupted in task 3":
+        before(TaskTraining, "_means", losses("task 3", 2), interrupt)
     elif point == "asked to stop while judging task 1":
         before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
     elif point != "never":
@@ -117,5 +123,5 @@ if __name__ == "__main__":
     run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:
         flcl.run(run, folder)
-    except StoppedError:
-        sys.exit(cli.STOPPED)
+    except StoppedError as stopped:
+        sys.exit(stopped.code)

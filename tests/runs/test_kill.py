@@ -128,7 +128,7 @@ def test_no_step_is_logged_twice(killed, alone):
 
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
 def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method, capsys):
-    """SIGTERM to this process: the run's handler takes it, as in a process of its own."""
+    """SIGTERM or Ctrl-C to this process: the run's handler takes it, as in one of its own."""
     workdir = tmp_path / "run"
     with pytest.raises(StoppedError):
         start(data, workdir, method, "asked to stop after the last step of task 1")
@@ -143,12 +143,15 @@ def test_a_run_that_is_asked_to_stop_saves_first(alone, data, tmp_path, method, 
     with pytest.raises(StoppedError):
         start(data, workdir, method, "asked to stop while judging task 2")
     assert "continuing task 2 at step 3" in capsys.readouterr().out
+    with pytest.raises(StoppedError) as interrupted:
+        start(data, workdir, method, "interrupted in task 3")
+    assert interrupted.value.code == 130
+    # The step in which it came is saved, not only the last regular save.
+    assert "15" in {save.name for save in running.iterdir()}
     start(data, workdir, method)
     assert (workdir / "results.json").read_bytes() == (alone / "results.json").read_bytes()
 
 
-# Orbax leaves its readers behind when a file is torn.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("method", ["funlora"], indirect=True)
 def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method, capsys):
     """Back to the middle of task 1 with a torn newest save: the one before it is used."""

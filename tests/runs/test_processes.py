@@ -17,7 +17,7 @@ import pytest
 import tiny
 
 import flcl
-from flcl import cli
+from flcl import stopping
 from flcl.devices import hosts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -139,11 +139,11 @@ def interrupted(data, tmp_path_factory):
     # Only one of them is told.
     judging = "asked to stop while judging task 1"
     stopped = two_processes(data, workdir, "funlora", ["never", judging])
-    assert [code for code, _ in stopped] == [cli.STOPPED] * 2, stopped
+    assert [code for code, _ in stopped] == [stopping.STOPPED] * 2, stopped
     assert re.search(r"continuing task 1 at step [24]", stopped[0][1])
     assert not (workdir / "results.json").exists()
     stopped = two_processes(data, workdir, "funlora", ["never", "asked to stop in task 2"])
-    assert [code for code, _ in stopped] == [cli.STOPPED] * 2, stopped
+    assert [code for code, _ in stopped] == [stopping.STOPPED] * 2, stopped
     return workdir
 
 
