@@ -22,6 +22,7 @@ from absl import flags
 
 import flcl
 from flcl import cli, settings
+from flcl.shown import shown
 
 
 def define(values: flags.FlagValues) -> None:
@@ -85,7 +86,8 @@ def main(arguments: cli.Arguments) -> None:
         )
     classes, per_class = samples.images.shape[:2]
     calls = samples.function_evaluations
-    print(f"{out}: {classes} classes x {per_class} images, {calls} function evaluations each")
+    text = f"{classes} classes x {per_class} images, {calls} function evaluations each"
+    print(f"{shown(str(out))}: {text}")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from flcl.data import base, images
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024  # records per read in a label scan
-# The keys of a type in `features.json`: of old versions, and of a message as JSON in both spellings.
+# The keys of a type in `features.json`: that of old versions, and two spellings of the new one.
 _TYPE_KEYS = ("type", "pythonClassName", "python_class_name")
 
 

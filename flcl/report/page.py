@@ -14,6 +14,7 @@ from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
+from flcl.shown import shown
 
 NAME = "report.html"
 
@@ -39,6 +40,7 @@ def write_page(workdir: str | Path, results: Results | None = None) -> Path:
         loader=jinja2.PackageLoader("flcl.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: shown(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
 from flcl import files, settings
 from flcl.report import answers, reading, tables
+from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
 from flcl.runs.results import Results
@@ -37,7 +37,7 @@ class Reporter:
     def say(self, text: str) -> None:
         """Prints one line."""
         if self._enabled:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def progress(self, description: str, total: int) -> ProgressBar:
         """Starts a bar; call it with the number of finished items and perhaps a loss."""
