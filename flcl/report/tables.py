@@ -139,7 +139,10 @@ def _headings(results: Results) -> list[str]:
     lines = [shown(" ".join(names[label] for label in task)) for task in results.tasks]
     short = max(map(len, lines)) <= 9
     if reading.has_domains(results):
-        lines, short = [reading.shorten(shown(name), 14) for name in reading.group_names(results)], True
+        lines, short = (
+            [reading.shorten(shown(name), 14) for name in reading.group_names(results)],
+            True,
+        )
     return [f"{j}\n{line}" if short else str(j) for j, line in enumerate(lines, start=1)]
 
 

@@ -5,12 +5,12 @@ import types
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from flcl import settings
 from flcl.evaluate.pictures import Answers, Pictures
 from flcl.metrics.matrix import summary
 from flcl.report import answers
+from flcl.report.console import Console
 from flcl.report.reporter import Reporter
 from flcl.report.writers import read_metrics
 from flcl.runs.results import from_json
