@@ -134,7 +134,7 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
     wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, class mean accuracy 56.7\n"
     assert wanted in text and "samples" not in text.split("report:")[0]
     assert not (tmp_path / "samples").exists()
-    kept = answers.read(tmp_path)
+    kept = answers.read(tmp_path, 2)
     assert kept.task == 3 and kept.confusion.tolist() == [[3, 0], [0, 3]]
     assert kept.images.tolist() == mistake(3)[0].tolist()
     assert (kept.labels.tolist(), kept.answers.tolist()) == ([0], [1])

@@ -69,7 +69,7 @@ def test_results_follow_their_schema_byte_for_byte(learned):
 
 
 def test_the_answers_of_the_last_task_are_kept_and_agree_with_the_matrix(learned):
-    kept = answers.read(learned)
+    kept = answers.read(learned, 6)
     results = from_json(json.loads((learned / "results.json").read_text()))
     assert kept.task == 3 and kept.confusion.sum() == sum(results.test_counts)
     for group, accuracy in zip(results.tasks, results.matrix[-1], strict=True):
