@@ -58,7 +58,7 @@ def read_stream(workdir: Path) -> dict | None:
     """
     path = workdir / STREAM
     values = files.read_json(path)
-    if values is None:
+    if values is None and not path.exists():  # and not a file that contains null
         return None
     stored = schema.from_json(StoredStream, values, str(path))
     tasks, classes = stored.stream, len(stored.class_names)

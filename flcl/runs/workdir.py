@@ -58,7 +58,7 @@ def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
     except ValueError as error:
         if has_saves(workdir) and not same:
             raise
-        return f"{error}; now it is written again"
+        return f"{path} is damaged; now it is written again"
     if not has_saves(workdir):
         return ""
     if stored is None:

@@ -98,7 +98,7 @@ def stored_keys(workdir: Path) -> dict | None:
         stored = files.read_json(path)
     except ValueError as error:
         raise ValueError(f"{error}: {_ADVICE}") from None
-    if stored is None:
+    if stored is None and not path.exists():  # and not a file that contains null
         return None
     if not isinstance(stored, dict) or not isinstance(stored.get("method"), str):
         raise ValueError(f"{path} has no settings of a run: {_ADVICE}")

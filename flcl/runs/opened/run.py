@@ -24,6 +24,10 @@ from flcl.runs.stored import STREAM, read_stream
 from flcl.seals import Seals, digest
 from flcl.settings import bridge, formats
 
+_ADVICE = (
+    "bring a good copy back, or repeat the command that trained the run, which writes it again"
+)
+
 
 class Run:
     """A finished or interrupted run.
@@ -101,7 +105,11 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
     the place of one of the two, and for a newer format.
     """
     foreign.check_folder(workdir)
-    run, stream = formats.load(workdir), read_stream(workdir)
+    run = formats.load(workdir)
+    try:
+        stream = read_stream(workdir)
+    except ValueError as error:
+        raise ValueError(f"{error}: {_ADVICE}") from None
     if run is None or stream is None:
         raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")
     seals = Seals(workdir, writes=False)
@@ -110,13 +118,10 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
         (STREAM, digest(files.as_json(stream))),
     ):
         if seals.holds(name, value) is False:
-            raise ValueError(
-                f"{workdir / name} has changed since the run wrote it: bring a good copy back, or "
-                "repeat the command that trained the run, which writes it again"
-            )
+            raise ValueError(f"{workdir / name} has changed since the run wrote it: {_ADVICE}")
     layers = getattr(getattr(run, "adapter", None), "layers", "")
     if TaskStream.from_dict(stream["stream"]).fingerprint != stream["fingerprint"]:
-        raise ValueError(f"{workdir / STREAM}: stream and fingerprint do not fit each other")
+        raise ValueError(f"{workdir / STREAM}: stream does not fit its fingerprint: {_ADVICE}")
     if layers.startswith("top:"):  # a run stores the layers that it took from another folder
         raise ValueError(f"{workdir / formats.NAME}: adapter.layers={layers!r} is another folder")
     return run, stream
