@@ -55,7 +55,7 @@ def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
         stored = formats.read(workdir)
     except formats.NewerError:
         raise
-    except ValueError as error:
+    except ValueError:
         if has_saves(workdir) and not same:
             raise
         return f"{path} is damaged; now it is written again"
