@@ -29,7 +29,8 @@ from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_ta
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import NAME, Results, to_json
 from flcl.runs.setup import Setup, prepare, use_compile_cache
-from flcl.runs.stored import STREAM, TIMING, earlier_results, read_timing
+from flcl.runs.stored import STREAM, earlier_results
+from flcl.runs.timing import Times
 from flcl.seals import Seals
 from flcl.settings import formats
 from flcl.train.complexity import complexity
@@ -155,7 +156,7 @@ class Experiment:
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
         self._phases: dict[int, Phase] = {}
-        self._timing: dict = {}
+        self._times = Times(workdir, reporter.say) if hosts.is_main() else None
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
         """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained."""
@@ -182,7 +183,6 @@ class Experiment:
         earlier, damage = None, ""
         if hosts.is_main():
             earlier, damage = earlier_results(self.workdir, self._seals)
-            self._load_timing()
         # The first process alone reads, so that all continue from the same rows.
         earlier, damage = hosts.from_main([earlier, damage])
         try:
@@ -373,19 +373,5 @@ class Experiment:
         return advance_or_stop
 
     def _note(self, task: Task, what: str, value: float) -> None:
-        """Adds a value to `timing.json`. An interrupted task counts only the last process."""
-        if not hosts.is_main():
-            return
-        self._timing["tasks"].setdefault(str(task.index), {})[what] = round(value, 3)
-        files.write_json(self.workdir / TIMING, self._timing)
-
-    def _load_timing(self) -> None:
-        """Continues `timing.json`, or starts it again if it is damaged."""
-        device = str(np.unique([d.device_kind for d in jax.devices()])[0])
-        started = {"device": device, "devices": jax.device_count(), "tasks": {}}
-        try:
-            self._timing = {**started, **read_timing(self.workdir)}
-        except ValueError as error:
-            self.reporter.say(f"{error}; it is started again, without the times of earlier tasks")
-            self._timing = started
-            files.write_json(self.workdir / TIMING, started)
+        if self._times is not None:
+            self._times.note(task.index, what, value)

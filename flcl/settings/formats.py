@@ -85,7 +85,8 @@ def load(workdir: Path) -> settings.Run | None:
     try:
         return bridge.from_dict(values)
     except ValueError as error:
-        raise ValueError(f"{workdir / NAME}: {error}") from None
+        reason = " ".join(str(error).split())  # a group of keys is shown in several lines
+        raise ValueError(f"{workdir / NAME}: {reason}") from None
 
 
 def stored_keys(workdir: Path) -> dict | None:
