@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 
 from flcl import files, hints, settings, stopping
 from flcl.settings import bridge
+from flcl.shown import shown
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _SPEC = re.compile(r"--?config(=|$)")
@@ -345,7 +346,7 @@ def _complain(error: Exception, code: int) -> int:
     text = lines[0] if lines else type(error).__name__
     if len(lines) > 1 or not lines:
         text += " (FLCL_TRACEBACK=1 shows the rest)"
-    print(f"error{_which_process()}: {text}", file=sys.stderr)
+    print(f"error{_which_process()}: {shown(text)}", file=sys.stderr)
     return code
 
 

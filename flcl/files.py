@@ -81,8 +81,13 @@ def writing(path: str | Path) -> Iterator[None]:
 
 
 def write_json(path: str | Path, value) -> Path:
-    """Writes `value` as indented JSON with sorted keys; NaN and infinity are refused."""
-    return write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
+    """Writes `value` as `as_json` gives it; returns the path."""
+    return write(path, as_json(value))
+
+
+def as_json(value) -> bytes:
+    """Indented JSON with sorted keys; `ValueError` for NaN and infinity."""
+    return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_bytes(path: str | Path) -> bytes:
@@ -102,7 +107,7 @@ def read_json(path: str | Path):
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON ({error}): delete it") from None
+        raise ValueError(f"{path} is not readable as JSON ({error})") from None
 
 
 @contextlib.contextmanager

@@ -53,8 +53,9 @@ def main(arguments: cli.Arguments) -> None:
 
 
 def _print_tables(name: str, sizes: dict) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from flcl.report.console import Console
 
     console = Console()
     totals = Table(title=name, show_header=False)

@@ -34,6 +34,7 @@ from absl import flags
 import flcl
 from flcl import cli, files, settings
 from flcl.runs.results import from_json
+from flcl.shown import shown
 
 _CLASSIFIER = ("data", "head", "after")
 
@@ -74,7 +75,7 @@ def _generator(run, given: flags.FlagValues) -> None:
 
     tables.print_results(from_json(results))
     files.write_json(out, results)
-    print(f"written to {out}")
+    print(f"written to {shown(str(out))}")
 
 
 def _classifier(run, given: flags.FlagValues) -> None:
@@ -85,7 +86,8 @@ def _classifier(run, given: flags.FlagValues) -> None:
 
     out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
-    print(f"written to {out}; confusion matrix: {evaluation.write(results, out, title)}")
+    picture = evaluation.write(results, out, title)
+    print(shown(f"written to {out}; confusion matrix: {picture}"))
 
 
 def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:

@@ -38,6 +38,7 @@ from absl import flags
 
 import flcl
 from flcl import cli
+from flcl.shown import shown
 
 
 def define(values: flags.FlagValues) -> None:
@@ -69,13 +70,12 @@ def main(arguments: cli.Arguments) -> int:
     if given.json:
         print(json.dumps(figures, indent=2))
     else:
-        from rich.console import Console
-
         from flcl.cost.show import print_precompiled
+        from flcl.report.console import Console
 
         print_precompiled(figures, Console(), projected=given.project)
     for line in figures["problems"]:
-        print(f"error: {line}", file=sys.stderr)
+        print(f"error: {shown(line)}", file=sys.stderr)
     return 1 if figures["problems"] else 0
 
 

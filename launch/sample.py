@@ -27,6 +27,7 @@ from absl import flags
 
 import flcl
 from flcl import cli, files, settings
+from flcl.shown import shown
 
 
 def define(values: flags.FlagValues) -> None:
@@ -90,7 +91,8 @@ def main(arguments: cli.Arguments) -> None:
         files.write(out, lambda file: np.savez_compressed(file, **kept))
     classes, per_class = samples.images.shape[:2]
     calls = samples.function_evaluations
-    print(f"{out}: {classes} classes x {per_class} images, {calls} function evaluations each")
+    text = f"{classes} classes x {per_class} images, {calls} function evaluations each"
+    print(f"{shown(str(out))}: {text}")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Selects the convolutions with class factors: `all`, a window, a list, or the most important."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
+
+from flcl import files, foreign
 
 
 def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
@@ -39,12 +40,13 @@ def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     if not count.isdigit() or not 0 < int(count) <= len(names) or not workdir:
         raise _refused(spec, f"top:K@WORKDIR needs K in 1-{len(names)} and a finished run")
     path = Path(workdir) / "results.json"
+    foreign.check_folder(workdir)
     try:
         # Read as plain JSON, because `adapters` must not import the schema from `runs`.
-        scores = json.loads(path.read_text())["importance"]
-    except (OSError, ValueError, KeyError):
+        scores = files.read_json(path)["importance"]
+        by_name = {str(entry["name"]): float(entry["score"]) for entry in scores}
+    except (ValueError, LookupError, TypeError, OverflowError):
         raise _refused(spec, f"{path} holds no importance scores; finish a run there") from None
-    by_name = {entry["name"]: entry["score"] for entry in scores}
     # That run may have adapted fewer layers, but a name outside this model means another network.
     if not set(by_name) <= set(names):
         raise _refused(spec, f"the run at {workdir} has another model")

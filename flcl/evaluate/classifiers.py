@@ -1,14 +1,16 @@
 """Evaluation of classifiers: tests all heads on every group and measures the drift of features."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 
-from flcl import files
+from flcl.data.selection import Selection
 from flcl.data.stream import Task
 from flcl.data.tasks import TaskData
+from flcl.devices import hosts
 from flcl.evaluate.features import Inference, Progress
 from flcl.evaluate.pictures import AnswerCount, Pictures
+from flcl.evaluate.references import References
 from flcl.methods.base import Classifier
 from flcl.metrics import classification
 from flcl.metrics import matrix as accuracy_matrix
@@ -21,8 +23,8 @@ class ClassifierEvaluation:
     """Tests the classifier of a run.
 
     inference: the compiled programs of the method.
-    folder: where the features of each group are stored at the end of its task, to measure drift;
-      None = the drift is not measured.
+    references: the features of each group at the end of its task, to measure drift; None = the
+      drift is not measured.
 
     Attributes:
       pictures: the answers of the method's head after the newest task.
@@ -34,11 +36,11 @@ class ClassifierEvaluation:
         data: TaskData,
         inference: Inference,
         progress: Progress,
-        folder: Path | None = None,
+        references: References | None = None,
     ):
         self.method, self.data = method, data
         self.pictures = Pictures()
-        self._progress, self._folder = progress, folder
+        self._progress, self._references = progress, references
         self._inference = inference
 
     def load(self, stored: dict) -> None:
@@ -54,11 +56,7 @@ class ClassifierEvaluation:
         heads = list(self.method.heads)
         count = AnswerCount(self.data.stream.capacity)
         row: dict = {**{head: [] for head in heads}, "drift": {"relative": [], "cosine": []}}
-        for group in self._learned(task):
-            images = self.data.test(group)
-            advance = self._progress(f"testing group {group.index}", len(images))
-            features = self._inference.features(memory, images, advance)
-            scores = self._inference.scores(memory, features)
+        for group, images, features, scores in self._tested(memory, task):
             for head in heads:
                 row[head].append(classification.top_k_accuracy(scores[head], images.labels, 1))
             # The pictures show the answers of the method's own head; the other heads are only
@@ -71,6 +69,45 @@ class ClassifierEvaluation:
                 row["drift"][name].append(value)
         self.pictures = Pictures(answers=count.answers())
         return {"accuracy": row[self.method.head], **row}
+
+    def mend(self, memory, task: Task) -> str:
+        """Makes the reference features of a task again if their file is damaged or was replaced.
+
+        memory: as it was after `task`. Returns a line about the file, or an empty string.
+        """
+        state = self._references and self._references.state(task.index)
+        # Every process computes the features, or none does.
+        state, line = hosts.from_main(state)
+        if state == "good":
+            return ""
+        features = _followed(self._features(memory, self.data.test(task), task))
+        if self._references is None:
+            return line
+        if state == "unknown":
+            if _nearly_equal(self._references.read(task.index), features):
+                self._references.trust(task.index)
+                return ""
+            line = f"{self._references.path(task.index)} has features of another run"
+        self._references.keep(task.index, features)
+        return f"{line}; it is made again"
+
+    def draw(self, memory, task: Task) -> Pictures:
+        """The answers after `task`, from the memory after it."""
+        count = AnswerCount(self.data.stream.capacity)
+        for _, images, _, scores in self._tested(memory, task):
+            count.add(images, scores[self.method.head].argmax(axis=1))
+        return Pictures(answers=count.answers())
+
+    def _tested(self, memory, task: Task) -> Iterator[tuple]:
+        """For each group learned so far: the group, its test images, their features and scores."""
+        for group in self._learned(task):
+            images = self.data.test(group)
+            features = self._features(memory, images, group)
+            yield group, images, features, self._inference.scores(memory, features)
+
+    def _features(self, memory, images: Selection, group: Task) -> np.ndarray:
+        advance = self._progress(f"testing group {group.index}", len(images))
+        return self._inference.features(memory, images, advance)
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
         """The entries of `results.json` for a classifier, except the matrix of its head."""
@@ -97,19 +134,22 @@ class ClassifierEvaluation:
         return stream.groups if stream.joint else stream.groups[: task.index]
 
     def _drift(self, group: Task, features: np.ndarray, newest: bool) -> dict[str, float | None]:
-        if self._folder is None:
+        if self._references is None:
             return {"relative": None, "cosine": None}
-        path = self._folder / f"group_{group.index:02d}.npz"
         if newest:
-            files.write(path, lambda file: np.savez(file, features=features))
+            self._references.keep(group.index, features)
             return {"relative": 0.0, "cosine": 0.0}
-        if not path.exists():  # a user removed it; the accuracies do not need it
-            return {"relative": None, "cosine": None}
-        with np.load(path) as kept:
-            return classification.drift(kept["features"], features)
+        return classification.drift(self._references.read(group.index), features)
 
 
 def _followed(features: np.ndarray) -> np.ndarray:
     """Features of at most `DRIFT_IMAGES` images, evenly spaced because a group is class-sorted."""
     rows = np.linspace(0, len(features) - 1, min(len(features), DRIFT_IMAGES))
     return features[rows.astype(int)]
+
+
+def _nearly_equal(before: np.ndarray, features: np.ndarray) -> bool:
+    """Whether these are features of one model: another machine rounds them otherwise."""
+    if before.shape != features.shape:
+        return False
+    return bool(np.linalg.norm(before - features) <= 0.05 * np.linalg.norm(features))

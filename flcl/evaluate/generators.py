@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Protocol
 
+import jax
 import numpy as np
 
 from flcl.data.selection import Selection, everything, joined
@@ -11,7 +12,7 @@ from flcl.data.tasks import TaskData
 from flcl.devices import hosts, sharding
 from flcl.evaluate.features import Progress
 from flcl.evaluate.judge import Judge, fidelity, steps_for
-from flcl.evaluate.pictures import Pictures, real_images
+from flcl.evaluate.pictures import GENERATED, Pictures, real_images
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Generator
 from flcl.rng import stream_key
@@ -77,6 +78,19 @@ class GeneratorEvaluation:
         """The newest samples, and real images of the same classes."""
         return Pictures(self.drawn, real_images(self.data, self.drawn))
 
+    def mend(self, memory, task: Task) -> str:
+        """Makes nothing: later tasks need no file of this evaluation."""
+        return ""
+
+    def draw(self, memory, task: Task) -> Pictures:
+        """The samples that are shown after `task`, from the memory after it, and real images."""
+        key, drawn = self._sample_key(), {}
+        for label in sorted(self._learned(task)):
+            # An image depends on its index and not on their number, so these are the first ones.
+            count = min(GENERATED, self.generated_count(label))
+            drawn[label] = self._sampler.one_class(memory, key, label, count)[0]
+        return Pictures(drawn, real_images(self.data, drawn))
+
     def plain_count(self, label: int) -> int:
         """Images of a class before oversampling."""
         return self.judge_settings.images_per_class or len(self._real[label])
@@ -93,9 +107,7 @@ class GeneratorEvaluation:
             self.drawn = {}
         missing = [label for label in labels if label not in self.drawn]
         advance = self._progress("generating classes", len(missing))
-        # The same stream after every task: a class that did not change gives the same images, so
-        # only the judge can lower its accuracy.
-        key = stream_key(self.method.run.seed, "samples")
+        key = self._sample_key()
         for done, label in enumerate(missing, start=1):
             count = self.generated_count(label)
             self.drawn[label], calls = self._sampler.one_class(memory, key, label, count)
@@ -177,6 +189,11 @@ class GeneratorEvaluation:
             },
             "importance": next((d["importance"] for d in diagnosis if "importance" in d), None),
         }
+
+    def _sample_key(self) -> jax.Array:
+        # The same stream after every task: a class that did not change gives the same images, so
+        # only the judge can lower its accuracy.
+        return stream_key(self.method.run.seed, "samples")
 
     def _accuracies(self, variables, groups: list[Task]) -> list[float]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""

@@ -9,6 +9,8 @@ from flcl.data.selection import Selection
 from flcl.data.tasks import TaskData
 from flcl.metrics import classification
 
+GENERATED = 10
+"""Number of samples of each class that are shown."""
 REAL = 4
 """Number of real images of each class that are shown beside generated images."""
 MISTAKES = 12

@@ -8,9 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from flcl import files
+from flcl import npz
+from flcl.report.kept import read_sealed
+from flcl.seals import Seals
 
-PLACE = Path("evaluations") / "answers.npz"
+PLACE = "evaluations/answers.npz"
+
+_KINDS = {
+    "task": npz.Kind("iu", 0),
+    "confusion": npz.Kind("iu", 2),
+    "images": npz.Kind("u", 4),
+    "labels": npz.Kind("iu", 1),
+    "answers": npz.Kind("iu", 1),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,13 +44,31 @@ class KeptAnswers:
 def keep(workdir: Path, kept: KeptAnswers) -> Path:
     """Writes `evaluations/answers.npz`, which stores only the newest task; returns its path."""
     arrays = {field.name: getattr(kept, field.name) for field in dataclasses.fields(kept)}
-    return files.write(workdir / PLACE, lambda file: np.savez_compressed(file, **arrays))
+    return Seals(workdir).write(PLACE, npz.to_bytes(arrays))
 
 
-def read(workdir: Path) -> KeptAnswers | None:
-    """Reads the file of `keep`; None for a generator and for a run of an older version."""
-    if not (workdir / PLACE).exists():
+def read(workdir: Path, classes: int) -> KeptAnswers | None:
+    """Reads the file of `keep`; None for a generator and for a run of an older version.
+
+    classes: the number of labels. Raises `ValueError` for a file that is damaged, is not the one
+    that the run wrote, or does not fit the labels.
+    """
+    try:
+        content, _ = read_sealed(workdir, PLACE)
+    except FileNotFoundError:
         return None
-    with np.load(workdir / PLACE) as arrays:
-        values = {field.name: arrays[field.name] for field in dataclasses.fields(KeptAnswers)}
+    path = workdir / PLACE
+    values = npz.from_bytes(content, path, _KINDS)
+    images, labels, answers = (values[name] for name in ("images", "labels", "answers"))
+    confusion = values["confusion"]
+    fits = (
+        confusion.shape[0] == confusion.shape[1] >= classes
+        and len(images) == len(labels) == len(answers)
+        and (not len(images) or images.shape[-1] in (1, 3))
+        and all(((0 <= each) & (each < classes)).all() for each in (labels, answers))
+        and confusion.min() >= 0
+        and not confusion[classes:].any()
+    )
+    if not fits:
+        raise ValueError(f"{path} is damaged (its arrays do not fit {classes} classes)")
     return KeptAnswers(**values | {"task": int(values["task"])})

@@ -1,19 +1,25 @@
 """One self-contained HTML page about a run; it needs no other file and no network."""
 
 import base64
+import contextlib
 import io
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
 import numpy as np
 from PIL import Image
 
-from flcl import files
+from flcl import files, foreign
 from flcl.report import answers, command, facts, reading
+from flcl.report.kept import OVER_TASKS, read_picture, samples_name
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
+from flcl.runs.stored import read_timing
+from flcl.settings import formats
+from flcl.shown import shown
 
 NAME = "report.html"
 
@@ -28,6 +34,7 @@ def write_page(workdir: str | Path, results: Results | None = None) -> Path:
     """
     workdir = Path(workdir)
     if results is None:
+        foreign.check_folder(workdir)
         stored = files.read_json(workdir / RESULTS)
         if stored is None:
             raise ValueError(
@@ -39,6 +46,7 @@ def write_page(workdir: str | Path, results: Results | None = None) -> Path:
         loader=jinja2.PackageLoader("flcl.report"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
+        finalize=lambda value: shown(value) if type(value) is str else value,
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -78,26 +86,34 @@ def _numbers(results: Results) -> dict:
 def _pictures(workdir: Path, results: Results) -> dict:
     """Charts, samples and wrong answers, embedded."""
     charts = write_plots(workdir, results)
-    kept = answers.read(workdir)
+    kept = answers.read(workdir, len(results.class_names))
     return {
         "charts": [
             (caption, _embed(path.read_bytes()))
             for caption, path in charts
             if path.stem != "matrix"  # the page has it as a table
         ],
-        "samples": [
-            (path.stem.replace("_", " "), _embed(path.read_bytes()))
-            for path in sorted((workdir / "samples").glob("*.png"))
-        ],
+        "samples": list(_samples(workdir, results)),
         "mistakes": [] if kept is None else _mistakes(kept, results.class_names),
         "answers_after": kept and kept.task,
     }
 
 
+def _samples(workdir: Path, results: Results) -> Iterator[tuple[str, str]]:
+    """Names and embedded pictures of the samples over all tasks and after each."""
+    each = range(1, len(results.matrix) + 1)
+    # That over all tasks is drawn again at the end of a run, so a damaged one is no error.
+    with contextlib.suppress(FileNotFoundError, ValueError):
+        yield "over tasks", _embed(read_picture(workdir, OVER_TASKS))
+    for name in (samples_name(task, ".png") for task in each):
+        with contextlib.suppress(FileNotFoundError):
+            yield Path(name).stem.replace("_", " "), _embed(read_picture(workdir, name))
+
+
 def _setup(workdir: Path, results: Results) -> dict:
     """The settings of the run, and the command that repeats it."""
-    config = files.read_json(workdir / "config.json") or {}
-    timing = files.read_json(workdir / "timing.json") or {}
+    config = formats.stored_keys(workdir) or {}
+    timing = read_timing(workdir)
     return {
         "facts": list(facts.facts(results, timing, config)),
         "changes": command.changes(config) if config else [],
@@ -140,7 +156,7 @@ def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]
 
 def _draw_classifier(draw, workdir: Path, results: ClassifierResults) -> None:
     """Draws the charts that only a classifier has."""
-    if (kept := answers.read(workdir)) is not None:
+    if (kept := answers.read(workdir, len(results.class_names))) is not None:
         seen = np.flatnonzero(kept.confusion.sum(axis=1))
         names = [results.class_names[label] for label in seen]
         caption = f"Answers after task {kept.task}, {results.head.replace('_', ' ')} head"

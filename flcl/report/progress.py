@@ -4,7 +4,6 @@ import atexit
 import time
 from collections.abc import Callable
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -16,6 +15,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from flcl.report.console import Console
+from flcl.shown import shown
 
 PLAIN_SECONDS = 10.0
 """Seconds between two plain lines."""
@@ -48,7 +50,7 @@ class ProgressBar:
         if enabled and total > 0:
             console = console or Console()
             view = _Live if console.is_terminal else _Plain
-            self._view = view(description, total, console, clock)
+            self._view = view(shown(description), total, console, clock)
             # If a bar were never closed, the terminal would have no cursor.
             atexit.register(self.close)
         self._total = total
@@ -72,7 +74,7 @@ class _Live:
     def __init__(self, description: str, total: int, console: Console, clock):
         del clock  # rich has its own
         self._progress = Progress(
-            TextColumn("{task.description}", style="bold"),
+            TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None, complete_style="cyan", finished_style="green"),
             MofNCompleteColumn(),
             _RateColumn(),
@@ -132,7 +134,7 @@ class _Plain:
             speed = (done - first) / (now - since)
             left = "" if done >= self._total else f"  {_clock((self._total - done) / speed)} left"
             line += f"  {_rate(speed)}{left}"
-        self._console.print(line + self._loss, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(line + self._loss, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         pass

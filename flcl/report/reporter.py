@@ -5,13 +5,14 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from rich.console import Console
 
-from flcl import files, settings
-from flcl.report import answers, reading, tables
+from flcl import npz, settings
+from flcl.report import answers, kept, reading, tables
+from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
-from flcl.runs.results import Results
+from flcl.runs.results import GeneratorResults, Results
+from flcl.seals import Seals, digest
 
 KEPT = 10
 """Number of samples of each class in the pictures of a task."""
@@ -31,13 +32,14 @@ class Reporter:
         self._console = console or Console()
         self._enabled = jax.process_index() == 0
         self._writer = MetricWriter(workdir, enabled=self._enabled)
+        self._seals = Seals(workdir, writes=self._enabled)
         self._bar: ProgressBar | None = None
         self._task, self._phase = 0, ""
 
     def say(self, text: str) -> None:
         """Prints one line."""
         if self._enabled:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._console.print(text, highlight=False, soft_wrap=True)
 
     def progress(self, description: str, total: int) -> ProgressBar:
         """Starts a bar; call it with the number of finished items and perhaps a loss."""
@@ -74,13 +76,36 @@ class Reporter:
         self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
         shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
         if pictures.generated:
-            shown += f"; samples: {self._keep_samples(task.index, pictures, results)}"
-        if pictures.answers is not None:
-            kept = pictures.answers
-            arrays = (kept.confusion, kept.images, kept.labels, kept.answers)
-            answers.keep(self._workdir, answers.KeptAnswers(task.index, *arrays))
+            path = self._workdir / kept.samples_name(task.index, ".png")
+            shown += f"; samples: {path}"
+        self.mend(task, results, pictures)
         page.write_page(self._workdir, results)
         self.say(f"task {task.index} of {len(results.tasks)}, in %: {shown}")
+
+    def lacks(self, task, results: Results) -> bool:
+        """Whether pictures of an evaluated task are missing, damaged or not those of the run."""
+        if not self._enabled:
+            return False
+        folder, classes = self._workdir, len(results.class_names)
+        readers = {}
+        if isinstance(results, GeneratorResults):
+            arrays, picture = (kept.samples_name(task.index, kind) for kind in (".npz", ".png"))
+            readers[arrays] = lambda: kept.read_samples(folder, task.index, classes)
+            readers[picture] = lambda: kept.read_picture(folder, picture)
+        elif task.index == len(results.matrix):  # only the answers of the newest task are stored
+            readers[answers.PLACE] = lambda: answers.read(folder, classes)
+        return not all(kept.is_good(folder, name, read) for name, read in readers.items())
+
+    def mend(self, task, results: Results, pictures) -> None:
+        """Stores the pictures of an evaluated task."""
+        if not self._enabled:
+            return
+        if pictures.generated:
+            self._keep_samples(task.index, pictures, results)
+        if pictures.answers is not None:
+            given = pictures.answers
+            arrays = (given.confusion, given.images, given.labels, given.answers)
+            answers.keep(self._workdir, answers.KeptAnswers(task.index, *arrays))
 
     def finished(self, results: Results) -> None:
         """The run is complete: prints the tables and writes the page."""
@@ -94,37 +119,41 @@ class Reporter:
         tables.print_results(results, self._console)
         self.say(f"report: {path}")
 
-    def _keep_samples(self, index: int, pictures, results: Results) -> Path:
-        """Draws samples beside real images and stores the samples; returns the picture's path."""
+    def _keep_samples(self, index: int, pictures, results: Results) -> None:
+        """Draws samples beside real images and stores the samples."""
         from flcl.report.pictures import plots
 
         labels = sorted(pictures.generated)
         count = min(KEPT, *(len(pictures.generated[label]) for label in labels))
         images = np.stack([pictures.generated[label][:count] for label in labels])
         names = [results.class_names[label] for label in labels]
-        path = self._workdir / "samples" / f"task_{index:02d}.png"
+        name = kept.samples_name(index, ".png")
         title = f"{reading.title(results)} · after task {index}"
         real = _stacked(pictures.real, labels, images.shape[2:])
+        path = self._workdir / name
         plots.plot_samples(images, names, path, real=real, title=title)
-        kept = {"images": images, "labels": np.array(labels)}
-        files.write(path.with_suffix(".npz"), lambda file: np.savez_compressed(file, **kept))
-        return path
+        self._seals.note(name, digest(path.read_bytes()))
+        arrays = {"images": images, "labels": np.array(labels)}
+        self._seals.write(kept.samples_name(index, ".npz"), npz.to_bytes(arrays))
 
     def _draw_over_tasks(self, results: Results) -> None:
         """Draws `samples/over_tasks.png` from stored samples; if there are many classes, some."""
         from flcl.report.pictures import plots
 
-        stored = sorted((self._workdir / "samples").glob("task_*.npz"))
-        if len(stored) < 2:
+        if not isinstance(results, GeneratorResults):
             return
         names = list(results.class_names)
         rows = np.linspace(0, len(names) - 1, min(len(names), OVER_TASKS_ROWS)).round().astype(int)
         blocks = []
-        for file in stored:
-            with np.load(file) as kept:
-                pairs = zip(kept["labels"].tolist(), kept["images"], strict=True)
-                blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in pairs if k in rows})
-        path = self._workdir / "samples" / "over_tasks.png"
+        for task in range(1, len(results.matrix) + 1):
+            try:
+                samples = kept.read_samples(self._workdir, task, len(names))
+            except FileNotFoundError:
+                return
+            blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in samples.items() if k in rows})
+        if len(blocks) < 2:
+            return
+        path = self._workdir / kept.OVER_TASKS
         title = f"{reading.title(results)} · the same classes after every task"
         plots.plot_samples_over_tasks(blocks, names, path, title=title)
 

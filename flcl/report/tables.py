@@ -7,19 +7,20 @@ import io
 from collections.abc import Iterator, Sequence
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flcl.report import reading
+from flcl.report.console import Console
 from flcl.report.reading import percent
 from flcl.runs.results import ClassifierResults, GeneratorResults, RankSelection, Results
+from flcl.shown import shown
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
     """Prints the accuracy matrix with its extra rows, then the derived numbers."""
     console = console or Console()
-    console.print(Text(reading.title(results) + " · accuracy in %", style="bold"))
+    console.print(reading.title(results) + " · accuracy in %", style="bold")
     for table in tables(results, console.width):
         console.print(table)
 
@@ -127,17 +128,21 @@ def _table(first: str, headings: list[str], columns: list[int]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column(first, no_wrap=True)
     for column in columns:
-        table.add_column(headings[column], justify="right", no_wrap=True)
+        # A `Text`, because the second line of a heading is no part of a name.
+        table.add_column(Text(headings[column]), justify="right", no_wrap=True)
     return table
 
 
 def _headings(results: Results) -> list[str]:
     """Task numbers; the second line is the domain, or the classes if all names are short."""
     names = results.class_names
-    lines = [" ".join(names[label] for label in task) for task in results.tasks]
+    lines = [shown(" ".join(names[label] for label in task)) for task in results.tasks]
     short = max(map(len, lines)) <= 9
     if reading.has_domains(results):
-        lines, short = [reading.shorten(name, 14) for name in reading.group_names(results)], True
+        lines, short = (
+            [reading.shorten(shown(name), 14) for name in reading.group_names(results)],
+            True,
+        )
     return [f"{j}\n{line}" if short else str(j) for j, line in enumerate(lines, start=1)]
 
 
@@ -153,5 +158,5 @@ def print_evaluation(results: dict, console: Console | None = None) -> None:
     table = Table("class", "images", "accuracy", box=box.SIMPLE_HEAD)
     rows = zip(results["class_names"], results["confusion"], strict=True)
     for name, row in rows:
-        table.add_row(Text(str(name)), str(sum(row)), percent(results["per_class"][name]) or "-")
+        table.add_row(str(name), str(sum(row)), percent(results["per_class"][name]) or "-")
     console.print(table)

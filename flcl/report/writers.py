@@ -10,6 +10,7 @@ import math
 import os
 import shutil
 import socket
+import sys
 import time
 import weakref
 from pathlib import Path
@@ -64,7 +65,7 @@ class MetricWriter:
         """Deletes the records that a resumed run will write again, so no step appears twice.
 
         It keeps the records of earlier tasks and those of the training of `task` up to `step`
-        finished steps; None = all of its training, if only its evaluation is repeated.
+        finished steps; None = all training, if only the evaluation of `task` is repeated.
         """
         if not self._enabled:
             return
@@ -106,9 +107,12 @@ def read_metrics(path: str | Path) -> list[dict]:
     records = []
     for number, line in enumerate(lines[:-1], start=1):
         try:
-            records.append(json.loads(line))
-        except ValueError:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
             raise ValueError(f"{path} line {number} is not JSON: delete that line") from None
+        if not _is_record(record):
+            raise ValueError(f"{path} line {number} is no record of a run: delete that line")
+        records.append(record)
     return records
 
 
@@ -203,10 +207,27 @@ def _close_quietly(writers: dict[str, _EventFile]) -> None:
     writers.clear()
 
 
+def _is_record(record) -> bool:
+    """Whether parsed JSON is what `MetricWriter.write` stores."""
+    if not isinstance(record, dict) or not {"task", "step", "phase", "time"} <= set(record):
+        return False
+    counts = all(type(record[name]) is int for name in ("task", "step"))
+    numbers = all(
+        value is None or (type(value) in (int, float) and abs(value) <= sys.float_info.max)
+        for name, value in record.items()
+        if name != "phase"
+    )
+    return counts and numbers and isinstance(record["phase"], str)
+
+
 def _is_before(record: dict, task: int, step: int | None) -> bool:
+    trained = record["phase"] != EVALUATION
+    if step is None:
+        # Later tasks may be trained already, if the evaluation of a stored task is repeated.
+        return trained or record["task"] < task
     if record["task"] != task:
         return record["task"] < task
-    return record["phase"] != EVALUATION and (step is None or record["step"] <= step)
+    return trained and record["step"] <= step
 
 
 def _finite(value) -> float | None:

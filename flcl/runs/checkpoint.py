@@ -9,12 +9,14 @@ process is killed. Each save has a digest of its arrays, so damage is detected w
 """
 
 import contextlib
+import dataclasses
 import hashlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -22,6 +24,8 @@ import orbax.checkpoint as ocp
 
 from flcl import files, stopping
 from flcl.devices import hosts
+from flcl.runs import schema
+from flcl.seals import Seals
 
 # Orbax logs every save, and every error in each of its threads. It raises the error as well.
 logging.getLogger("absl").setLevel(logging.CRITICAL)
@@ -77,6 +81,11 @@ def layout(tree) -> dict[str, str]:
     return {jax.tree_util.keystr(path): f"{leaf.shape} {leaf.dtype}" for path, leaf in leaves}
 
 
+def _sealed(task: int) -> str:
+    """The name of a stored task in the digests of a run."""
+    return f"checkpoints/tasks/{task}"
+
+
 def _read(leaf):
     """A replicated array as an array on the host; all others unchanged.
 
@@ -95,6 +104,24 @@ class _Manager(ocp.CheckpointManager):
         return False
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What is stored beside the arrays of a save: their digest, shapes and types."""
+
+    digest: str
+    layout: Mapping[str, str]
+    others: Mapping[str, Any] = schema.rest()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunningMeta(Meta):
+    """That of a state inside a task: the task, its finished steps and its complexity (M3)."""
+
+    task: int
+    step: int
+    complexity: float | None = None
+
+
 class Checkpoints:
     """The checkpoint folder of one run. As a context manager it waits for saves at its end.
 
@@ -102,9 +129,9 @@ class Checkpoints:
     save that fails raises `OSError`; the saves before it stay.
     """
 
-    def __init__(self, folder: Path, read_only: bool = False):
+    def __init__(self, folder: Path, read_only: bool = False, seals: Seals | None = None):
         self.folder = Path(folder).absolute()
-        self._read_only = read_only
+        self._read_only, self._seals = read_only, seals
         self._managers: dict[str, ocp.CheckpointManager] = {}
 
     def __enter__(self):
@@ -148,6 +175,7 @@ class Checkpoints:
         `DamagedError` names the folder and the last good task.
         """
         try:
+            self._check_seal(task)
             return self._restore("tasks", task, target)
         except DamagedError as error:
             raise DamagedError(f"{error}; {self._advice(task)}") from error
@@ -217,6 +245,8 @@ class Checkpoints:
         tree = jax.tree.map(_read, tree)
         # The digest is that of the arrays in memory, so it also detects a write that went wrong.
         meta = {**meta, "digest": digest(tree), "layout": layout(tree)}
+        if item == "tasks" and self._seals is not None:
+            self._seals.note(_sealed(step), meta["digest"])
         arrays = ocp.args.StandardSave(tree)
         args = ocp.args.Composite(state=arrays, meta=ocp.args.JsonSave(meta))
         manager = self._manager(item)
@@ -232,9 +262,23 @@ class Checkpoints:
             self._manager(item).wait_until_finished()
         assert step in self._manager(item).all_steps()
 
+    def _check_seal(self, task: int) -> None:
+        """A save of another run is good in itself; only the digests of the run tell it."""
+        if self._seals is None:
+            return
+        if self._seals.holds(_sealed(task), self._meta("tasks", task)["digest"]) is False:
+            path = self.folder / "tasks" / str(task)
+            raise DamagedError(f"checkpoint {path} is not the one that this run wrote")
+
     def _meta(self, item: str, step: int) -> dict:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())
-        return self._reading(item, step, lambda m: m.restore(step, args=args))["meta"]
+        values = self._reading(item, step, lambda m: m.restore(step, args=args))["meta"]
+        try:
+            kind = RunningMeta if item == "running" else Meta
+            schema.from_json(kind, values, str(self.folder / item / str(step) / "meta"))
+        except ValueError as error:
+            raise DamagedError(f"checkpoint {error}") from None
+        return values
 
     def _restore(self, item: str, step: int, target):
         meta = self._meta(item, step)

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl import files, settings, stopping
+from flcl import files, foreign, settings, stopping
 from flcl.data import loader
 from flcl.data.selection import joined
 from flcl.data.stream import Task
@@ -19,15 +19,19 @@ from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.pictures import Pictures
+from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
 from flcl.runs import workdir as workdirs
 from flcl.runs.checkpoint import Checkpoints, DamagedError
-from flcl.runs.memory import empty_memory, first_memory, restore_task
+from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
-from flcl.runs.results import Results, to_json
+from flcl.runs.results import NAME, Results, to_json
 from flcl.runs.setup import Setup, prepare, use_compile_cache
+from flcl.runs.stored import STREAM, earlier_results
+from flcl.runs.timing import Times
+from flcl.seals import Seals
 from flcl.settings import formats
 from flcl.train.complexity import complexity
 from flcl.train.loop import TaskTraining
@@ -52,6 +56,12 @@ class Reporter(Protocol):
     def evaluated(self, task: Task, results: Results, pictures: Pictures) -> None:
         """Shows the results after `task`, and the pictures of its evaluation."""
 
+    def lacks(self, task: Task, results: Results) -> bool:
+        """Whether stored pictures of an evaluated task are missing, damaged or replaced."""
+
+    def mend(self, task: Task, results: Results, pictures: Pictures) -> None:
+        """Stores the pictures of an evaluated task again."""
+
     def finished(self, results: Results) -> None:
         """The run is complete."""
 
@@ -72,22 +82,25 @@ def run(
     loss that is not finite; `StoppedError` after SIGTERM or Ctrl-C, when everything is saved.
     """
     use_compile_cache(run.runtime)
-    workdir, check_there = Path(workdir), _nothing
+    workdir, check_there, notes = Path(workdir), _nothing, []
+    seals = Seals(workdir, writes=hosts.is_main())
     # In a run of several processes JAX handles SIGTERM: see `hosts.stop_now`.
     with stopping.on_signals(jax.process_count() > 1), contextlib.ExitStack() as held:
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
+            if hosts.is_main():
+                foreign.check_folder(workdir)
             setup, weights = prepare(run)
             if hosts.is_main():
                 # What is entered first is released last: the lock is held until all checkpoints
                 # are written.
                 check_there = held.enter_context(workdirs.locked(workdir))
-                _claim(workdir, setup.run, setup.data.to_dict())
+                notes = _claim(workdir, setup.run, setup.data.to_dict(), seals)
         # Before the first program is compiled: that may take longer in one process than in others.
         hosts.connect(setup.mesh)
-        checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints"))
+        checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints", seals=seals))
         held.enter_context(jax.set_mesh(setup.mesh))
-        stored = checkpoints.tasks()
+        stored = stored_tasks(checkpoints, setup.data.stream)
         # A stored task includes the trunk; then the weights were read only to check their hash.
         memory = empty_memory(setup) if stored else first_memory(setup, weights)
         # The memory has its own copy. Without this line a large trunk would stay in memory twice.
@@ -96,20 +109,31 @@ def run(
         reporter.say(
             f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
-        return Experiment(setup, workdir, checkpoints, reporter, check_there).run(memory, stored)
+        for note in notes:
+            reporter.say(note)
+        experiment = Experiment(setup, workdir, checkpoints, reporter, check_there, seals)
+        return experiment.run(memory, stored)
 
 
 def _nothing() -> None:
     """Does nothing."""
 
 
-def _claim(workdir: Path, run: settings.Run, stream: dict) -> None:
-    """Writes config and stream into the folder, or refuses the folder of another run."""
+def _claim(workdir: Path, run: settings.Run, stream: dict, seals: Seals) -> list[str]:
+    """Writes config and stream into the folder, or refuses the folder of another run.
+
+    Returns a line for each of the two files that was damaged.
+    """
     # Both checks come before the first write, so a refused folder stays as it was.
-    workdirs.check_config(workdir, run)
-    workdirs.check_stream(workdir, stream)
-    files.write_json(workdir / "config.json", formats.to_store(run))
-    files.write_json(workdir / "stream.json", stream)
+    notes = [
+        workdirs.check_config(workdir, run, seals),
+        workdirs.check_stream(workdir, stream, seals),
+    ]
+    config = formats.to_store(run)
+    seals.note(formats.NAME, formats.identity(config))
+    files.write_json(workdir / formats.NAME, config)
+    seals.write(STREAM, files.as_json(stream))
+    return list(filter(None, notes))
 
 
 class Experiment:
@@ -122,10 +146,12 @@ class Experiment:
         checkpoints: Checkpoints,
         reporter: Reporter,
         check_there: Callable[[], None],
+        seals: Seals,
     ):
         self.setup, self.method, self.data = setup, setup.method, setup.data
         self.workdir, self.checkpoints = workdir, checkpoints
         self.reporter, self._check_there = reporter, check_there
+        self._seals = seals
         # Training and evaluation share these programs, so they are compiled once.
         if isinstance(self.method, Generator):
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
@@ -134,11 +160,11 @@ class Experiment:
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
         self._phases: dict[int, Phase] = {}
+        self._times = Times(workdir, reporter.say) if hosts.is_main() else None
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
         """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained."""
-        earlier = files.read_json(self.workdir / "results.json") if hosts.is_main() else None
-        self.record.load(hosts.from_main(earlier), len(stored))
+        self._load_earlier(len(stored))
         for task in self.data.stream.tasks:
             # Stored tasks are restored, all others are trained.
             if task.index in stored:
@@ -148,12 +174,38 @@ class Experiment:
             # A process may have been killed after it stored the task and before it wrote the row.
             if task.index > len(self.record.rows):
                 self._evaluate(memory, task)
+            elif task.index in stored:
+                self._mend(memory, task)
         # Something is left only if a process was killed right after it stored the last task.
         self.checkpoints.drop_running()
         results = self.record.results()
         self.reporter.finished(results)
         self._check_workdir()
         return to_json(results)
+
+    def _load_earlier(self, tasks: int) -> None:
+        """Loads what an earlier process measured for the stored tasks, if its files are good."""
+        earlier, damage = None, ""
+        if hosts.is_main():
+            earlier, damage = earlier_results(self.workdir, self._seals)
+        # The first process alone reads, so that all continue from the same rows.
+        earlier, damage = hosts.from_main([earlier, damage])
+        try:
+            self.record.load(earlier, tasks)
+        except ValueError as error:
+            damage = str(error)
+        self._earlier = self.record.results() if self.record.rows else None
+        if damage and tasks:
+            self.reporter.say(f"{damage}; the {tasks} stored tasks are evaluated again")
+
+    def _mend(self, memory: Memory, task: Task) -> None:
+        """Makes files of an evaluated task again that are damaged or have been replaced."""
+        unfinished = len(self.record.rows) < len(self.data.stream.tasks)
+        if unfinished and (line := self.evaluation.mend(memory, task)):
+            self.reporter.say(line)
+        if hosts.from_main(self.reporter.lacks(task, self._earlier)):
+            self.reporter.say(f"pictures of task {task.index} are missing or damaged: made again")
+            self.reporter.mend(task, self._earlier, self.evaluation.draw(memory, task))
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores the result."""
@@ -298,8 +350,10 @@ class Experiment:
                 self.checkpoints,
             )
         # Only one process may write the reference features.
-        folder = self.workdir / "features" if hosts.is_main() else None
-        return ClassifierEvaluation(self.method, self.data, self._inference, self._progress, folder)
+        references = References(self._seals) if hosts.is_main() else None
+        return ClassifierEvaluation(
+            self.method, self.data, self._inference, self._progress, references
+        )
 
     def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()
@@ -312,7 +366,7 @@ class Experiment:
         self._note(task, "bytes_on_disk", self.checkpoints.bytes_of_task(task.index))
         # This comes last: once it is written, the task counts as evaluated.
         if hosts.is_main():
-            files.write_json(self.workdir / "results.json", to_json(results))
+            self._seals.write(NAME, files.as_json(to_json(results)))
 
     def _progress(self, label: str, total: int):
         """A progress bar for work that may stop anywhere; a continued run repeats such work."""
@@ -332,14 +386,5 @@ class Experiment:
             self._check_there()
 
     def _note(self, task: Task, what: str, value: float) -> None:
-        """Adds a value to `timing.json`. An interrupted task counts only the last process."""
-        if not hosts.is_main():
-            return
-        path = self.workdir / "timing.json"
-        timing = files.read_json(path) or {
-            "device": str(np.unique([d.device_kind for d in jax.devices()])[0]),
-            "devices": jax.device_count(),
-            "tasks": {},
-        }
-        timing["tasks"].setdefault(str(task.index), {})[what] = round(value, 3)
-        files.write_json(path, timing)
+        if self._times is not None:
+            self._times.note(task.index, what, value)

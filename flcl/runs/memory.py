@@ -3,7 +3,7 @@
 import jax
 
 from flcl.compiling import run_once
-from flcl.data.stream import Task
+from flcl.data.stream import Task, TaskStream
 from flcl.devices import sharding
 from flcl.methods.base import Memory
 from flcl.rng import stream_key
@@ -26,6 +26,21 @@ def first_memory(setup: Setup, weights) -> Memory:
     memory = empty_memory(setup)
     placed = jax.tree.map(lambda leaf: leaf.sharding, memory)
     return jax.device_put(setup.method.load(memory, weights), placed)
+
+
+def stored_tasks(checkpoints: Checkpoints, stream: TaskStream) -> list[int]:
+    """Numbers of the stored tasks of a run, ascending.
+
+    Raises `DamagedError` if one is missing, and `ValueError` for one that the run does not have.
+    """
+    stored = checkpoints.tasks()
+    if len(stored) > len(stream.tasks):
+        stray = checkpoints.folder / "tasks" / str(stored[len(stream.tasks)])
+        raise ValueError(
+            f"checkpoint {stray} does not belong to this run of {len(stream.tasks)} tasks: move "
+            "it away"
+        )
+    return stored
 
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:

@@ -13,11 +13,16 @@ from flcl import __version__, settings
 from flcl.data.stream import Task
 from flcl.evaluate.pictures import Pictures
 from flcl.metrics import matrix as accuracy_matrix
-from flcl.runs.results import Results, from_json
+from flcl.runs.results import NAME, Results, from_json, to_json
 from flcl.runs.setup import Setup
 
 # Another version of one of these packages may round differently.
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "diffrax", "grain")
+
+
+# What the settings, the data and the rows decide. A later version may add other entries.
+_IDENTITY = ("method", "scenario", "seed", "class_order", "class_names", "tasks", "task_names")
+_IDENTITY += ("steps_per_task", "stream_fingerprint", "test_counts", "matrix")
 
 
 class Evaluation(Protocol):
@@ -35,6 +40,15 @@ class Evaluation(Protocol):
     def evaluate(self, memory, task: Task) -> dict:
         """The row of `task` as JSON values: `accuracy` of each learned group, and more."""
 
+    def mend(self, memory, task: Task) -> str:
+        """Makes files again that later tasks need, if they are damaged or have been replaced.
+
+        memory: as it was after `task`. Returns a line that says what was made, or an empty string.
+        """
+
+    def draw(self, memory, task: Task) -> Pictures:
+        """The pictures of the evaluation after `task`, from the memory after it."""
+
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
         """Entries of `results.json` that only this kind of run has."""
 
@@ -49,15 +63,35 @@ class Record:
     diagnosis: list[dict] = dataclasses.field(default_factory=list)
 
     def load(self, stored: dict | None, tasks: int) -> None:
-        """Loads the rows of the first `tasks` tasks from an earlier process.
+        """Loads the rows of the first `tasks` tasks from the `results.json` of an earlier process.
 
-        A row after the stored tasks describes parameters that no longer exist.
+        A row after the stored tasks describes parameters that no longer exist. Raises `ValueError`
+        for results that are not those of this run; then nothing is loaded.
         """
-        if stored is not None and tasks:
-            from_json(stored)  # an error names the place of an entry that somebody changed
-            self.rows = stored["rows"][:tasks]
-            self.diagnosis = stored["diagnosis"][:tasks]
+        if stored is None or not tasks:
+            return
+        self.rows = stored.get("rows", [])[:tasks]
+        self.diagnosis = stored.get("diagnosis", [])[: len(self.rows)]
+        if self.rows and (differing := self._differing(stored)):
+            self.rows, self.diagnosis = [], []
+            raise ValueError(f"{NAME} does not have the results of this run ({differing} differs)")
+        if self.rows:
             self.evaluation.load(stored)
+
+    def _differing(self, stored: dict) -> str:
+        """The first entry that does not fit this run or the loaded rows; empty if all fit."""
+        if len(self.diagnosis) != len(self.rows):
+            return "diagnosis"
+        try:
+            made = to_json(self.results())
+        except (ValueError, LookupError):  # rows with too many values, or of unknown classes
+            return "rows"
+        stream = self.setup.data.stream
+        for task, row in enumerate(self.rows, start=1):
+            if len(row["accuracy"]) != (len(stream.groups) if stream.joint else task):
+                return "rows"
+        made["matrix"] = made["matrix"] + stored["matrix"][len(self.rows) :]
+        return next((name for name in _IDENTITY if stored.get(name, made[name]) != made[name]), "")
 
     def add(self, row: dict, diagnosis: dict) -> None:
         """Appends the row and the diagnosis of one task."""

@@ -5,6 +5,7 @@ another schema, `tuple[X, ...]` for a list, `Mapping[str, X]` for a dictionary, 
 """
 
 import dataclasses
+import sys
 import types
 import typing
 from collections.abc import Mapping
@@ -114,7 +115,8 @@ def _has_type(value, expected) -> bool:
         return isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
     # In Python `True` is an integer; in JSON it is not a number.
     if expected is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and abs(value) <= sys.float_info.max  # not NaN either
     return isinstance(value, expected) and (expected is bool or not isinstance(value, bool))
 
 
@@ -138,5 +140,7 @@ def _described(value) -> str:
     if value is None:
         return "null"
     kinds = {bool: "true or false", int: "an integer", float: "a number", str: "a string"}
+    if isinstance(value, int | float) and not abs(value) <= sys.float_info.max:
+        return "not a finite number"
     kinds |= {list: "a list", tuple: "a list", dict: "an object"}
     return kinds.get(type(value), f"a {type(value).__name__}")

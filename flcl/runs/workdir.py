@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
+from flcl.runs.stored import STREAM, read_stream
+from flcl.seals import Seals, digest
 from flcl.settings import bridge, formats
 
 _MOST_KEYS = 6  # in one error
@@ -61,19 +63,39 @@ def _check_there(workdir: Path, lock: int) -> None:
         )
 
 
-def check_config(workdir: Path, run: settings.Run) -> None:
+def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
     """Refuses a workdir with saves of a run with another config.
 
-    Keys that change no result may differ: `free` in `settings.keys.key`.
+    Keys that change no result may differ: `free` in `settings.keys.key`. A `config.json` that is
+    damaged or has changed may be written again if `run` is what was stored there. Returns a line
+    that says so, or an empty string.
     """
-    stored = formats.read(workdir)
-    if stored is None or not has_saves(workdir):
-        return
+    path = workdir / formats.NAME
+    same = seals.holds(formats.NAME, formats.identity(formats.to_store(run)))
+    try:
+        stored = formats.read(workdir)
+    except formats.NewerError:
+        raise
+    except ValueError:
+        if has_saves(workdir) and not same:
+            raise
+        return f"{path} is damaged; now it is written again"
+    if not has_saves(workdir):
+        return ""
+    if stored is None:
+        if same is False:
+            raise ValueError(
+                f"{path} is missing, and workdir {workdir} holds a run of another config: choose "
+                "another workdir, or use the config of that run"
+            )
+        return ""
     lines = bridge.differing_keys(bridge.decisive(stored), bridge.decisive(bridge.as_dict(run)))
     # If the method differs, nearly every key differs.
     lines = [line for line in lines if line.startswith("method:")] or lines
     if len(lines) > _MOST_KEYS:
         lines = [*lines[:_MOST_KEYS], f"and {len(lines) - _MOST_KEYS} more"]
+    if lines and same:
+        return f"{path} has changed since the run wrote it; now it is written again"
     if lines:
         raise ValueError(
             f"workdir {workdir} holds a run of another config ({'; '.join(lines)}): "
@@ -81,15 +103,38 @@ def check_config(workdir: Path, run: settings.Run) -> None:
         )
 
 
-def check_stream(workdir: Path, stream: dict) -> None:
-    """Refuses a workdir whose data no longer gives the same classes, image counts and tasks."""
-    stored = files.read_json(workdir / "stream.json")
-    if stored is not None and stored != stream and has_saves(workdir):
-        differing = [name for name in stream if stored.get(name) != stream[name]]
-        raise ValueError(
-            f"workdir {workdir} was trained on other data or tasks ({', '.join(differing)} of "
-            "stream.json differ): bring the data back, or choose another workdir"
-        )
+def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
+    """Refuses a workdir whose data no longer gives the same classes, image counts and tasks.
+
+    A damaged or changed `stream.json` may be written again if `stream` is what was stored there.
+    Returns a line that says so, or an empty string.
+    """
+    path = workdir / STREAM
+    same = seals.holds(STREAM, digest(files.as_json(stream)))
+    try:
+        stored = read_stream(workdir)
+    except ValueError as error:
+        if has_saves(workdir) and not same:
+            raise ValueError(
+                f"{error}: bring a good copy back, or delete it to have it made from the data"
+            ) from None
+        return f"{error}; now it is written again"
+    if not has_saves(workdir) or stored == stream:
+        return ""
+    if stored is None:
+        if same is False:
+            raise ValueError(
+                f"{path} is missing, and workdir {workdir} was trained on other data or tasks: "
+                "bring the data back, or choose another workdir"
+            )
+        return ""
+    if same:
+        return f"{path} has changed since the run wrote it; now it is written again"
+    differing = [name for name in stream if stored.get(name) != stream[name]]
+    raise ValueError(
+        f"workdir {workdir} was trained on other data or tasks ({', '.join(differing)} of "
+        "stream.json differ): bring the data back, or choose another workdir"
+    )
 
 
 def has_saves(workdir: Path) -> bool:

@@ -5,6 +5,9 @@ write one line into `ADDED` under the next format. To remove a key, write a line
 The name of a key never changes.
 """
 
+import hashlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from flcl import files, settings
@@ -29,6 +32,11 @@ REMOVED: dict[int, dict[str, tuple[str, ...]]] = {
     }
 }
 
+NAME = "config.json"
+
+_PLACES = ("source", "tfds_dir", "manual_dir", "memory_gib")  # of the section `data`
+_ADVICE = "move it away and repeat the command that trained the run, which writes it again"
+
 FORMAT = max(ADDED)
 """The format that this version writes. Files without a format number have format 1."""
 
@@ -38,21 +46,77 @@ def to_store(run: settings.Run) -> dict:
     return {"format": FORMAT, **bridge.as_dict(run)}
 
 
+class NewerError(ValueError):
+    """The run was made by a newer version."""
+
+
+def identity(values: Mapping) -> str:
+    """SHA-256 of the keys of a `config.json` that decide what a run answers.
+
+    The places of data, the title and how a run works on a machine may change. This list is fixed,
+    so that a file keeps its digest in later versions.
+    """
+    kept = {name: value for name, value in values.items() if name not in ("runtime", "name")}
+    if isinstance(data := values.get("data"), dict):
+        kept["data"] = {name: value for name, value in data.items() if name not in _PLACES}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
+
+
 def read(workdir: Path) -> dict | None:
     """The keys in the `config.json` of a run, converted to the format of this version.
 
-    They have the form of `bridge.as_dict`; None if there is no file. Raises `ValueError` in one
-    line for a newer format and for a file without settings.
+    They have the form of `bridge.as_dict`; None if there is no file. Raises `NewerError` for a
+    newer format and `ValueError` for a file without settings, both in one line.
     """
-    stored = files.read_json(workdir / "config.json")
+    stored = stored_keys(workdir)
     if stored is None:
         return None
-    if not isinstance(stored, dict):
-        raise ValueError(f"workdir {workdir} has a config.json without settings: delete it")
     try:
         return upgraded(stored)
     except ValueError as error:
-        raise ValueError(f"workdir {workdir} {error}") from None
+        raise type(error)(f"workdir {workdir} {error}") from None
+
+
+def load(workdir: Path) -> settings.Run | None:
+    """The settings of a run, checked; None if there is no `config.json`. Raises as `read` does."""
+    values = read(workdir)
+    if values is None:
+        return None
+    try:
+        return bridge.from_dict(values)
+    except ValueError as error:
+        reason = " ".join(str(error).split())  # a group of keys is shown in several lines
+        raise ValueError(f"{workdir / NAME}: {reason}") from None
+
+
+def stored_keys(workdir: Path) -> dict | None:
+    """The content of a `config.json` as it is; None if there is no file.
+
+    `ValueError` if it is no object, if it names no method, or if a group of keys is no object.
+    """
+    path = workdir / NAME
+    try:
+        stored = files.read_json(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: {_ADVICE}") from None
+    if stored is None and not path.exists():  # and not a file that contains null
+        return None
+    if not isinstance(stored, dict) or not isinstance(stored.get("method"), str):
+        raise ValueError(f"{path} has no settings of a run: {_ADVICE}")
+    for name in _groups(stored["method"]):
+        values = stored
+        for level in name.split("."):
+            # A group that is missing is named later, with the key that is missing.
+            values = values.get(level, {})
+            if not isinstance(values, dict):
+                raise ValueError(f"{path}: {name} is {values!r}, a group of keys is needed")
+    return stored
+
+
+def _groups(method: str) -> set[str]:
+    """The dotted names of all groups of keys of a method."""
+    known = bridge.keys(settings.RUNS[method]) if method in settings.RUNS else ()
+    return {name.rpartition(".")[0] for name, _ in known} - {""}
 
 
 def upgraded(stored: dict) -> dict:
@@ -69,7 +133,7 @@ def upgraded(stored: dict) -> dict:
             "needed"
         )
     if number > FORMAT:
-        raise ValueError(
+        raise NewerError(
             f"was made by a newer flcl (format {number}; this one reads up to {FORMAT}): update "
             "flcl"
         )

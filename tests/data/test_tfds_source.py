@@ -232,7 +232,7 @@ def test_a_folder_that_cannot_be_written_to_is_read(prepare, monkeypatch):
 
 def spoil_metadata(folder: Path) -> str:
     (folder / "features.json").write_text("{")
-    return "1.0.0 is damaged .*; prepare it again"
+    return r"1.0.0\S* is damaged .*; prepare it again"
 
 
 def prepared_as_tfrecord(folder: Path) -> str:
@@ -249,13 +249,61 @@ def without_training_split(folder: Path) -> str:
     return r"has no split 'train' \(it has test\)"
 
 
-@pytest.mark.parametrize("spoil", [spoil_metadata, prepared_as_tfrecord, without_training_split])
+def spoil_information(folder: Path) -> str:
+    (folder / "dataset_info.json").write_text("[1]")
+    return r"1.0.0\S* is damaged .*; prepare it again"
+
+
+SPOILED = (spoil_metadata, spoil_information, prepared_as_tfrecord, without_training_split)
+
+
+@pytest.mark.parametrize("spoil", SPOILED)
 def test_wrong_data_sets_are_refused(prepare, spoil):
     made = prepare({"train": 4, "test": 2})
     message = spoil(Path(made.tfds_dir) / "pets" / "1.0.0")
     with pytest.raises(ValueError, match=f"tfds:pets: .*{message}") as caught:
         sources.load_source(made)
     assert "\n" not in str(caught.value)
+
+
+def plain_type(kind: str) -> dict:
+    return {"pythonClassName": kind, "jsonFeature": {"json": "{}"}}
+
+
+def old_type(kind: str) -> dict:
+    return {"type": kind, "content": {}}
+
+
+def type_inside_text(kind: str) -> dict:
+    inner = json.dumps({"deep": {"type": kind, "content": "{}"}})
+    sequence = "tensorflow_datasets.core.features.sequence_feature.Sequence"
+    return {"pythonClassName": sequence, "jsonFeature": {"json": inner}}
+
+
+@pytest.mark.parametrize("feature", [plain_type, old_type, type_inside_text])
+def test_a_feature_type_of_somebody_else_is_refused_and_not_imported(
+    prepare, tmp_path, monkeypatch, feature
+):
+    (tmp_path / "strange_features.py").write_text("raise SystemExit('this code ran')")
+    monkeypatch.syspath_prepend(tmp_path)
+    made = prepare({"train": 4, "test": 2})
+    path = Path(made.tfds_dir) / "pets" / "1.0.0" / "features.json"
+    content = json.loads(path.read_text())
+    content["featuresDict"]["features"]["extra"] = feature("strange_features.Thing")
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"features.json names .*'strange_features.Thing'"):
+        sources.load_source(made)
+
+
+def test_metadata_that_cannot_be_read_now_is_not_called_damaged(prepare, monkeypatch):
+    made = prepare({"train": 4, "test": 2})
+
+    def fails(self):
+        raise OSError(5, "Input/output error", str(self))
+
+    monkeypatch.setattr(Path, "read_bytes", fails)
+    with pytest.raises(OSError, match=r"Input/output error: '.*features.json'"):
+        sources.load_source(made)
 
 
 @pytest.mark.parametrize(

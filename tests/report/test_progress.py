@@ -1,8 +1,8 @@
 import io
 
 import pytest
-from rich.console import Console
 
+from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 
 

@@ -5,12 +5,12 @@ import types
 import jax
 import numpy as np
 import pytest
-from rich.console import Console
 
 from flcl import settings
 from flcl.evaluate.pictures import Answers, Pictures
 from flcl.metrics.matrix import summary
 from flcl.report import answers
+from flcl.report.console import Console
 from flcl.report.reporter import Reporter
 from flcl.report.writers import read_metrics
 from flcl.runs.results import from_json
@@ -134,7 +134,7 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
     wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, class mean accuracy 56.7\n"
     assert wanted in text and "samples" not in text.split("report:")[0]
     assert not (tmp_path / "samples").exists()
-    kept = answers.read(tmp_path)
+    kept = answers.read(tmp_path, 2)
     assert kept.task == 3 and kept.confusion.tolist() == [[3, 0], [0, 3]]
     assert kept.images.tolist() == mistake(3)[0].tolist()
     assert (kept.labels.tolist(), kept.answers.tolist()) == ([0], [1])

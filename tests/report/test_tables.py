@@ -1,10 +1,10 @@
 import io
 
 import pytest
-from rich.console import Console
 
 from flcl.metrics.matrix import summary
 from flcl.report import reading, tables
+from flcl.report.console import Console
 from flcl.runs.results import RankSelection, from_json
 
 

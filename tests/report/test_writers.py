@@ -117,9 +117,26 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     assert [r[2] for r in records(tmp_path)] == [1, 2, 3]
 
 
-def test_a_bad_line_inside_is_named(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1}\nnonsense\n{"step": 2}\n')
-    with pytest.raises(ValueError, match="metrics.jsonl line 2 is not JSON"):
+GOOD = '{"step": 1, "task": 1, "phase": "phase1", "loss": 0.5, "time": 1.5}'
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("nonsense", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("[1]", "is no record of a run"),
+        ('{"step": 2}', "is no record of a run"),
+        (GOOD.replace("0.5", "NaN"), "is no record of a run"),
+        (GOOD.replace("0.5", '"low"'), "is no record of a run"),
+        (GOOD.replace("0.5", "1e999"), "is no record of a run"),
+        (GOOD.replace('"task": 1', '"task": true'), "is no record of a run"),
+        (GOOD.replace('"phase1"', "1"), "is no record of a run"),
+    ],
+)
+def test_a_bad_line_inside_is_named(tmp_path, line, message):
+    (tmp_path / "metrics.jsonl").write_text(f"{GOOD}\n{line}\n{GOOD}\n")
+    with pytest.raises(ValueError, match=f"metrics.jsonl line 2 {message}: delete that line"):
         MetricWriter(tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_results_follow_their_schema_byte_for_byte(learned):
 
 
 def test_the_answers_of_the_last_task_are_kept_and_agree_with_the_matrix(learned):
-    kept = answers.read(learned)
+    kept = answers.read(learned, 6)
     results = from_json(json.loads((learned / "results.json").read_text()))
     assert kept.task == 3 and kept.confusion.sum() == sum(results.test_counts)
     for group, accuracy in zip(results.tasks, results.matrix[-1], strict=True):
@@ -91,6 +91,30 @@ def test_what_a_run_leaves_behind(learned):
     }  # fmt: skip
     timing = json.loads((learned / "timing.json").read_text())["tasks"]
     assert timing["2"]["bytes_on_disk"] < timing["1"]["bytes_on_disk"] / 10
+
+
+def test_replaced_features_and_answers_change_no_result(learned, data, tmp_path, capsys):
+    copy = tmp_path / "run"
+    shutil.copytree(learned, copy)
+    shutil.rmtree(copy / "checkpoints" / "tasks" / "3")
+    features, answers = copy / "features", copy / "evaluations" / "answers.npz"
+    with np.load(features / "group_01.npz") as kept:
+        np.savez(features / "group_01.npz", features=1.5 * kept["features"])
+    (features / "group_02.npz").unlink()
+
+    def run_again() -> str:
+        flcl.run(tiny.classifier_of(data), copy)
+        for name in ("results.json", "features/group_01.npz", "features/group_02.npz"):
+            assert (copy / name).read_bytes() == (learned / name).read_bytes(), name
+        expected = learned / "evaluations" / "answers.npz"
+        assert answers.read_bytes() == expected.read_bytes()
+        return capsys.readouterr().out
+
+    said = run_again()
+    assert "group_01.npz has changed since the run wrote it; it is made again" in said
+    assert "group_02.npz is missing; it is made again" in said
+    answers.write_bytes(answers.read_bytes()[:100])
+    assert "pictures of task 3 are missing or damaged: made again" in run_again()
 
 
 def test_trunk_bases_and_old_rows_keep_their_bits(learned, data):

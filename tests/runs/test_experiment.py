@@ -112,14 +112,40 @@ def test_results_follow_their_schema_byte_for_byte(finished):
     assert json.dumps(to_json(typed), indent=2, sort_keys=True) + "\n" == text
 
 
-def test_a_damaged_entry_of_the_results_is_named(finished, tmp_path, data):
-    copy = tmp_path / "run"
-    shutil.copytree(finished, copy)
-    results = json.loads((copy / "results.json").read_text())
-    results["rows"][1]["accuracy"] = "high"
-    (copy / "results.json").write_text(json.dumps(results))
-    with pytest.raises(ValueError, match=r"results.json: rows\[1\].accuracy is a string"):
-        flcl.run(tiny.settings_of(data), copy)
+def test_results_of_another_run_are_not_taken_over(finished, data):
+    """Also without digests, as in a run of an older version."""
+    setup = prepare(tiny.settings_of(data))[0]
+    loaded = []
+    evaluation = types.SimpleNamespace(
+        load=loaded.append, sections=lambda rows, _: {"kind": "generator"}
+    )
+    results = json.loads((finished / "results.json").read_text())
+
+    def load(change=lambda values: None, tasks: int = 3) -> int:
+        stored = json.loads(json.dumps(results))
+        change(stored)
+        record = Record(setup, evaluation)
+        try:
+            record.load(stored, tasks)
+        finally:
+            assert len(record.rows) == len(record.diagnosis)
+        return len(record.rows)
+
+    assert load() == 3 and load(tasks=2) == 2
+    assert load(lambda values: values.update(parameters={}, versions={})) == 3
+    for change, name in (
+        (lambda values: values.update(seed=1), "seed"),
+        (lambda values: values["class_names"].reverse(), "class_names"),
+        (lambda values: values["matrix"][1].reverse(), "matrix"),
+        (lambda values: values["rows"][1]["accuracy"].append(0.5), "rows"),
+        (lambda values: values["rows"][1]["accuracy"].extend([0.5] * 9), "rows"),
+        (lambda values: values["rows"][2].update(accuracy=[0.5]), "rows"),
+        (lambda values: values["diagnosis"].pop(), "diagnosis"),
+        (lambda values: values.update(test_counts=[16, 16, 17]), "test_counts"),
+    ):
+        with pytest.raises(ValueError, match=rf"results of this run \({name} differs\)"):
+            load(change)
+    assert len(loaded) == 3
 
 
 def test_steps_are_logged_once_each(finished):
@@ -192,18 +218,22 @@ def test_figures_are_not_taken_over_without_their_tasks(finished):
     record = Record(None, types.SimpleNamespace(load=taken.append))
     record.load(stored, 0)
     assert not record.rows and not taken
-    record.load(stored, 2)
-    assert len(record.rows) == 2 and taken == [stored]
 
 
 def test_a_workdir_whose_data_changed_is_refused(finished, data, tmp_path):
     copy = tmp_path / "run"
     shutil.copytree(finished, copy)
-    stream = json.loads((copy / "stream.json").read_text())
-    stream["train_images"][2] += 1
-    (copy / "stream.json").write_text(json.dumps(stream))
-    with pytest.raises(ValueError, match=r"other data or tasks \(train_images of"):
-        flcl.run(tiny.settings_of(data), copy)
+    more = tiny.write_data(tmp_path / "more.npz", per_class=25)
+    shutil.copy(data, tmp_path / "before.npz")
+    try:
+        shutil.copy(more, data)
+        with pytest.raises(ValueError, match=r"other data or tasks \(train_images of"):
+            flcl.run(tiny.settings_of(data), copy)
+        (copy / "stream.json").unlink()
+        with pytest.raises(ValueError, match=r"stream.json is missing, and .* on other data"):
+            flcl.run(tiny.settings_of(data), copy)
+    finally:
+        shutil.copy(tmp_path / "before.npz", data)
 
 
 def test_a_workdir_in_use_is_refused(data, tmp_path):

@@ -126,5 +126,5 @@ def test_a_format_that_is_no_number_is_refused_in_one_line(number, tmp_path):
 
 def test_a_folder_without_settings(tmp_path):
     assert formats.read(tmp_path) is None
-    with pytest.raises(ValueError, match="has a config.json without settings"):
+    with pytest.raises(ValueError, match="config.json has no settings of a run"):
         formats.read(write(tmp_path, [1]))

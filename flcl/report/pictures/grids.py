@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 
 from flcl.report.reading import shorten
+from flcl.shown import shown
 
 TILE = 48
 """Smallest side of a magnified image, in pixels of the picture."""
@@ -88,20 +89,20 @@ def any_script():
 
 
 def plain(text: str) -> str:
-    """Text in which matplotlib does not read dollar signs as mathematics."""
-    return text.replace("$", r"\$")
+    """Text in which control characters are escaped and dollar signs are no mathematics."""
+    return shown(text).replace("$", r"\$")
 
 
 def _page(blocks: list[tuple[Sequence[str] | None, str, np.ndarray]], title: str) -> Figure:
     """Blocks (row labels, heading, mosaic) side by side; None = labels of the block before."""
-    names = [[shorten(str(n)) for n in labels] if labels else [] for labels, _, _ in blocks]
+    names = [[shorten(shown(str(n))) for n in labels] if labels else [] for labels, _, _ in blocks]
     texts = [_text_width(part) if part else -8 for part in names]
     lefts, x = [], MARGIN
     for text, (_, _, picture) in zip(texts, blocks, strict=True):
         lefts.append(x + text + 8)
         x = lefts[-1] + picture.shape[1] + (BLOCK_GAP if len(texts) > 1 else 0)
     width = x - (BLOCK_GAP if len(texts) > 1 else 0) + MARGIN
-    lines = textwrap.wrap(title, max(12, int((width - 2 * MARGIN) / _TITLE_CHARACTER)))
+    lines = textwrap.wrap(shown(title), max(12, int((width - 2 * MARGIN) / _TITLE_CHARACTER)))
     top = MARGIN + _TITLE_LINE * len(lines) + (8 if lines else 0)
     top += 18 if any(head for _, head, _ in blocks) else 0
     height = top + max(m.shape[0] for _, _, m in blocks) + MARGIN

@@ -8,7 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flcl import files, methods, settings
+from flcl import files, foreign, methods, settings
 from flcl.data.stream import Task, TaskStream
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
@@ -16,11 +16,17 @@ from flcl.devices import mesh as meshes
 from flcl.methods.base import Memory
 from flcl.runs import workdir as workdirs
 from flcl.runs.checkpoint import Checkpoints
-from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.memory import empty_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import to_json
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
+from flcl.runs.stored import STREAM, read_stream
+from flcl.seals import Seals, digest
 from flcl.settings import bridge, formats
+
+_ADVICE = (
+    "bring a good copy back, or repeat the command that trained the run, which writes it again"
+)
 
 
 class Run:
@@ -37,12 +43,15 @@ class Run:
     def __init__(self, workdir: str | Path):
         self.workdir = Path(workdir)
         self.settings, stream = read(self.workdir)
-        use_compile_cache(self.settings.runtime)
+        # The cache of this user. A folder that the run names may have programs of somebody else.
+        use_compile_cache(settings.Runtime())
         self.class_names = tuple(stream["class_names"])
         self.stream = TaskStream.from_dict(stream["stream"])
         # Read only, because another process may still be training this run.
-        self._checkpoints = Checkpoints(self.workdir / "checkpoints", read_only=True)
-        self.learned = tuple(self._checkpoints.tasks())
+        self._seals = Seals(self.workdir, writes=False)
+        folder = self.workdir / "checkpoints"
+        self._checkpoints = Checkpoints(folder, read_only=True, seals=self._seals)
+        self.learned = tuple(stored_tasks(self._checkpoints, self.stream))
         if not self.learned:
             raise ValueError(f"workdir {workdir} has not finished its first task yet")
         # A run may be opened on fewer devices than it was trained on.
@@ -74,7 +83,7 @@ class Run:
             check_judge(run, self._mesh)
         setup, _ = prepare(run, self._mesh, stored=True)
         # Other images would give a matrix that cannot be compared with the stored one.
-        workdirs.check_stream(self.workdir, setup.data.to_dict())
+        workdirs.check_stream(self.workdir, setup.data.to_dict(), self._seals)
         with jax.set_mesh(setup.mesh):
             evaluation = make(setup)
             # As in the run itself: one memory that grows task by task, one row after each task.
@@ -92,13 +101,30 @@ class Run:
 def read(workdir: Path) -> tuple[settings.Run, dict]:
     """Settings and `stream.json` of a run, in the format of this version or an older one.
 
-    Raises `ValueError` for a folder that contains no run and for a newer format.
+    Raises `ValueError` for a folder that contains no run, leads elsewhere or has another file in
+    the place of one of the two, and for a newer format.
     """
-    stored = formats.read(workdir)
-    stream = files.read_json(workdir / "stream.json")
-    if stored is None or stream is None:
+    foreign.check_folder(workdir)
+    run = formats.load(workdir)
+    try:
+        stream = read_stream(workdir)
+    except ValueError as error:
+        raise ValueError(f"{error}: {_ADVICE}") from None
+    if run is None or stream is None:
         raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")
-    return bridge.from_dict(stored), stream
+    seals = Seals(workdir, writes=False)
+    for name, value in (
+        (formats.NAME, formats.identity(formats.stored_keys(workdir))),
+        (STREAM, digest(files.as_json(stream))),
+    ):
+        if seals.holds(name, value) is False:
+            raise ValueError(f"{workdir / name} has changed since the run wrote it: {_ADVICE}")
+    layers = getattr(getattr(run, "adapter", None), "layers", "")
+    if TaskStream.from_dict(stream["stream"]).fingerprint != stream["fingerprint"]:
+        raise ValueError(f"{workdir / STREAM}: stream does not fit its fingerprint: {_ADVICE}")
+    if layers.startswith("top:"):  # a run stores the layers that it took from another folder
+        raise ValueError(f"{workdir / formats.NAME}: adapter.layers={layers!r} is another folder")
+    return run, stream
 
 
 def changed(run: settings.Run, **sections: dict) -> settings.Run:

@@ -1,0 +1,30 @@
+"""Names from data, files and command lines as they are shown to people."""
+
+import unicodedata
+
+# Persian and many Indian scripts need them inside words, and emoji are joined by them.
+_JOINERS = "\u200c\u200d"
+
+
+def shown(text: str) -> str:
+    r"""`text` in one line, with every control character as its escape, such as `\x1b` or `\n`.
+
+    A name from somebody else could otherwise move the cursor of a terminal, start a new line that
+    looks like a message, or turn the direction of what follows it. Letters of every script stay as
+    they are.
+
+    >>> print(shown("kafe\x1b[2J"))
+    kafe\x1b[2J
+    """
+    if text.isprintable():
+        return text
+    return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
+
+
+def _is_harmless(letter: str) -> bool:
+    # A wide or a no-break space is not "printable" for Python, but it only takes room.
+    return letter.isprintable() or letter in _JOINERS or unicodedata.category(letter) == "Zs"
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")
