@@ -42,7 +42,7 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
 
 def sizes(text: str, count: int) -> tuple[int, ...]:
     """Number of classes of each task; `ValueError` unless they add up to `count`."""
-    if each := re.fullmatch(r"per:([1-9]\d*)", text.strip()):
+    if each := re.fullmatch(r"per:([1-9]\d{0,17})", text.strip(), re.ASCII):
         size = min(int(each[1]), count)
         return (size,) * (count // size - 1) + (size + count % size,)
     numbers = _integers(text)
@@ -79,7 +79,7 @@ def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
     """The natural order or a seeded order of `count` items; None for any other `text`."""
     if text == "natural":
         return tuple(range(count))
-    seeded = re.fullmatch(r"seed:(\d+)", text)
+    seeded = re.fullmatch(r"seed:(\d{1,18})", text, re.ASCII)
     if not seeded:
         return None
     seed = int(seeded[1])
@@ -109,6 +109,7 @@ def _check_permutation(key: str, text: str, what: str, order: list[int], names: 
 
 def _integers(text: str) -> list[int] | None:
     """The numbers of a list such as `3,1,0`; None if `text` is not such a list."""
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
+    # Eighteen digits are more than any data has, and never too many for `int`.
+    if not re.fullmatch(r"\s*\d{1,18}\s*(,\s*\d{1,18}\s*)*", text, re.ASCII):
         return None
     return [int(number) for number in text.split(",")]
