@@ -5,28 +5,43 @@ import re
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """` Did you mean 'x'?`, or an empty string when no known name is similar to `name`.
+    """` Did you mean 'x'?`, or an empty string when no known name is similar to `name`."""
+    near = nearest(name, known)
+    return "" if near is None else f" Did you mean {near!r}?"
 
-    Names may have groups, such as `train.learning_rate`. An abbreviation finds its name: `lr`,
-    `train.lr` and `train.rate` find `train.learning_rate`.
+
+def nearest(name: str, known: list[str]) -> str | None:
+    """The known name that `name` misspells or abbreviates; None if there is none.
+
+    Names may have groups: `train.lr`, `train.rate` and `lr` find `train.learning_rate`.
     """
     group, dot, leaf = name.rpartition(".")
-    inside = {key.rpartition(".")[2]: key for key in reversed(known) if key.startswith(group + dot)}
+    inside = [key for key in known if key.rpartition(".")[0] == group and dot]
     # Inside the group that was named, only the last part counts: a long group would make all of
     # its keys look alike.
-    near = _near(leaf, {k: v for k, v in inside.items() if v == group + dot + k})
-    near = near or (difflib.get_close_matches(name, known, n=1, cutoff=0.7) if not inside else [])
-    # The group may be wrong or missing.
-    near = near or _near(leaf, {key.rpartition(".")[2]: key for key in reversed(known)})
-    return f" Did you mean {near[0]!r}?" if near else ""
+    if near := _near(leaf, inside):
+        return near
+    if not inside and (similar := difflib.get_close_matches(name, known, n=1, cutoff=0.7)):
+        return similar[0]
+    return _near(leaf, known)  # the group may be wrong or missing
 
 
 def shown(value) -> str:
     """`repr` of a value on one line, for an error."""
+    if isinstance(value, int) and value.bit_length() > 10_000:  # Python does not write all digits
+        return f"a number of {value.bit_length()} bits"
     try:
         return brief(repr(value))
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return f"an integer of {value.bit_length()} bits" if isinstance(value, int) else "..."
+    except Exception:  # the code of a stranger's class
+        return f"a {type(value).__name__}"
+
+
+def text_of(error: BaseException) -> str:
+    """The text of an exception; empty if its own code raises another one."""
+    try:
+        return str(error)
+    except Exception:
+        return ""
 
 
 def brief(text: str, most: int = 200) -> str:
@@ -35,15 +50,15 @@ def brief(text: str, most: int = 200) -> str:
     return re.sub(rf"\S{{{most},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", words)
 
 
-def _near(leaf: str, keys: dict[str, str]) -> list[str]:
-    """The values in `keys` of the one name that `leaf` misspells or abbreviates, if any."""
-    similar = difflib.get_close_matches(leaf, keys, n=1, cutoff=0.7)
-    if similar:
-        return [keys[similar[0]]]
+def _near(leaf: str, known: list[str]) -> str | None:
+    """The first of `known` whose last part is misspelt or abbreviated as `leaf`."""
+    keys = {key.rpartition(".")[2]: key for key in reversed(known)}
+    if similar := difflib.get_close_matches(leaf, keys, n=1, cutoff=0.7):
+        return keys[similar[0]]
     for abbreviates in (_initials, _words):
         if full := [key for key in keys if abbreviates(leaf, key)]:
-            return [keys[min(full, key=len)]]
-    return []
+            return keys[min(full, key=len)]
+    return None
 
 
 def _initials(leaf: str, key: str) -> bool:

@@ -45,7 +45,7 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     """
     try:
         return _frozen(config)
-    except ValueError as error:
+    except (ValueError, config_dict.RequiredValueError) as error:
         raise ValueError(hints.brief(str(error))) from None
 
 

@@ -26,7 +26,9 @@ class UNet:
     multipliers: tuple[int, ...] = key(
         (1, 2, 2, 2), "channels of each level / width", every(at_least(1, 1024))
     )
-    blocks: int = key(2, "residual blocks per encoder level; the decoder has one more", at_least(1, 100))
+    blocks: int = key(
+        2, "residual blocks per encoder level; the decoder has one more", at_least(1, 100)
+    )
     attention: tuple[int, ...] = key(
         (16,), "sizes in pixels of the feature maps with attention", every(at_least(1), empty=True)
     )
@@ -69,7 +71,9 @@ class Adapter:
     """FunLoRA's class factors: F_y = mean_i alpha_i f_i(A_y, B_y)."""
 
     family: FamilyName = key("cosine_learnable", "the functions f_i; default: best of the paper")
-    functions: int = key(10, "p, number of functions (vanilla families have one)", at_least(1, 10_000))
+    functions: int = key(
+        10, "p, number of functions (vanilla families have one)", at_least(1, 10_000)
+    )
     layers: str = key(
         "all", "adapted layers: all | 40-54 | 0,3,7 | top:K@WORKDIR (importance in that run)"
     )

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-
 # Steps and sizes are counted in int32 on a device; other numbers are used in float32 there.
 INT_MOST = 2**31 - 1
 FLOAT_LEAST, FLOAT_MOST = 1.2e-38, 3.4e38

@@ -17,7 +17,9 @@ class Data:
     """The source of the images and their shape."""
 
     source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
-    image_size: int = key(8, "height and width in pixels after the antialiased resize", at_least(1, 8192))
+    image_size: int = key(
+        8, "height and width in pixels after the antialiased resize", at_least(1, 8192)
+    )
     channels: Literal[1, 3] = key(1, "1 = grey, 3 = RGB; every image is converted")
     resize: bool = key(True, "False: an image of another size is an error instead")
     test_fraction: float = key(
@@ -95,7 +97,10 @@ class Runtime:
     save_every: int = key(1_000, "steps between saves inside a task", at_least(1), free=True)
     log_every: int = key(50, "steps between metric records", at_least(1), free=True)
     steps_per_call: int = key(
-        1, "optimiser steps per compiled call; raise it for small models", at_least(1, 10_000), free=True
+        1,
+        "optimiser steps per compiled call; raise it for small models",
+        at_least(1, 10_000),
+        free=True,
     )
     threads: int = key(4, "threads that decode images", at_least(1, 1024), free=True)
     prefetch: int = key(4, "batches prepared in advance", at_least(1, 1000), free=True)
