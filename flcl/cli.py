@@ -16,7 +16,7 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import hints, paths, settings
+from flcl import hints, paths, settings, terminal
 from flcl.settings import bridge
 from flcl.settings.config_file import load_config
 from flcl.stopping import StoppedError
@@ -59,6 +59,7 @@ def main(
     then continues. FLCL_TRACEBACK=1 prints the traceback of an error.
     """
     argv = list(sys.argv if argv is None else argv)
+    terminal.show_everything()
     defines = _with_processes(define) if distributed else define
     try:
         if _wants_help(argv):
@@ -123,11 +124,6 @@ def require(value, flag: str, example: str):
     if value in (None, ""):
         raise ValueError(f"--{flag} is missing, such as --{flag}={example}")
     return value
-
-
-def workdir(values: flags.FlagValues) -> Path:
-    """The folder that `--workdir` names; `ValueError` if it is missing or not on this machine."""
-    return paths.local(require(values.workdir, "workdir", "runs/NAME"), "--workdir")
 
 
 def new_file(path: str, overwrite: bool, suffixes: Iterable[str] = ()) -> Path:

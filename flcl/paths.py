@@ -8,13 +8,13 @@ from pathlib import Path
 def local(text: str | os.PathLike, name: str) -> Path:
     """The path in `text`, with `~` and `~user` expanded.
 
-    name: what the path is for, such as `--workdir`. Raises `ValueError` for an empty text, for an
-    address such as `gs://bucket/run`, for an unknown user and for a text that is no file name.
+    name: what the path is for, such as `workdir`. Raises `ValueError` for an empty text, for an
+    address such as `gs://bucket/run`, for an unknown home folder and for a text that is no file
+    name.
     """
-    text = os.fspath(text)
-    if not isinstance(text, str):
-        raise ValueError(f"{name}={text!r}: text is needed, not bytes")
-    if not text.strip() or "\0" in text:
+    if isinstance(text, os.PathLike):
+        text = os.fspath(text)
+    if not isinstance(text, str) or not text.strip() or "\0" in text:
         raise ValueError(f"{name}={text!r}: a path is needed, such as runs/NAME")
     # `Path` joins the two slashes of an address, so one is enough.
     if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", text):
@@ -29,4 +29,6 @@ def local(text: str | os.PathLike, name: str) -> Path:
     try:
         return Path(text).expanduser()
     except RuntimeError:
-        raise ValueError(f"{name}={text!r}: there is no user of this name") from None
+        raise ValueError(
+            f"{name}={text!r}: there is no such home folder; write the whole path"
+        ) from None

@@ -3,8 +3,8 @@
 import json
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
+from flcl import paths
 from flcl.settings import keys
 
 
@@ -37,7 +37,7 @@ def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     known = re.fullmatch(r"\d{1,9}", count, re.ASCII) and 0 < int(count) <= len(names)
     if not known or not workdir:
         raise _refused(spec, f"top:K@WORKDIR needs K in 1-{len(names)} and a finished run")
-    path = Path(workdir) / "results.json"
+    path = paths.local(workdir, "adapter.layers") / "results.json"
     try:
         # Read as plain JSON, because `adapters` must not import the schema from `runs`.
         scores = json.loads(path.read_text())["importance"]

@@ -153,7 +153,8 @@ def accepted(expected) -> str:
     if origin is typing.Literal:
         return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
     if origin is tuple:
-        return f"a tuple of {typing.get_args(expected)[0].__name__} is needed, such as 1,2"
+        item = typing.get_args(expected)[0]
+        return f"a tuple of {item.__name__} is needed, such as {'q,v' if item is str else '1,2'}"
     return f"{expected.__name__} is needed"
 
 

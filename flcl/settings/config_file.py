@@ -14,6 +14,8 @@ from flcl import hints, paths
 
 # What defines the function of a config file, at the beginning of a line.
 _DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)
+# A folder may have a colon in its name; without `.py` the first colon counts.
+_SPEC = re.compile(r"(.*?\.py|[^:]*)(?::(.*))?", re.DOTALL)
 
 
 class ArgumentError(ValueError):
@@ -31,8 +33,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     that does not accept the argument, and if it returns anything but a `ConfigDict`. An `OSError`
     of the file itself is raised unchanged.
     """
-    # A folder may have a colon in its name; without `.py` the first colon counts.
-    name, argument = re.fullmatch(r"(.*?\.py|[^:]*)(?::(.*))?", spec, re.DOTALL).groups()
+    name, argument = _SPEC.fullmatch(spec).groups()
     path = paths.local(name, "--config") if name else Path()
     if not path.is_file():
         what = "is a folder, not a file" if name and path.is_dir() else "no such file"
@@ -51,6 +52,10 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
             f"--config={name!r}: get_config returned {hints.shown(config)}; a ConfigDict is "
             "needed, such as the one that bridge.defaults(method) makes"
         )
+    try:
+        config.copy_and_resolve_references()
+    except Exception as error:  # a required value that is not set, references in a circle
+        raise _broken(path, error) from error
     # A frozen one could not be overridden.
     return ml_collections.ConfigDict(config)
 
