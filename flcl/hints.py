@@ -26,7 +26,7 @@ def nearest(name: str, known: list[str]) -> str | None:
     return _near(leaf, known)  # the group may be wrong or missing
 
 
-def shown(value) -> str:
+def quoted(value) -> str:
     """`repr` of a value on one line, for an error."""
     if isinstance(value, int) and value.bit_length() > 10_000:  # Python does not write all digits
         return f"a number of {value.bit_length()} bits"

@@ -25,7 +25,9 @@ def local(text: str | os.PathLike, name: str) -> Path:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError(f"{name}={text!r}: the name is not valid UTF-8") from None
+        raise ValueError(
+            f"{name}={text!r}: not UTF-8, or the locale is not: set LC_ALL=C.UTF-8"
+        ) from None
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -119,6 +119,7 @@ setup() { # [host:/share]
   echo "worker $(label) is ready"
 }
 
+if [[ "${1:-}" != start && "${1:-}" != supervise ]]; then help_first "$@"; fi
 case "${1:-}" in
   setup | claim | start | supervise | state | stop | log) "$@" ;;
   *) fail "_worker.sh knows no command '${1:-}'; it is called by launch/tpu_pod.sh" ;;

@@ -15,11 +15,11 @@ The ratio is the median over the rounds, with its quartiles. A bar is a ratio th
 With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
 """
 
-import os
+import _start  # noqa: F401
+
+# isort: split
+
 import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
 from pathlib import Path
 
 from absl import flags

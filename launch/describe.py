@@ -16,12 +16,12 @@ head_parameters; prompt_parameters; trained_parameters and bytes_per_task, one n
 share_of_finetuning, the same relative to training every parameter.
 """
 
-import os
-import sys
+import _start  # noqa: F401
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
+# isort: split
 
 import json
+import sys
 
 from absl import flags
 

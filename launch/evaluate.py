@@ -16,12 +16,12 @@ classifier, the result is top-1, top-5, accuracy per class and a confusion matri
 a file beside the JSON file. Without --out both files are written to WORKDIR/evaluations.
 """
 
-import os
-import sys
+import _start  # noqa: F401
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
+# isort: split
 
 import dataclasses
+import sys
 from pathlib import Path
 
 from absl import flags

@@ -12,10 +12,11 @@ An image depends only on the seed, its class and its index. The npz file holds i
 [classes, per_class, height, width, channels], classes, names, and the settings of the sampler.
 """
 
-import os
-import sys
+import _start  # noqa: F401
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
+# isort: split
+
+import sys
 
 import numpy as np
 from absl import flags

@@ -404,7 +404,7 @@ parse() { # the words after NAME
 }
 
 (($#)) || usage 2 >&2
-if [[ "$1" =~ ^(-h|--help|help)$ ]]; then usage; fi
+if [[ "$1" == help || " $* " =~ \ (-h|--help)\  ]]; then usage; fi
 command="$1"
 name="${2:-}"
 [[ "$command" =~ ^(create|setup|run|watch|resume|logs|status|stop|delete)$ ]] ||

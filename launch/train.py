@@ -12,10 +12,11 @@ Examples:
 The workdir then contains config.json, metrics.jsonl, results.json, report.html and checkpoints/.
 """
 
-import os
-import sys
+import _start  # noqa: F401
 
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
+# isort: split
+
+import sys
 
 from absl import flags
 

@@ -73,8 +73,8 @@ def resolve_id(entry: int | str, names: Sequence[str], what: str) -> int:
         )
     if not readings:
         raise ValueError(
-            f"{what} {hints.shown(entry)} is not in this run: accepted are 0-{len(names) - 1} or a "
-            f"name.{hints.did_you_mean(text, list(names))}"
+            f"{what} {hints.quoted(entry)} is not in this run: accepted are 0-{len(names) - 1} or "
+            f"a name.{hints.did_you_mean(text, list(names))}"
         )
     return min(readings.values())
 

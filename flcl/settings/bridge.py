@@ -76,7 +76,7 @@ def run_class(method: str) -> type[settings.Run]:
     """The settings class of a method; raises `ValueError` for an unknown one."""
     # A list or a group in its place has no hash.
     if not isinstance(method, str) or method not in settings.RUNS:
-        raise ValueError(f"method={hints.shown(method)}: accepted are {', '.join(settings.RUNS)}")
+        raise ValueError(f"method={hints.quoted(method)}: accepted are {', '.join(settings.RUNS)}")
     return settings.RUNS[method]
 
 
@@ -202,13 +202,13 @@ def _in_range(name: str, entry, field: dataclasses.Field):
     accepts = field.metadata["range"]
     needed = accepts and accepts.needed(entry)
     if needed:
-        raise ValueError(f"{name}={hints.shown(entry)}: must be {needed}")
+        raise ValueError(f"{name}={hints.quoted(entry)}: must be {needed}")
     return entry
 
 
 def _checked(name: str, entry, expected):
     """`entry` as the annotated type; `ValueError` names the key and what it accepts."""
-    refused = ValueError(f"{name}={hints.shown(entry)}: {accepted(expected)}")
+    refused = ValueError(f"{name}={hints.quoted(entry)}: {accepted(expected)}")
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
         # The type must be equal too, because `True == 1`.
@@ -232,7 +232,9 @@ def _checked(name: str, entry, expected):
     if type(entry) is not expected:
         raise refused
     if expected is str and not _is_utf8(entry):
-        raise ValueError(f"{name}={hints.shown(entry)}: the text is not valid UTF-8")
+        raise ValueError(
+            f"{name}={hints.quoted(entry)}: not UTF-8, or the locale is not: set LC_ALL=C.UTF-8"
+        )
     return entry
 
 

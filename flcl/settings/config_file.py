@@ -37,7 +37,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     path = paths.local(name, "--config") if name else Path()
     if not path.is_file():
         what = "is a folder, not a file" if name and path.is_dir() else "no such file"
-        raise ValueError(f"--config={hints.shown(name)}: {what}.{_similar(path) if name else ''}")
+        raise ValueError(f"--config={hints.quoted(name)}: {what}.{_similar(path) if name else ''}")
     if path.suffix != ".py":
         raise ValueError(f"--config={name!r}: not a Python file, its name must end in .py")
     module = _run(path)
@@ -49,7 +49,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     config = _call(path, get_config, argument or "")
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(
-            f"--config={name!r}: get_config returned {hints.shown(config)}; a ConfigDict is "
+            f"--config={name!r}: get_config returned {hints.quoted(config)}; a ConfigDict is "
             "needed, such as the one that bridge.defaults(method) makes"
         )
     try:

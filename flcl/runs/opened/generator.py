@@ -128,5 +128,5 @@ class GeneratorOnDisk(opened.Run):
 def _check_integer(name: str, value, least: int, most: int) -> None:
     if not isinstance(value, numbers.Integral) or not least <= value <= most:
         raise ValueError(
-            f"{name}={hints.shown(value)}: an integer from {least} to {most} is needed"
+            f"{name}={hints.quoted(value)}: an integer from {least} to {most} is needed"
         )
