@@ -196,6 +196,10 @@ def _plain(error: Exception, config: ConfigDict | None) -> str:
     if prefix and config is not None:
         kinds = dict(bridge.keys(bridge.run_class(config.method)))
         return f"--config.{name}={value}: {bridge.accepted(kinds[name].type)}"
+    # absl shows what Python says about a text that is no number.
+    for said, needed in (("int()", "a whole number"), ("float", "a number"), ("limit", "a number")):
+        if said in reason:
+            reason = f"{needed} is needed"
     return f"--{name}={value}: {reason}"
 
 

@@ -20,11 +20,10 @@ import _start  # noqa: F401
 # isort: split
 
 import sys
-from pathlib import Path
 
 from absl import flags
 
-from flcl import cli
+from flcl import cli, paths
 
 
 def define(values: flags.FlagValues) -> None:
@@ -42,10 +41,12 @@ def main(arguments: cli.Arguments) -> None:
     """Runs the benchmarks one after the other, then prints the table."""
     given = arguments.flags
     target = given.json
-    if target and target != "-" and not Path(target).parent.is_dir():
-        raise ValueError(f"--json={target}: there is no folder {str(Path(target).parent)!r}")
-    if given.rounds < 1:
-        raise ValueError(f"--rounds={given.rounds}: at least 1 is needed")
+    if target and target != "-":
+        target = paths.local(target, "--json")
+        if not target.parent.is_dir():
+            raise ValueError(f"--json={target}: there is no folder {str(target.parent)!r}")
+    if not 1 <= given.rounds <= 10_000:
+        raise ValueError(f"--rounds={given.rounds}: 1 to 10000 are accepted")
     from rich.console import Console
 
     from flcl import settings

@@ -22,12 +22,11 @@ import _start  # noqa: F401
 
 import dataclasses
 import sys
-from pathlib import Path
 
 from absl import flags
 
 import flcl
-from flcl import cli, files, settings
+from flcl import cli, files, paths, settings
 from flcl.runs.results import from_json
 
 _CLASSIFIER = ("data", "head", "after")
@@ -64,7 +63,7 @@ def main(arguments: cli.Arguments) -> None:
 
 
 def _generator(run, given: flags.FlagValues) -> None:
-    out = Path(cli.require(given.out, "out", "results_euler.json"))
+    out = paths.local(cli.require(given.out, "out", "results_euler.json"), "--out")
     results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
     if not cli.writes():
         return
@@ -81,7 +80,11 @@ def _classifier(run, given: flags.FlagValues) -> None:
         return
     from flcl.report import evaluation
 
-    out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
+    out = (
+        paths.local(given.out, "--out")
+        if given.out
+        else evaluation.default_path(run.workdir, results)
+    )
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
     picture = evaluation.write(results, out, title)
     print(f"written to {out}; confusion matrix: {picture}")

@@ -1,5 +1,6 @@
 """Reads the order of classes and domains and the sizes of tasks from a config."""
 
+import collections
 import numbers
 import re
 from collections.abc import Sequence
@@ -138,8 +139,9 @@ def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
 
 def _check_permutation(key: str, text: str, what: str, order: list[int], names: tuple) -> None:
     count = len(names)
+    times = collections.Counter(order)
     for wrong, how in (
-        (sorted({n for n in order if order.count(n) > 1}), "named twice"),
+        (sorted(n for n in times if times[n] > 1), "named twice"),
         (sorted({n for n in order if n >= count}), "unknown"),
         (sorted(set(range(count)) - set(order)), "missing"),
     ):

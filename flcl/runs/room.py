@@ -70,6 +70,16 @@ def check_generated(run: settings.Run, classes: int) -> None:
             )
 
 
+def check_samples(classes: int, per_class: int, data: settings.Data) -> None:
+    """Raises `ValueError` for samples that need more than the memory of this machine."""
+    size = classes * per_class * data.image_size**2 * data.channels
+    if size > _host_memory():
+        raise ValueError(
+            f"per_class={per_class}: the images of {classes} classes need {_gib(size)}, and this "
+            f"machine has {_gib(_host_memory())}; take them in several calls"
+        )
+
+
 def check_steps(run: settings.Run, method: Method, data: TaskData) -> None:
     """Raises `ValueError` for more steps than a counter on a device can count."""
     images = len(data.source.train.labels)

@@ -74,7 +74,7 @@ class ClassStream:
 class Stream(ClassStream):
     """The order of classes or domains and their tasks."""
 
-    domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch | id:1,id:0")
+    domain_order: str = key("natural", "dil: natural | seed:N | photo,sketch (names) | id:1,id:0")
 
     def check(self) -> None:
         """Raises `ValueError` for a domain order in a scenario without domains."""

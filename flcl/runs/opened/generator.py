@@ -16,6 +16,7 @@ from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
+from flcl.runs import room
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
 
@@ -87,6 +88,7 @@ class GeneratorOnDisk(opened.Run):
         labels = self._learned_labels(ids, last)
         _check_integer("per_class", per_class, 1, 1_000_000)
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
+        room.check_samples(len(ids), per_class, self.settings.data)
         asked = {"num_steps": num_steps, "solver": solver}
         sample = opened.changed(self.settings, sample=asked).sample
         with jax.set_mesh(self._mesh):
