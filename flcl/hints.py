@@ -31,7 +31,7 @@ def quoted(value) -> str:
     if isinstance(value, int) and value.bit_length() > 10_000:  # Python does not write all digits
         return f"a number of {value.bit_length()} bits"
     try:
-        return brief(repr(value))
+        return brief(repr(value), most=100)
     except Exception:  # the code of a stranger's class
         return f"a {type(value).__name__}"
 
@@ -45,9 +45,10 @@ def text_of(error: BaseException) -> str:
 
 
 def brief(text: str, most: int = 200) -> str:
-    """`text` on one line, in which every word of more than `most` characters is cut."""
-    words = " ".join(text.split())
-    return re.sub(rf"\S{{{most},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", words)
+    """`text` on one line; a word of more than `most` characters is cut, and a very long line."""
+    line = " ".join(text.split())
+    line = re.sub(rf"\S{{{most},}}", lambda word: f"{word[0][:60]}...{word[0][-20:]}", line)
+    return line if len(line) <= 5 * most else f"{line[: 3 * most]} ... {line[-most:]}"
 
 
 def _near(leaf: str, known: list[str]) -> str | None:

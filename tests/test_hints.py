@@ -19,7 +19,6 @@ KEYS = [name for name, _ in bridge.keys(settings.RUNS["fmlora"])]
         ("train.bs", "train.batch_size"),
         ("train.batch", "train.batch_size"),
         ("train.epoch", "train.epochs"),
-        ("data.size", "data.image_size"),
         ("tain.learning_rate", "train.learning_rate"),
         ("train.xyzzy", None),
         ("q", None),

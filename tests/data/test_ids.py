@@ -43,7 +43,7 @@ def test_ids_and_names(entry, class_id):
         (-1, "class -1 is not in this run"),
         (True, "class True is not in this run"),
         (None, "class None is not in this run"),
-        ("dgo", "Did you mean 'dog'"),
+        ("dogg", "Did you mean 'dog'"),
         ("9" * 5000, "is not in this run"),
     ],
 )
