@@ -15,10 +15,7 @@ The ratio is the median over the rounds, with its quartiles. A bar is a ratio th
 With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import sys
 
 from absl import flags

@@ -16,10 +16,7 @@ head_parameters; prompt_parameters; trained_parameters and bytes_per_task, one n
 share_of_finetuning, the same relative to training every parameter.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import json
 import sys
 

@@ -16,10 +16,7 @@ classifier, the result is top-1, top-5, accuracy per class and a confusion matri
 a file beside the JSON file. Without --out both files are written to WORKDIR/evaluations.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import dataclasses
 import sys
 

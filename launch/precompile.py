@@ -19,10 +19,7 @@ work, exchanges, and the largest global batch that fits. The exit code is 1 if a
 fit, or if its devices together do more than 1.5 times the work of one; a line on stderr names it.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import os
 import sys
 

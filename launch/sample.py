@@ -12,10 +12,7 @@ An image depends only on the seed, its class and its index. The npz file holds i
 [classes, per_class, height, width, channels], classes, names, and the settings of the sampler.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import sys
 
 import numpy as np

@@ -12,10 +12,7 @@ Examples:
 The workdir then contains config.json, metrics.jsonl, results.json, report.html and checkpoints/.
 """
 
-import _start  # noqa: F401
-
-# isort: split
-
+import _start  # noqa: F401 # isort: skip
 import sys
 
 from absl import flags

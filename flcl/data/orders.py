@@ -1,13 +1,13 @@
 """Reads the order of classes and domains and the sizes of tasks from a config."""
 
 import collections
-import numbers
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from flcl import hints
+from flcl.settings import ids
 
 
 def class_order(text: str, count: int) -> tuple[int, ...]:
@@ -33,58 +33,28 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
         return order
     words = [word.strip() for word in text.split(",")]
     if any(word.startswith(("id:", "name:")) and word not in names for word in words):
-        words = [names[resolve_id(word, names, "domain")] for word in words]
+        words = [names[ids.resolve(word, names, "domain")] for word in words]
         text = ",".join(words)
     else:
         _check_no_conflict(words, names)
-    ids = _integers(text)
+    numbers = _integers(text)
     unknown = [word for word in words if word not in names]
-    if unknown and ids is None:
+    if unknown and numbers is None:
         raise ValueError(
             f"stream.domain_order={short(text)!r}: domain {unknown[0]!r} unknown; accepted are "
             f"natural, seed:N, or all of {', '.join(names)} in any order."
             f"{hints.did_you_mean(unknown[0], list(names))}"
         )
-    order = ids if unknown else [names.index(word) for word in words]
+    order = numbers if unknown else [names.index(word) for word in words]
     _check_permutation("stream.domain_order", text, "domain", order, tuple(names))
     return tuple(order)
-
-
-def resolve_id(entry: int | str, names: Sequence[str], what: str) -> int:
-    """The id of a class or domain that a user names; an id is a position in `names`.
-
-    An integer is an id and `id:2` is one too; `name:2` is the one called "2". Another text is a
-    name or, in digits, an id. what: "class" or "domain". Raises `ValueError` for one that does not
-    exist, and for digits that are the id of one and the name of another.
-    """
-    text = str(entry)
-    readings = {}
-    # bool is an integer in Python, and NumPy has integers of its own.
-    if isinstance(entry, str | numbers.Integral) and not isinstance(entry, bool):
-        number = re.fullmatch(r"(?:id:)?(\d{1,9})", text, re.ASCII)
-        if number and int(number[1]) < len(names):
-            readings["id"] = int(number[1])
-        for name in (text, text.removeprefix("name:")):
-            if isinstance(entry, str) and name in names:
-                readings["name"] = names.index(name)
-    if len(set(readings.values())) > 1:
-        raise ValueError(
-            f"{what} {text!r}: is the id of {names[readings['id']]!r} and the name of the {what} "
-            f"with id {readings['name']}; write id:{readings['id']} or name:{text}"
-        )
-    if not readings:
-        raise ValueError(
-            f"{what} {hints.quoted(entry)} is not in this run: accepted are 0-{len(names) - 1} or "
-            f"a name.{hints.did_you_mean(text, list(names))}"
-        )
-    return min(readings.values())
 
 
 def _check_no_conflict(words: list[str], names: Sequence[str]) -> None:
     """Raises `ValueError` for words that are an order of the names and another order of the ids."""
     if set(words) == set(names) == {*map(str, range(len(names)))}:
         for word in words:
-            resolve_id(word, names, "domain")
+            ids.resolve(word, names, "domain")
 
 
 def sizes(text: str, count: int) -> tuple[int, ...]:

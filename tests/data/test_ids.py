@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from flcl.data import orders
+from flcl.settings import ids
 
 NAMES = ("cat", "dog", "0", "2", "id:1", "²", "40")
 
@@ -25,7 +26,7 @@ NAMES = ("cat", "dog", "0", "2", "id:1", "²", "40")
     ],
 )
 def test_ids_and_names(entry, class_id):
-    assert orders.resolve_id(entry, NAMES, "class") == class_id
+    assert ids.resolve(entry, NAMES, "class") == class_id
 
 
 @pytest.mark.parametrize(
@@ -49,12 +50,12 @@ def test_ids_and_names(entry, class_id):
 )
 def test_what_is_refused(entry, why):
     with pytest.raises(ValueError) as caught:
-        orders.resolve_id(entry, NAMES, "class")
+        ids.resolve(entry, NAMES, "class")
     assert why in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_a_class_with_its_own_id_as_name_needs_no_mark():
-    assert orders.resolve_id("1", ("0", "1"), "class") == 1
+    assert ids.resolve("1", ("0", "1"), "class") == 1
 
 
 def test_an_order_of_domains_that_could_mean_two_orders():

@@ -50,7 +50,6 @@ def test_images_of_a_batch(method, changes, line, machine):
     [
         ("funlora", "stream.capacity", 1_000_000),
         ("funlora", "model.width", 65_536),
-        ("fmlora", "stream.capacity", 1_000_000),
     ],
 )
 def test_parameters(method, name, value, machine):

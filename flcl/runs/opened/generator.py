@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from flcl import hints, settings
-from flcl.data import orders
 from flcl.data.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
@@ -19,6 +18,7 @@ from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
+from flcl.settings.ids import resolve
 
 
 class Samples(NamedTuple):
@@ -66,7 +66,7 @@ class GeneratorOnDisk(opened.Run):
 
         Args:
           classes: class ids of the data set, or class names; None = all learned classes. A class
-            that is called "2" but has another id is "name:2"; see `orders.resolve_id`.
+            that is called "2" but has another id is "name:2"; see `settings.ids.resolve`.
           per_class: images of each class.
           num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
           solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
@@ -84,7 +84,7 @@ class GeneratorOnDisk(opened.Run):
             classes = [classes]
         if not len(classes):
             raise ValueError("classes=[]: at least one is needed; None = all learned classes")
-        ids = [orders.resolve_id(entry, self.class_names, "class") for entry in classes]
+        ids = [resolve(entry, self.class_names, "class") for entry in classes]
         labels = self._learned_labels(ids, last)
         _check_integer("per_class", per_class, 1, 1_000_000)
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
