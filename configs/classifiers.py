@@ -13,6 +13,7 @@ import ml_collections
 
 from configs import arguments
 from flcl.settings import bridge
+from flcl.settings.config_file import ArgumentError
 
 # `baseline=` -> method. `joint` is fmlora on all tasks at once.
 METHODS = {
@@ -46,7 +47,7 @@ def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Arg
     """Parses `smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp`; no word is required.
 
     small: whether the config has a small variant. choices: other words of this config with their
-    accepted values, the default first, such as `tasks=("10", "5")`. Raises `ValueError` for an
+    accepted values, the default first, such as `tasks=("10", "5")`. Raises `ArgumentError` for an
     unknown or repeated word, for an unknown value, and for an ablation of a part that the method
     does not have.
     """
@@ -56,9 +57,9 @@ def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Arg
     ablations = tuple(each for each in ABLATIONS if each in words)
     if ablations and baseline in METHODS:
         part = {"no_drs": "choice of ranks", "no_dmp": "prompt"}[ablations[0]]
-        raise ValueError(f"config argument {ablations[0]}: {baseline} has no {part}")
+        raise ArgumentError(f"config argument {ablations[0]}: {baseline} has no {part}")
     if "no_drs" in ablations and baseline == "joint":
-        raise ValueError("config argument no_drs: joint has one task, which has the full rank")
+        raise ArgumentError("config argument no_drs: joint has one task, which has the full rank")
     return Args(
         smoke="smoke" in words,
         small="small" in words,

@@ -15,6 +15,7 @@ import ml_collections
 from configs import arguments
 from flcl import settings
 from flcl.settings import bridge
+from flcl.settings.config_file import ArgumentError
 
 FAMILIES = typing.get_args(settings.FamilyName)
 UNPROTECTED = ("finetune", "generative_replay")
@@ -48,18 +49,18 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
     """Parses `smoke,baseline=joint,family=shift,tasks=10`; no word is required.
 
     `tasks` are the accepted numbers of tasks, the default first; `small` says whether the config
-    has a small variant. Raises `ValueError` for an unknown or repeated word, an unknown value and
-    words that exclude each other.
+    has a small variant. Raises `ArgumentError` for an unknown or repeated word, an unknown value
+    and words that exclude each other.
     """
     accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
     flags = ("smoke", "small") if small else ("smoke",)
     words = arguments.words(arg, flags, accepted)
     baseline, family = words.get("baseline", ""), words.get("family", "")
     if baseline in UNPROTECTED and family:
-        raise ValueError(f"config argument family={family}: {baseline} has no class factors")
+        raise ArgumentError(f"config argument family={family}: {baseline} has no class factors")
     if baseline in FAMILIES:
         if family not in ("", baseline):
-            raise ValueError(
+            raise ArgumentError(
                 f"config argument family={family}: baseline={baseline} is a family too"
             )
         baseline, family = "", baseline
@@ -105,7 +106,7 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
 def _joint(config: ml_collections.ConfigDict) -> None:
     """All classes at once, with as many steps as the whole sequence."""
     if not config.stream.tasks.isdecimal():
-        raise ValueError(
+        raise ArgumentError(
             "config argument baseline=joint: the number of steps depends on the number of tasks, "
             f"which {config.stream.tasks} leaves open; use a config that names it"
         )

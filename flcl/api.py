@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from flcl import methods, settings
+from flcl import methods, paths, settings, terminal
 from flcl.cost import check as ahead
 from flcl.cost import economics
 from flcl.data.base import placeholder
@@ -14,14 +14,17 @@ from flcl.runs import experiment
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
+from flcl.settings import bridge
 
 
 def run(settings: settings.Run, workdir: str | Path) -> dict:
     """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
-    `flcl.runs.experiment.run` lists the errors that it raises.
+    `flcl.runs.experiment.run` lists the errors that it raises. In `workdir`, `~` is the home
+    folder; an address such as `gs://bucket/run` raises `ValueError`.
     """
-    return experiment.run(settings, workdir, Reporter)
+    terminal.show_everything()
+    return experiment.run(_checked(settings), paths.local(workdir, "workdir"), Reporter)
 
 
 def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
@@ -29,7 +32,8 @@ def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
 
     Raises `ValueError` when the folder contains no run, or a damaged one.
     """
-    stored, _ = opened.read(Path(workdir))
+    workdir = paths.local(workdir, "workdir")
+    stored, _ = opened.read(workdir)
     generates = isinstance(stored, settings.GeneratorRun)
     return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir)
 
@@ -40,7 +44,8 @@ def describe(settings: settings.Run) -> dict:
     The data is only counted, not decoded. If there is no data yet, `stream.capacity` gives the
     number of classes and `stream.domain_order` the domains.
     """
-    return methods.build(settings, _stream(settings)).describe()
+    run = _checked(settings)
+    return methods.build(run, _stream(run)).describe()
 
 
 def step_flops(settings: settings.ClassifierRun) -> dict:
@@ -48,7 +53,8 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
     It compiles the step of both phases and the step of full fine-tuning, for the batch of the run.
     """
-    return economics.step_flops(settings, _stream(settings))
+    run = _checked(settings)
+    return economics.step_flops(run, _stream(run))
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
@@ -56,7 +62,20 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
 
     topology: such as `v5e:4x4` or `h100:8`. `options` are those of `flcl.cost.check.check`.
     """
-    return ahead.check(settings, _stream(settings), topology, **options)
+    run = _checked(settings)
+    return ahead.check(run, _stream(run), topology, **options)
+
+
+def _checked(run: settings.Run) -> settings.Run:
+    """`run` itself; `ValueError` for values that a config file could not have either."""
+    if not isinstance(run, settings.Run):
+        raise ValueError(
+            f"settings: a {type(run).__name__} is no settings.Run; use "
+            "flcl.settings.bridge.freeze(config)"
+        )
+    # The classes check no ranges: `dataclasses.replace` accepts everything.
+    bridge.from_dict(bridge.as_dict(run))
+    return run
 
 
 def _stream(run: settings.Run) -> TaskStream:

@@ -4,8 +4,6 @@ absl and `ml_collections.config_flags` parse the overrides. This module adds wha
 error is one line that says what is accepted, and `--help` lists every key of a config.
 """
 
-import importlib.util
-import inspect
 import os
 import re
 import sys
@@ -18,8 +16,9 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import files, hints, settings, stopping
+from flcl import files, hints, paths, settings, stopping, terminal
 from flcl.settings import bridge
+from flcl.settings.config_file import load_config
 from flcl.shown import shown
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
@@ -58,6 +57,7 @@ def main(
     FLCL_TRACEBACK=1 prints the traceback of an error.
     """
     words = list(sys.argv if argv is None else argv)
+    terminal.show_everything()
     defines = _with_processes(define) if distributed else define
     try:
         with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):
@@ -156,43 +156,15 @@ def parse(
     try:
         words = values(argv)
     except flags.UnrecognizedFlagError as error:
-        hint = hints.did_you_mean(error.flagname, list(values))
-        raise ValueError(f"unknown flag --{error.flagname}.{hint} See --help") from error
+        raise ValueError(
+            f"unknown flag --{hints.brief(error.flagname)}."
+            f"{_similar_flag(error.flagname, list(values), edited)} See --help"
+        ) from error
     except (flags.Error, ValueError, TypeError) as error:
         raise ValueError(_plain(error, edited)) from error
     if len(words) > 1:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
     return Arguments(values, None if edited is None else bridge.freeze(edited))
-
-
-def load_config(spec: str) -> ConfigDict:
-    """The config of `path.py` or `path.py:argument`, before overrides.
-
-    Raises `ValueError` if the file is missing, is broken or has no `get_config`, and if it does not
-    accept the argument.
-    """
-    name, _, argument = spec.partition(":")
-    path = Path(name)
-    if not path.is_file():
-        siblings = [str(path.with_name(file.name)) for file in sorted(path.parent.glob("*.py"))]
-        raise ValueError(f"--config: no file {name!r}.{hints.did_you_mean(name, siblings)}")
-    module_spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
-    if module_spec is None:
-        raise ValueError(f"--config: {name!r} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except (SyntaxError, ImportError, NameError, AttributeError, TypeError) as error:
-        reason = f"{type(error).__name__}: {error}"
-        raise ValueError(f"--config: {name!r} is broken: {reason}") from error
-    get_config = getattr(module, "get_config", None)
-    if get_config is None:
-        raise ValueError(f"--config: {name!r} does not define get_config(arg)")
-    if not inspect.signature(get_config).parameters:
-        if argument:
-            raise ValueError(f"--config: {name!r} takes no argument, {argument!r} was given")
-        return get_config()
-    return get_config(argument)
 
 
 def require(value, flag: str, example: str):
@@ -208,7 +180,7 @@ def new_file(path: str, overwrite: bool, suffixes: Iterable[str] = ()) -> Path:
     Raises `ValueError` for another suffix, for an existing file without `overwrite`, and if the
     folder is missing. No suffixes: every suffix is accepted.
     """
-    target = Path(path)
+    target = paths.local(path, "--out")
     suffixes = tuple(suffixes)
     if suffixes and target.suffix not in suffixes:
         raise ValueError(f"--out={path}: must end in {' or '.join(suffixes)}")
@@ -251,15 +223,31 @@ def _define_overrides(
     return values["config"].value
 
 
+def _similar_flag(name: str, flag_names: list[str], config: ConfigDict | None) -> str:
+    """A suggestion among the flags, and among the keys for a word without `config.`."""
+    if hint := hints.did_you_mean(name, flag_names):
+        return hint
+    keys = (
+        [] if config is None else [key for key, _ in bridge.keys(bridge.run_class(config.method))]
+    )
+    near = hints.nearest(name, keys)
+    return "" if near is None else f" Did you mean 'config.{near}'?"
+
+
 def _plain(error: Exception, config: ConfigDict | None) -> str:
     """The error of absl about a value, in the words of `flcl.settings.bridge`."""
     match = re.match(r"flag --(config\.)?([^=]+)=(.*?): (.*)", str(error), re.DOTALL)
     if match is None:
-        return " ".join(str(error).split())
+        return hints.brief(str(error))
     prefix, name, value, reason = match.groups()
+    value = hints.brief(value)
     if prefix and config is not None:
         kinds = dict(bridge.keys(bridge.run_class(config.method)))
         return f"--config.{name}={value}: {bridge.accepted(kinds[name].type)}"
+    # absl shows what Python says about a text that is no number.
+    for said, needed in (("int()", "a whole number"), ("float", "a number"), ("limit", "a number")):
+        if said in reason:
+            reason = f"{needed} is needed"
     return f"--{name}={value}: {reason}"
 
 
@@ -343,7 +331,7 @@ def _complain(error: Exception, code: int) -> int:
         traceback.print_exception(error)
         return code
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = lines[0] if lines else type(error).__name__
+    text = hints.brief(lines[0], most=400) if lines else type(error).__name__
     if len(lines) > 1 or not lines:
         text += " (FLCL_TRACEBACK=1 shows the rest)"
     print(f"error{_which_process()}: {shown(text)}", file=sys.stderr)

@@ -55,7 +55,13 @@ is_running() {
   pid="$(cat "$KEPT/pid" 2>/dev/null)" && ps -o args= -p "$pid" | grep -q _worker.sh
 }
 
+# As the program expands it, but a shell does not after `=`.
+in_home() { # workdir
+  if [[ "$1/" == \~/* ]]; then printf '%s' "$HOME${1:1}"; else printf '%s' "$1"; fi
+}
+
 claim() { # workdir token
+  set -- "$(in_home "$1")" "$2"
   cd "$ROOT"
   if ! { mkdir -p -- "$1" && rm -f -- "$1"/.claim-* && : >"$1/.claim-$2"; } 2>/dev/null; then
     fail "workdir $1 is not writable on worker $(label)"
@@ -63,7 +69,8 @@ claim() { # workdir token
 }
 
 start() { # workdir token words
-  local workdir="$1" token="$2" log
+  local workdir token="$2" log
+  workdir="$(in_home "$1")"
   shift 2
   cd "$ROOT"
   [[ -e "$workdir/.claim-$token" ]] ||
@@ -119,6 +126,7 @@ setup() { # [host:/share]
   echo "worker $(label) is ready"
 }
 
+if [[ "${1:-}" != start && "${1:-}" != supervise ]]; then help_first "$@"; fi
 case "${1:-}" in
   setup | claim | start | supervise | state | stop | log) "$@" ;;
   *) fail "_worker.sh knows no command '${1:-}'; it is called by launch/tpu_pod.sh" ;;

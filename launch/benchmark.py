@@ -15,21 +15,12 @@ The ratio is the median over the rounds, with its quartiles. A bar is a ratio th
 With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
 """
 
-import os
+import _start  # noqa: F401 # isort: skip
 import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
-
-from pathlib import Path
 
 from absl import flags
 
-from flcl import cli
+from flcl import cli, paths
 
 
 def define(values: flags.FlagValues) -> None:
@@ -47,10 +38,12 @@ def main(arguments: cli.Arguments) -> None:
     """Runs the benchmarks one after the other, then prints the table."""
     given = arguments.flags
     target = given.json
-    if target and target != "-" and not Path(target).parent.is_dir():
-        raise ValueError(f"--json={target}: there is no folder {str(Path(target).parent)!r}")
-    if given.rounds < 1:
-        raise ValueError(f"--rounds={given.rounds}: at least 1 is needed")
+    if target and target != "-":
+        target = paths.local(target, "--json")
+        if not target.parent.is_dir():
+            raise ValueError(f"--json={target}: there is no folder {str(target.parent)!r}")
+    if not 1 <= given.rounds <= 10_000:
+        raise ValueError(f"--rounds={given.rounds}: 1 to 10000 are accepted")
     from rich.console import Console
 
     from flcl import settings

@@ -16,17 +16,9 @@ head_parameters; prompt_parameters; trained_parameters and bytes_per_task, one n
 share_of_finetuning, the same relative to training every parameter.
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
-
+import _start  # noqa: F401 # isort: skip
 import json
+import sys
 
 from absl import flags
 

@@ -16,23 +16,14 @@ classifier, the result is top-1, top-5, accuracy per class and a confusion matri
 a file beside the JSON file. Without --out both files are written to WORKDIR/evaluations.
 """
 
-import os
-import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
-
+import _start  # noqa: F401 # isort: skip
 import dataclasses
-from pathlib import Path
+import sys
 
 from absl import flags
 
 import flcl
-from flcl import cli, files, settings
+from flcl import cli, files, paths, settings
 from flcl.runs.results import from_json
 from flcl.shown import shown
 
@@ -67,7 +58,7 @@ def main(arguments: cli.Arguments) -> None:
 
 
 def _generator(run, given: flags.FlagValues) -> None:
-    out = Path(cli.require(given.out, "out", "results_euler.json"))
+    out = paths.local(cli.require(given.out, "out", "results_euler.json"), "--out")
     results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
     if not cli.writes():
         return
@@ -84,7 +75,11 @@ def _classifier(run, given: flags.FlagValues) -> None:
         return
     from flcl.report import evaluation
 
-    out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
+    out = (
+        paths.local(given.out, "--out")
+        if given.out
+        else evaluation.default_path(run.workdir, results)
+    )
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
     picture = evaluation.write(results, out, title)
     print(shown(f"written to {out}; confusion matrix: {picture}"))

@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+help_first "$@"
 (($# <= 1)) && [[ "${1:-}" =~ ^(cuda|tpu|test)?$ ]] ||
   fail "install.sh takes one of cuda, tpu and test, or nothing for CPUs, not '$*'"
 ensure_environment "${1:-}"

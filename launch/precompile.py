@@ -19,15 +19,9 @@ work, exchanges, and the largest global batch that fits. The exit code is 1 if a
 fit, or if its devices together do more than 1.5 times the work of one; a line on stderr names it.
 """
 
+import _start  # noqa: F401 # isort: skip
 import os
 import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
 
 os.environ["JAX_PLATFORMS"] = "cpu"  # devices of this machine are not used
 os.environ.setdefault("EQX_ON_ERROR", "nan")  # a callback into this process cannot be compiled

@@ -10,6 +10,8 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+help_first "$@"
+(($# == 0)) || fail "quickstart.sh takes no arguments, not '$*'" "for other runs: launch/train.py --help"
 ensure_environment
 cd "$ROOT"
 run=runs/quickstart/funlora

@@ -12,15 +12,8 @@ An image depends only on the seed, its class and its index. The npz file holds i
 [classes, per_class, height, width, channels], classes, names, and the settings of the sampler.
 """
 
-import os
+import _start  # noqa: F401 # isort: skip
 import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
 
 import numpy as np
 from absl import flags

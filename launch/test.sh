@@ -6,6 +6,7 @@ set -euo pipefail
 # shellcheck source=launch/_environment.sh
 source "$(dirname "${BASH_SOURCE[0]}")/_environment.sh"
 
+help_first "$@"
 ensure_environment test,aot
 cd "$ROOT"
 echo "tests run with Python $(version_of "$VENV_PYTHON")"

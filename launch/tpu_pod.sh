@@ -114,6 +114,8 @@ remember_words() {
     if [[ "$word" == --workdir=* ]]; then workdir="${word#*=}"; fi
   done
   [[ -n "$workdir" ]] || fail "run needs --workdir=DIR, on a share that all hosts see"
+  [[ ! "$workdir" =~ ^[A-Za-z][A-Za-z0-9+.-]+:/ ]] ||
+    fail "--workdir=$workdir is an address: a folder is needed, on a share that all hosts see"
   command_line="$(quoted "${words[@]}")"
   if [[ -n "$dry" ]]; then return; fi
   mkdir -p "$store"
@@ -404,7 +406,7 @@ parse() { # the words after NAME
 }
 
 (($#)) || usage 2 >&2
-if [[ "$1" =~ ^(-h|--help|help)$ ]]; then usage; fi
+if [[ "$1" == help || " $* " =~ \ (-h|--help)\  ]]; then usage; fi
 command="$1"
 name="${2:-}"
 [[ "$command" =~ ^(create|setup|run|watch|resume|logs|status|stop|delete)$ ]] ||

@@ -12,15 +12,8 @@ Examples:
 The workdir then contains config.json, metrics.jsonl, results.json, report.html and checkpoints/.
 """
 
-import os
+import _start  # noqa: F401 # isort: skip
 import sys
-
-sys.path.insert(0, os.path.dirname(sys.path.pop(0)))  # import from the checkout, not from here
-
-from flcl import stopping
-
-if __name__ == "__main__":
-    stopping.end_at_once()  # until `cli.main` takes over
 
 from absl import flags
 

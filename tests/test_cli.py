@@ -113,6 +113,9 @@ def test_every_key_can_be_overridden(method, name):
         ("--config.lora.sites=q,v", "lora.sites", ("q", "v")),
         ("--config.lora.sites=fc1", "lora.sites", ("fc1",)),
         ("--config.lora.sites=('q','fc2')", "lora.sites", ("q", "fc2")),
+        ("--config.lora.sites=(q,v)", "lora.sites", ("q", "v")),
+        ("--config.lora.sites=[q, v]", "lora.sites", ("q", "v")),
+        ("--config.lora.sites=(k)", "lora.sites", ("k",)),
         ("--config.model.attention=()", "model.attention", ()),
         ("--config.data.flip", "data.flip", True),
         ("--config.data.flip=1", "data.flip", True),
@@ -151,28 +154,22 @@ def test_method_can_be_overridden_and_decides_which_keys_there_are():
     assert run.phase1.steps == parse().phase1.steps
 
 
-@pytest.mark.parametrize("text", ["def get_config(:", "import nowhere_at_all", "x = y"])
-def test_a_broken_config_file_is_one_line(text, tmp_path):
-    file = tmp_path / "broken.py"
-    file.write_text(text)
-    with pytest.raises(ValueError, match=r"--config: '.*broken.py' is broken: \w+Error: "):
-        cli.load_config(str(file))
-
-
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "--config is missing, such as --config=configs/funlora_digits.py"),
         (["--config=configs/funlora_digit.py"], "Did you mean 'configs/funlora_digits.py'?"),
-        (["--config=nowhere/x.py"], "--config: no file 'nowhere/x.py'."),
-        (["--config=configs"], "--config: no file 'configs'."),
-        (["--config"], "--config: no file ''."),
-        (["--config=LICENSE"], "--config: 'LICENSE' is not a Python file"),
-        (["--config=configs/common.py"], "'configs/common.py' does not define get_config(arg)"),
+        (["--config=nowhere/x.py"], "--config='nowhere/x.py': no such file."),
+        (["--config=configs"], "--config='configs': is a folder, not a file."),
+        (["--config"], "--config='': no such file."),
+        (["--config=LICENSE"], "--config='LICENSE': not a Python file"),
+        (["--config=configs/common.py"], "'configs/common.py': does not define get_config(arg)"),
         ([f"--config={CONFIG}", f"--config={CONFIG}"], "--config is given twice"),
         ([f"--config={CONFIG}:smok"], "'smok': accepted, joined by commas, are smoke; baseline="),
         ([f"--config={CONFIG}:family=cos"], "family=vanilla_add|vanilla_mult|shift|power|cosine|"),
         ([f"--config={CONFIG}:smoke,smoke"], "config argument 'smoke' is given twice"),
+        (["--config=configs/defaults.py:x"], "config argument 'x': a method, one of funlora"),
+        (["--config=gs://b/x.py"], "an address, and a path on this machine is needed"),
     ],
 )
 def test_mistakes_about_the_config_file(words, message, capsys):
@@ -199,6 +196,13 @@ def test_mistakes_about_the_config_file(words, message, capsys):
         ("--workdr=x", "unknown flag --workdr. Did you mean 'workdir'? See --help"),
         ("--confg.seed=1", "unknown flag --confg.seed"),
         ("--count=x", "--count=x: "),
+        ("--config.adapter.lr=1", "Did you mean 'adapter.learning_rate'?"),
+        ("--lr=1", "unknown flag --lr. Did you mean 'config.phase1.learning_rate'? See --help"),
+        ("--seed=1", "unknown flag --seed. Did you mean 'config.seed'? See --help"),
+        ("--config.phase1.steps=" + "9" * 5000, "99999...99999999999999999999: int is needed"),
+        ("--config.phase1.steps=a\nb", "--config.phase1.steps=a b: int is needed"),
+        ("--config.phase1.learning_rate=1e400", "phase1.learning_rate=inf: must be above 0, and"),
+        ("--config.stream.capacity=1" + "0" * 12, "stream.capacity=1000000000000: must be 0 to"),
         ("word", "unexpected argument 'word': write --name=value"),
     ],
 )
@@ -356,12 +360,39 @@ def test_new_file_is_never_an_old_one(tmp_path):
 # The programs themselves, as a user starts them.
 
 
-@pytest.mark.parametrize("name", ["train", "sample", "evaluate", "describe"])
+PROGRAMS = ["train", "sample", "evaluate", "describe", "precompile", "benchmark"]
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_launch_help_is_quick_text(name, launch):
-    done = launch(name, "--help")
-    assert done.stdout.startswith(("Trains", "Draws", "Evaluates", "Prints"))
-    assert f"launch/{name}.py" in done.stdout
-    assert done.stderr == ""
+    done = launch(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
+    assert done.stdout.startswith(
+        ("Trains", "Draws", "Evaluates", "Prints", "Compiles", "Compares")
+    )
+    assert f"launch/{name}.py" in done.stdout and "Flags:" in done.stdout
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "absl.flags" in imported and "jax" not in imported
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_without_the_packages_help_helps_and_the_program_says_what_to_do(name, root):
+    def run(*words):
+        # -S: without the packages of this Python.
+        command = [sys.executable, "-S", "-E", f"launch/{name}.py", *words]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True)
+
+    done = run("--help")
+    assert done.returncode == 0 and f"python launch/{name}.py" in done.stdout
+    assert done.stdout.rstrip().endswith("bash launch/install.sh")
+    done = run("--workdir=x")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "not installed" in done.stderr and "run bash launch/install.sh, then" in done.stderr
+
+
+def test_a_terminal_without_unicode_shows_what_it_can(launch):
+    env = {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = launch("describe", f"--config={CONFIG}", "--config.name=\xe9t\xe9", env=env)
+    assert "\\xe9t\\xe9" in done.stdout and "\u2500" not in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,12 @@
 """The shell scripts: what they do to a machine, and what they say when they cannot."""
 
+import itertools
 import os
 import shutil
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,8 +15,19 @@ import pytest
 FAKE = """#!/usr/bin/env bash
 case "$*" in
   *"import ensurepip"*) exit "${FAKE_NO_VENV:-0}" ;;
-  "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+  *"import pip"*) [[ -e "${0%/*}/pip" ]]; exit ;;
+  *sysconfig*) mkdir -p "${0%/*}/../packages"; echo "${0%/*}/../packages" ;;
+  "-m venv "*)
+    mkdir -p "$3/bin" && cp "$0" "$3/bin/python"
+    if [[ -n "${FAKE_KILLED_IN_VENV:-}" ]]; then kill -KILL "$PPID"; exit; fi
+    : >"$3/bin/pip"
+    ;;
   "-m pip "*)
+    if [[ -n "${FAKE_KILLED_IN_PIP:-}" ]]; then kill -KILL "$PPID"; exit; fi
+    if [[ -n "${FAKE_PIP_WAITS:-}" ]]; then
+      : >"$FAKE_PIP_WAITS.started"
+      while [[ ! -e "$FAKE_PIP_WAITS" ]]; do sleep 0.05; done
+    fi
     echo "pip ${*: -1}${PYTHONDONTWRITEBYTECODE:+ without bytecode}" >>"$FAKE_LOG"
     if [[ -n "${FAKE_PIP_SAYS:-}" ]]; then echo "$FAKE_PIP_SAYS"; exit 1; fi
     ;;
@@ -47,9 +61,10 @@ def fake(tmp_path) -> Path:
 @pytest.fixture
 def run(checkout, tmp_path):
     """Runs a script from another folder; returns the process and what Python was told to do."""
+    numbers = itertools.count()
 
     def call(script: str, *words: str, python: Path | str | None = None, **env):
-        log = tmp_path / "log"
+        log = tmp_path / f"log-{next(numbers)}"
         log.write_text("")
         environment = {k: v for k, v in os.environ.items() if k != "FLCL_PYTHON"}
         environment |= {"FAKE_LOG": str(log), "PYENV_ROOT": str(tmp_path / "pyenv"), **env}
@@ -145,6 +160,16 @@ def test_another_python_rebuilds_its_own_environment_only(run, fake, checkout, t
             {"FAKE_OLD": "1", "FAKE_VERSION": "3.9.18"},
             ["is Python 3.9.18; flcl needs 3.11 or newer"],
         ),
+        (
+            "fake",
+            {"FAKE_PIP_SAYS": "OSError: no space left"},
+            ["pip could not install the packages: OSError: no space left", "install.log"],
+        ),
+        (
+            "fake",
+            {"FAKE_PIP_SAYS": "ERROR: Operation cancelled by user"},
+            ["was interrupted", "run the same command again: it makes the folder again"],
+        ),
         ("fake", {"FAKE_NO_VENV": "1"}, ["its venv module is missing", "apt install python3-venv"]),
         (
             "fake",
@@ -217,3 +242,124 @@ def test_an_interrupted_installation_goes_on(run, fake):
     done, log = run("quickstart.sh", python=fake)
     assert done.returncode == 0
     assert log[0] == "pip ."
+
+
+@pytest.mark.parametrize("where", ["FAKE_KILLED_IN_VENV", "FAKE_KILLED_IN_PIP"])
+def test_what_a_killed_installation_leaves_is_made_again(where, run, fake, checkout):
+    done, _ = run("quickstart.sh", python=fake, **{where: "1"})
+    assert done.returncode != 0
+    assert (checkout / ".venv" / "bin" / "python").exists()
+    for python in (None, fake):
+        done, log = run("install.sh", python=python or fake)
+        assert done.returncode == 0, done.stderr
+        if python is None:
+            assert ".venv is made again: its last installation was interrupted" in done.stdout
+            assert log == ["pip ."]
+        else:
+            assert log == []
+
+
+def test_an_environment_without_pip_is_made_again_or_refused_with_the_reason(run, fake, checkout):
+    run("install.sh", python=fake)
+    (checkout / ".venv" / "bin" / "pip").unlink()
+    (checkout / ".venv" / ".flcl-stamp").unlink()
+    done, log = run("install.sh", python=fake)
+    assert done.returncode == 0 and ".venv is made again: it has no pip" in done.stdout
+    (checkout / ".venv" / "bin" / "pip").unlink()
+    for name in (".flcl-stamp", ".flcl"):
+        (checkout / ".venv" / name).unlink()
+    done, log = run("install.sh", python=fake)
+    assert (done.returncode, log) == (2, [])
+    assert "does not fit and was made by hand: it has no pip" in done.stderr
+    assert "FLCL_VENV=$HOME/flcl-venv" in done.stderr
+
+
+def test_an_empty_folder_is_used(run, fake, checkout):
+    (checkout / ".venv").mkdir()
+    done, log = run("install.sh", python=fake)
+    assert done.returncode == 0 and log == ["pip ."], done.stderr
+
+
+def test_a_failed_installation_of_an_extra_keeps_the_environment(run, fake, checkout):
+    run("install.sh", python=fake)
+    (checkout / ".venv" / "mine").touch()
+    done, _ = run("install.sh", "tpu", FAKE_PIP_SAYS="ERROR: no network")
+    assert done.returncode == 2
+    done, log = run("install.sh")
+    assert (done.returncode, log) == (0, [])
+    assert (checkout / ".venv" / "mine").exists()
+
+
+@pytest.fixture
+def sealed(checkout):
+    """Makes a folder read-only, also for root where that is possible; else skips the test."""
+    changed = []
+
+    def seal(folder: Path) -> None:
+        changed.append(folder)
+        folder.chmod(0o555)
+        if os.access(folder, os.W_OK):
+            pytest.skip("root may write everywhere")
+
+    yield seal
+    for folder in changed:
+        folder.chmod(0o755)
+
+
+def test_a_read_only_checkout_that_is_installed_is_used(run, fake, checkout, sealed):
+    run("install.sh", python=fake)
+    sealed(checkout / ".venv")
+    sealed(checkout)
+    done, log = run("install.sh", python=fake)
+    assert (done.returncode, log) == (0, []), done.stderr
+
+
+def test_a_read_only_checkout_needs_a_folder_elsewhere(run, fake, checkout, sealed, tmp_path):
+    sealed(checkout)
+    done, _ = run("install.sh", python=fake)
+    assert done.returncode == 2
+    assert "is read-only or missing" in done.stderr and "FLCL_VENV=" in done.stderr
+    place = tmp_path / "elsewhere"
+    done, log = run("install.sh", "test", python=fake, FLCL_VENV=str(place))
+    assert done.returncode == 0, done.stderr
+    assert log == [f"pip {place}/requirements.txt"]
+    assert (place / "packages" / "flcl.pth").read_text() == f"{checkout}\n"
+    needed = (place / "requirements.txt").read_text().split()
+    assert any(word.startswith("jax>=") for word in needed)
+    assert any(word.startswith("pytest>=") for word in needed)
+
+
+@pytest.mark.skipif(shutil.which("flock") is None, reason="there is no flock here")
+def test_two_installations_wait_for_each_other(run, fake, checkout, tmp_path):
+    gate = tmp_path / "gate"
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(run, "install.sh", python=fake, FAKE_PIP_WAITS=str(gate))
+        while not gate.with_suffix(".started").exists():
+            time.sleep(0.02)
+        second = pool.submit(run, "install.sh", python=fake)
+        time.sleep(0.3)
+        assert not second.done()
+        gate.touch()
+        (one, log), (two, _) = first.result(), second.result()
+    assert (one.returncode, two.returncode) == (0, 0), (one.stderr, two.stderr)
+    assert "waiting for another installation into .venv" in two.stdout
+    assert log == ["pip ."]
+
+
+SCRIPTS = ("quickstart.sh", "install.sh", "test.sh", "_worker.sh", "_environment.sh", "tpu_pod.sh")
+
+
+@pytest.mark.parametrize("script", [*SCRIPTS, "slurm.sbatch"])
+@pytest.mark.parametrize("word", ["--help", "-h"])
+def test_help_helps_and_installs_nothing(script, word, run, fake, checkout):
+    done, log = run(script, word, python=fake)
+    assert done.returncode == 0 and done.stderr == ""
+    assert script in done.stdout or "ensure_environment" in done.stdout
+    assert len(done.stdout.splitlines()) > 2 and "#" not in done.stdout.split()[0]
+    assert log == [] and not (checkout / ".venv").exists()
+
+
+def test_the_quickstart_takes_no_arguments(run, fake, checkout):
+    done, log = run("quickstart.sh", "--workdir=x", python=fake)
+    assert (done.returncode, log) == (2, [])
+    assert "takes no arguments, not '--workdir=x'" in done.stderr

@@ -1,9 +1,10 @@
 """Selects the convolutions with class factors: `all`, a window, a list, or the most important."""
 
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
-from flcl import files, foreign
+from flcl import files, foreign, paths
+from flcl.settings import keys
 
 
 def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
@@ -17,30 +18,27 @@ def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     Raises:
       ValueError: for an invalid form, an index outside the model, or a run without scores.
     """
-    if spec == "all":
-        return tuple(range(len(names)))
     if spec.startswith("top:"):
         return _most_important(spec, names)
-    try:
-        if "-" in spec:
-            # The paper prints its window in this form: layers 40-54.
-            first, last = (int(part) for part in spec.split("-"))
-            chosen = tuple(range(first, last + 1))
-        else:
-            chosen = tuple(sorted({int(part) for part in spec.split(",")}))
-    except ValueError:
-        raise _refused(spec, "accepted are all, 40-54, 0,3,7 or top:K@WORKDIR") from None
-    if not chosen or chosen[0] < 0 or chosen[-1] >= len(names):
-        raise _refused(spec, f"this model has convolutions 0-{len(names) - 1}")
+    # The paper prints its window as a range: layers 40-54.
+    chosen = keys.selected(spec, len(names))
+    if chosen is None:
+        raise _refused(
+            spec,
+            "accepted are all, 40-54, 0,3,7 or top:K@WORKDIR; this model has convolutions "
+            f"0-{len(names) - 1}",
+        )
     return chosen
 
 
 def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     count, _, workdir = spec.removeprefix("top:").partition("@")
-    if not count.isdigit() or not 0 < int(count) <= len(names) or not workdir:
+    known = re.fullmatch(r"\d{1,9}", count, re.ASCII) and 0 < int(count) <= len(names)
+    if not known or not workdir:
         raise _refused(spec, f"top:K@WORKDIR needs K in 1-{len(names)} and a finished run")
-    path = Path(workdir) / "results.json"
-    foreign.check_folder(workdir)
+    folder = paths.local(workdir, "adapter.layers")
+    path = folder / "results.json"
+    foreign.check_folder(folder)
     try:
         # Read as plain JSON, because `adapters` must not import the schema from `runs`.
         scores = files.read_json(path)["importance"]

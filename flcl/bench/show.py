@@ -37,7 +37,7 @@ def write_json(figures: Sequence[Figure], target: str) -> None:
     if target == STANDARD_OUTPUT:
         print(text, end="")
     else:
-        Path(target).write_text(text)
+        Path(target).write_text(text, encoding="utf-8")
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:

@@ -1,11 +1,13 @@
 """Reads the order of classes and domains and the sizes of tasks from a config."""
 
+import collections
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from flcl import hints
+from flcl.settings import ids
 
 
 def class_order(text: str, count: int) -> tuple[int, ...]:
@@ -23,10 +25,18 @@ def class_order(text: str, count: int) -> tuple[int, ...]:
 
 
 def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
-    """Source domain ids in their order of arrival, from names or ids; each must come once."""
+    """Source domain ids in their order of arrival, from names or ids; each must come once.
+
+    `id:0` and `name:0` are accepted too; they are needed where domains are called like other ids.
+    """
     if (order := _drawn("stream.domain_order", text, len(names))) is not None:
         return order
     words = [word.strip() for word in text.split(",")]
+    if any(word.startswith(("id:", "name:")) and word not in names for word in words):
+        words = [names[ids.resolve(word, names, "domain")] for word in words]
+        text = ",".join(words)
+    else:
+        _check_no_conflict(words, names)
     numbers = _integers(text)
     unknown = [word for word in words if word not in names]
     if unknown and numbers is None:
@@ -40,9 +50,16 @@ def domain_order(text: str, names: Sequence[str]) -> tuple[int, ...]:
     return tuple(order)
 
 
+def _check_no_conflict(words: list[str], names: Sequence[str]) -> None:
+    """Raises `ValueError` for words that are an order of the names and another order of the ids."""
+    if set(words) == set(names) == {*map(str, range(len(names)))}:
+        for word in words:
+            ids.resolve(word, names, "domain")
+
+
 def sizes(text: str, count: int) -> tuple[int, ...]:
     """Number of classes of each task; `ValueError` unless they add up to `count`."""
-    if each := re.fullmatch(r"per:([1-9]\d*)", text.strip()):
+    if each := re.fullmatch(r"per:([1-9]\d{0,17})", text.strip(), re.ASCII):
         size = min(int(each[1]), count)
         return (size,) * (count // size - 1) + (size + count % size,)
     numbers = _integers(text)
@@ -79,7 +96,7 @@ def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
     """The natural order or a seeded order of `count` items; None for any other `text`."""
     if text == "natural":
         return tuple(range(count))
-    seeded = re.fullmatch(r"seed:(\d+)", text)
+    seeded = re.fullmatch(r"seed:(\d{1,18})", text, re.ASCII)
     if not seeded:
         return None
     seed = int(seeded[1])
@@ -92,8 +109,9 @@ def _drawn(key: str, text: str, count: int) -> tuple[int, ...] | None:
 
 def _check_permutation(key: str, text: str, what: str, order: list[int], names: tuple) -> None:
     count = len(names)
+    times = collections.Counter(order)
     for wrong, how in (
-        (sorted({n for n in order if order.count(n) > 1}), "named twice"),
+        (sorted(n for n in times if times[n] > 1), "named twice"),
         (sorted({n for n in order if n >= count}), "unknown"),
         (sorted(set(range(count)) - set(order)), "missing"),
     ):
@@ -109,6 +127,7 @@ def _check_permutation(key: str, text: str, what: str, order: list[int], names: 
 
 def _integers(text: str) -> list[int] | None:
     """The numbers of a list such as `3,1,0`; None if `text` is not such a list."""
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*", text, re.ASCII):
+    # Eighteen digits are more than any data has, and never too many for `int`.
+    if not re.fullmatch(r"\s*\d{1,18}\s*(,\s*\d{1,18}\s*)*", text, re.ASCII):
         return None
     return [int(number) for number in text.split(",")]

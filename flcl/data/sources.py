@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flcl import hints, settings
+from flcl import hints, paths, settings
 from flcl.data import arrays, folders, images, subset, tfds_source
 from flcl.data.base import Source, Split, check_classes
 
@@ -74,6 +74,8 @@ def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source]
             f"{key}={spec!r}: accepted are {', '.join(SOURCES)}."
             f"{hints.did_you_mean(kind, list(forms)) if form is None else ''}"
         )
+    if form.endswith(":PATH"):
+        paths.local(argument, key)  # an address is refused with its reason
     return SOURCES[form], argument
 
 

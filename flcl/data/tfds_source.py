@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flcl import files, hints, settings
+from flcl import files, hints, paths, settings
 from flcl.data import base, images
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
@@ -79,7 +79,7 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
 
 def _find(name: str, data: settings.Data) -> pathlib.Path:
     """The folder of the data set; prepares it first if needed and possible."""
-    tfds_dir = pathlib.Path(data.tfds_dir).expanduser()
+    tfds_dir = paths.local(data.tfds_dir, "data.tfds_dir")
     plain, _, version = name.partition(":")
     if version and not _VERSION.fullmatch(version):
         raise ValueError(f"data.source='tfds:{name}': version {version!r} is not like 1.0.0")
@@ -103,7 +103,7 @@ def _prepare(plain: str, version: str, versions, data: settings.Data, tfds_dir) 
 
     builder = builders.BUILDERS.get(plain)
     if builder and version in ("", str(builder.VERSION)):
-        return builders.prepare(plain, pathlib.Path(data.manual_dir).expanduser(), tfds_dir)
+        return builders.prepare(plain, paths.local(data.manual_dir, "data.manual_dir"), tfds_dir)
     have = f"prepared are {', '.join(sorted(versions))}" if versions else "not prepared"
     known = sorted({*builders.BUILDERS, *(path.name for path in _folders(tfds_dir))})
     hint = "" if versions else hints.did_you_mean(plain, known)

@@ -3,19 +3,19 @@
 import dataclasses
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
-from flcl import methods, settings
+from flcl import methods, paths, settings
 from flcl.data.sources import load_source
 from flcl.data.stream import Task, make_stream
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method, Resolved
+from flcl.runs import room
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +57,7 @@ def prepare(
         mesh = meshes.make_mesh(run.runtime.fsdp)
         # Before the data is read: a wrong batch size must not cost minutes.
         check_batches(run, mesh)
+        room.check_images(run, mesh)
     with hosts.main_first("data"):  # official archives are prepared once
         source = load_source(run.data, threads=run.runtime.threads)
     data = TaskData(source, make_stream(run.stream, source))
@@ -64,6 +65,9 @@ def prepare(
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
     method = methods.build(resolved.run, data.stream)
+    room.check_model(resolved.run, method, mesh)
+    room.check_generated(resolved.run, len(source.class_names))
+    room.check_steps(resolved.run, method, data)
     return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
 
 
@@ -88,7 +92,7 @@ def use_compile_cache(runtime: settings.Runtime) -> None:
     # JAX reads its own variable; a cache that the user has chosen there is not replaced.
     if runtime.compile_cache == "off" or os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    folder = Path(runtime.compile_cache or Path.home() / ".cache" / "flcl").expanduser()
+    folder = paths.local(runtime.compile_cache or "~/.cache/flcl", "runtime.compile_cache")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     # A run compiles dozens of small programs; together they take as long as a large one.
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -40,8 +40,16 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
 
     Raises `ValueError` for an unknown method, for a key that the method does not read (with the
     nearest known key), for a missing key, for a value of a wrong type or outside its range, and
-    for values that do not fit each other (`check` of the settings class).
+    for values that do not fit each other (`check` of the settings class). All on one line, in which
+    a long value is cut.
     """
+    try:
+        return _frozen(config)
+    except (ValueError, config_dict.RequiredValueError) as error:
+        raise ValueError(hints.brief(str(error))) from None
+
+
+def _frozen(config: ml_collections.ConfigDict) -> settings.Run:
     method = config.get("method")
     cls = run_class(method)
     known = [name for name, _ in keys(cls)]
@@ -66,8 +74,9 @@ def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]
 
 def run_class(method: str) -> type[settings.Run]:
     """The settings class of a method; raises `ValueError` for an unknown one."""
-    if method not in settings.RUNS:
-        raise ValueError(f"method={method!r}: accepted are {', '.join(settings.RUNS)}")
+    # A list or a group in its place has no hash.
+    if not isinstance(method, str) or method not in settings.RUNS:
+        raise ValueError(f"method={hints.quoted(method)}: accepted are {', '.join(settings.RUNS)}")
     return settings.RUNS[method]
 
 
@@ -91,7 +100,11 @@ def as_dict(run: settings.Run) -> dict:
 def from_dict(values: dict) -> settings.Run:
     """Inverse of `as_dict`."""
     # The same checks as for a config file: somebody may have edited the stored file.
-    return freeze(ml_collections.ConfigDict(values, convert_dict=True))
+    try:
+        config = ml_collections.ConfigDict(values, convert_dict=True)
+    except (KeyError, TypeError, AttributeError) as error:  # a name that `ConfigDict` itself uses
+        raise ValueError(f"not the keys of a run: {hints.brief(str(error))}") from None
+    return freeze(config)
 
 
 def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
@@ -140,7 +153,8 @@ def accepted(expected) -> str:
     if origin is typing.Literal:
         return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
     if origin is tuple:
-        return f"a tuple of {typing.get_args(expected)[0].__name__} is needed, such as 1,2"
+        item = typing.get_args(expected)[0]
+        return f"a tuple of {item.__name__} is needed, such as {'q,v' if item is str else '1,2'}"
     return f"{expected.__name__} is needed"
 
 
@@ -186,14 +200,15 @@ def _build(cls: type, config: ml_collections.ConfigDict, prefix: str):
 
 def _in_range(name: str, entry, field: dataclasses.Field):
     accepts = field.metadata["range"]
-    if accepts is not None and not accepts.holds(entry):
-        raise ValueError(f"{name}={entry!r}: must be {accepts.words}")
+    needed = accepts and accepts.needed(entry)
+    if needed:
+        raise ValueError(f"{name}={hints.quoted(entry)}: must be {needed}")
     return entry
 
 
 def _checked(name: str, entry, expected):
     """`entry` as the annotated type; `ValueError` names the key and what it accepts."""
-    refused = ValueError(f"{name}={entry!r}: {accepted(expected)}")
+    refused = ValueError(f"{name}={hints.quoted(entry)}: {accepted(expected)}")
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
         # The type must be equal too, because `True == 1`.
@@ -206,15 +221,35 @@ def _checked(name: str, entry, expected):
         item = typing.get_args(expected)[0]
         if not isinstance(entry, list | tuple) or any(type(each) is not item for each in entry):
             raise refused
-        # On the command line `q,v` needs no quotes and arrives as one string.
-        words = (
-            [part.strip() for each in entry for part in each.split(",")] if item is str else entry
-        )
-        return tuple(words)
+        return tuple(_words(entry) if item is str else entry)
     assert not isinstance(expected, types.UnionType), f"{name}: optional keys are not supported"
     # `1` for a float is no mistake; `1.0` for an integer is refused below.
     if expected is float and type(entry) is int:
-        return float(entry)
+        try:
+            return float(entry)
+        except OverflowError:
+            raise refused from None
     if type(entry) is not expected:
         raise refused
+    if expected is str and not _is_utf8(entry):
+        raise ValueError(
+            f"{name}={hints.quoted(entry)}: not UTF-8, or the locale is not: set LC_ALL=C.UTF-8"
+        )
     return entry
+
+
+def _words(entries: list[str] | tuple[str, ...]) -> list[str]:
+    """The words of a tuple; on the command line `q,v` and `(q,v)` arrive as one string."""
+    text = ",".join(entries).strip()
+    for first, last in ("()", "[]"):
+        if text.startswith(first) and text.endswith(last):
+            text = text[1:-1].strip().removesuffix(",")
+    return [word.strip().strip("'\"") for word in text.split(",")] if text else []
+
+
+def _is_utf8(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of a command line that are no UTF-8 arrive as surrogates
+        return False
+    return True

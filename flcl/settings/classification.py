@@ -1,6 +1,7 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
+import re
 from typing import Literal, NamedTuple
 
 from flcl.settings.keys import (
@@ -12,8 +13,9 @@ from flcl.settings.keys import (
     from_to_below,
     key,
     section,
+    selected,
 )
-from flcl.settings.shared import Run, Stream, TrainingData
+from flcl.settings.shared import BATCH, EPOCHS, Run, Stream, TrainingData
 
 SITES = ("q", "k", "v", "proj", "fc1", "fc2")
 """Linear maps of a transformer block that can have an adapter."""
@@ -40,7 +42,7 @@ VIT_SIZES = {
 def vit_sizes(variant: str) -> Sizes:
     """Sizes of `SIZE/PATCH`, such as `B/16`; raises `ValueError` for another form."""
     size, _, patch = variant.partition("/")
-    if size not in VIT_SIZES or not patch.isdecimal() or not int(patch):
+    if size not in VIT_SIZES or not re.fullmatch(r"[1-9]\d{0,3}", patch, re.ASCII):
         raise ValueError(
             f"model.variant={variant!r}: accepted is SIZE/PATCH, such as B/16, with SIZE one of "
             f"{', '.join(VIT_SIZES)}"
@@ -113,15 +115,15 @@ class AdaptedViT(FrozenViT, TrainedViT):
 class Testing:
     """The keys that a method without training reads."""
 
-    eval_batch_size: int = key(128, "images per evaluation batch, over all devices", at_least(1))
+    eval_batch_size: int = key(128, "images per evaluation batch, over all devices", BATCH)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadTrain(Testing):
     """Training of the linear head in one task; the same for all tasks."""
 
-    epochs: float = key(20.0, "passes over the images of a task", above(0))
-    batch_size: int = key(128, "global batch: images over all devices", at_least(1))
+    epochs: float = key(20.0, "passes over the images of a task", EPOCHS)
+    batch_size: int = key(128, "global batch: images over all devices", BATCH)
     optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
     head_learning_rate: float = key(1e-3, "learning rate of the linear head", above(0))
     schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")
@@ -195,7 +197,7 @@ class RankSelection:
     schedule: float = key(1 / 3, "share of a task's steps until the rank is fixed", between(0, 1))
     penalty: float = key(0.01, "weight of E[r] / r in the loss", at_least(0))
     learning_rate: float = key(1e-2, "learning rate of the selector's w and b (ours)", above(0))
-    probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", above(0))
+    probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", EPOCHS)
     holdout: float = key(0.1, "share of training images that is used to measure H", between(0, 1))
 
     def check_choice(self, most: int) -> None:
@@ -222,7 +224,9 @@ class Prompt:
     """DMP: one prompt that every task shares and updates (M7)."""
 
     tokens: int = key(
-        10, "m, tokens put before the others after the positions are added; 0 = off", at_least(0)
+        10,
+        "m, tokens put before the others after the positions are added; 0 = off",
+        at_least(0, 10_000),
     )
     sigma: float = key(0.02, "standard deviation of the initial truncated normal", above(0))
     later_factor: float = key(
@@ -317,7 +321,7 @@ def fixed_rank(run: FMLoRARun) -> int | None:
         return None
     if selector == "full":
         return most
-    if kind != "fixed" or not number.isdecimal():
+    if kind != "fixed" or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
         raise ValueError(
             f"rank.selector={selector!r}: accepted are centred, literal, full, fixed:R"
         )
@@ -328,17 +332,10 @@ def fixed_rank(run: FMLoRARun) -> int | None:
 
 def vit_blocks(text: str, depth: int) -> tuple[int, ...]:
     """Indices of the blocks in `lora.blocks`; raises `ValueError` for an invalid text."""
-    try:
-        if text == "all":
-            return tuple(range(depth))
-        first, dash, last = text.partition("-")
-        chosen = range(int(first), int(last) + 1) if dash else map(int, text.split(","))
-        blocks = tuple(chosen)
-    except ValueError:
-        blocks = ()
-    if not blocks or len(set(blocks)) != len(blocks) or not set(blocks) <= set(range(depth)):
+    blocks = selected(text, depth)
+    if blocks is None:
         raise ValueError(
             f"lora.blocks={text!r}: accepted are all, a range such as 0-5 or a list such as 0,3,7 "
             f"of the blocks 0 to {depth - 1}"
         )
-    return tuple(sorted(blocks))
+    return blocks

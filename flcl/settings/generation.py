@@ -3,8 +3,17 @@
 import dataclasses
 from typing import Literal
 
-from flcl.settings.keys import above, at_least, every, from_to, from_to_below, key, section
-from flcl.settings.shared import Run, TrainingData
+from flcl.settings.keys import (
+    above,
+    above_up_to,
+    at_least,
+    every,
+    from_to,
+    from_to_below,
+    key,
+    section,
+)
+from flcl.settings.shared import BATCH, EPOCHS, Run, TrainingData
 
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
@@ -14,11 +23,13 @@ SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
 class UNet:
     """The flow-matching U-Net; its parameter counts are those of the paper (F6)."""
 
-    width: int = key(128, "channels of the first level", at_least(1))
+    width: int = key(128, "channels of the first level", at_least(1, 65_536))
     multipliers: tuple[int, ...] = key(
-        (1, 2, 2, 2), "channels of each level / width", every(at_least(1))
+        (1, 2, 2, 2), "channels of each level / width", every(at_least(1, 1024))
     )
-    blocks: int = key(2, "residual blocks per encoder level; the decoder has one more", at_least(1))
+    blocks: int = key(
+        2, "residual blocks per encoder level; the decoder has one more", at_least(1, 100)
+    )
     attention: tuple[int, ...] = key(
         (16,), "sizes in pixels of the feature maps with attention", every(at_least(1), empty=True)
     )
@@ -61,7 +72,9 @@ class Adapter:
     """FunLoRA's class factors: F_y = mean_i alpha_i f_i(A_y, B_y)."""
 
     family: FamilyName = key("cosine_learnable", "the functions f_i; default: best of the paper")
-    functions: int = key(10, "p, number of functions (vanilla families have one)", at_least(1))
+    functions: int = key(
+        10, "p, number of functions (vanilla families have one)", at_least(1, 10_000)
+    )
     layers: str = key(
         "all", "adapted layers: all | 40-54 | 0,3,7 | top:K@WORKDIR (importance in that run)"
     )
@@ -94,7 +107,7 @@ class Phase:
     """Training of one task. Phase 1 is the first task, phase 2 is every later task."""
 
     steps: int = key(100_000, "optimiser steps per task", at_least(1))
-    batch_size: int = key(128, "global batch: images over all devices and groups", at_least(1))
+    batch_size: int = key(128, "global batch: images over all devices and groups", BATCH)
     groups: int = key(2, "classes per batch, with batch_size / groups images each", at_least(1))
     learning_rate: float = key(
         2e-4, "of Adam after the warm-up; see adapter.learning_rate", above(0)
@@ -125,13 +138,13 @@ class Sample:
     """How the ODE is solved, from noise at t = 0 to images at t = 1."""
 
     solver: SolverName = key("heun", "euler and midpoint/heun: fixed steps; dopri5: adaptive")
-    num_steps: int = key(50, "steps of the fixed-step solvers", at_least(1))
+    num_steps: int = key(50, "steps of the fixed-step solvers", at_least(1, 1_000_000))
     rtol: float = key(1e-5, "relative tolerance of dopri5, per image", above(0))
     atol: float = key(1e-5, "absolute tolerance of dopri5, per image", above(0))
     chunk: int = key(
         64,
         "images of one class solved together; changes the speed, never an image",
-        at_least(1),
+        BATCH,
         free=True,
     )
 
@@ -140,25 +153,25 @@ class Sample:
 class Judge:
     """The ResNet-18 that is trained on generated images only and tested on real images."""
 
-    width: int = key(64, "channels of the first stage", at_least(1))
+    width: int = key(64, "channels of the first stage", at_least(1, 16_384))
     stages: int = key(4, "stages of two blocks; 4 = ResNet-18", from_to(1, 4))
-    epochs: float = key(200.0, "passes over the images; oversampling does not add steps", above(0))
-    batch_size: int = key(256, "global batch", at_least(1))
+    epochs: float = key(200.0, "passes over the images; oversampling does not add steps", EPOCHS)
+    batch_size: int = key(256, "global batch", BATCH)
     learning_rate: float = key(0.1, "of SGD with momentum 0.9 and cosine decay", above(0))
     weight_decay: float = key(5e-4, "of convolution and dense kernels", at_least(0))
     crop: int = key(4, "padding in pixels of the random crop; 0 = off", at_least(0))
     flip: bool = key(True, "random horizontal flip")
     images_per_class: int = key(
-        0, "generated images per class; 0 = as many as real ones", at_least(0)
+        0, "generated images per class; 0 = as many as real ones", at_least(0, 1_000_000)
     )
     oversample: float = key(
-        1.0, "generated images per class relative to images_per_class", above(0)
+        1.0, "generated images per class relative to images_per_class", above_up_to(0, 1000)
     )
     current_task: Literal["synthetic", "real"] = key(
         "synthetic", "the judge's images of the newest task; never mix both kinds in one table"
     )
     repeats: int = key(
-        1, "judges per task, with different seeds; the accuracy is their mean", at_least(1)
+        1, "judges per task, with different seeds; the accuracy is their mean", at_least(1, 1000)
     )
 
 
@@ -182,6 +195,11 @@ class GeneratorRun(Run):
         self.model.check(self.data.image_size)
         self.phase1.check("phase1")
         self.phase2.check("phase2")
+        if self.judge.crop > self.data.image_size:
+            raise ValueError(
+                f"judge.crop={self.judge.crop}: exceeds data.image_size={self.data.image_size}, so "
+                "a crop could show no pixel of the image"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -204,7 +222,7 @@ class Replay:
     """Keys of generative replay."""
 
     images_per_class: int = key(
-        0, "generated images per old class; 0 = as many as real ones", at_least(0)
+        0, "generated images per old class; 0 = as many as real ones", at_least(0, 1_000_000)
     )
 
 

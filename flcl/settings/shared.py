@@ -4,7 +4,12 @@ import dataclasses
 import typing
 from typing import Literal
 
-from flcl.settings.keys import at_least, between, from_to_below, key, section
+from flcl.settings.keys import above_up_to, at_least, between, from_to_below, key, section
+
+# No machine has room for more images at once, and no training needs more passes: a larger value is
+# a slip, and is refused before memory is asked for.
+BATCH = at_least(1, 1_000_000)
+EPOCHS = above_up_to(0, 1_000_000)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -12,7 +17,9 @@ class Data:
     """The source of the images and their shape."""
 
     source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
-    image_size: int = key(8, "height and width in pixels after the antialiased resize", at_least(1))
+    image_size: int = key(
+        8, "height and width in pixels after the antialiased resize", at_least(1, 8192)
+    )
     channels: Literal[1, 3] = key(1, "1 = grey, 3 = RGB; every image is converted")
     resize: bool = key(True, "False: an image of another size is an error instead")
     test_fraction: float = key(
@@ -57,7 +64,9 @@ class ClassStream:
     )
     joint: bool = key(False, "train on all classes together: the upper bound")
     capacity: int = key(
-        0, "number of classes the model has room for; 0 = the classes of the data", at_least(0)
+        0,
+        "number of classes the model has room for; 0 = the classes of the data",
+        at_least(0, 1_000_000),
     )
 
 
@@ -65,7 +74,7 @@ class ClassStream:
 class Stream(ClassStream):
     """The order of classes or domains and their tasks."""
 
-    domain_order: str = key("natural", "dil: natural | seed:N | names such as photo,sketch")
+    domain_order: str = key("natural", "dil: natural | seed:N | photo,sketch (names) | id:1,id:0")
 
     def check(self) -> None:
         """Raises `ValueError` for a domain order in a scenario without domains."""
@@ -88,10 +97,13 @@ class Runtime:
     save_every: int = key(1_000, "steps between saves inside a task", at_least(1), free=True)
     log_every: int = key(50, "steps between metric records", at_least(1), free=True)
     steps_per_call: int = key(
-        1, "optimiser steps per compiled call; raise it for small models", at_least(1), free=True
+        1,
+        "optimiser steps per compiled call; raise it for small models",
+        at_least(1, 10_000),
+        free=True,
     )
-    threads: int = key(4, "threads that decode images", at_least(1), free=True)
-    prefetch: int = key(4, "batches prepared in advance", at_least(1), free=True)
+    threads: int = key(4, "threads that decode images", at_least(1, 1024), free=True)
+    prefetch: int = key(4, "batches prepared in advance", at_least(1, 1000), free=True)
     progress: bool = key(True, "show progress bars", free=True)
     compile_cache: str = key(
         "", "folder for compiled programs; empty = ~/.cache/flcl, off = no cache", free=True

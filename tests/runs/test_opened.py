@@ -9,6 +9,7 @@ import pytest
 import flcl
 from flcl.devices import mesh as meshes
 from flcl.flow import sampler
+from flcl.runs import room
 from flcl.runs.opened import run as opened_module
 
 
@@ -106,3 +107,28 @@ def test_evaluating_with_other_settings(run):
 def test_a_judge_batch_that_devices_do_not_share_is_told_before_any_work(run):
     with pytest.raises(ValueError, match=r"judge.batch_size=30: must be a multiple of the \d"):
         run.evaluate(judge={"batch_size": 30})
+
+
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        ({"classes": ["9" * 5000]}, "is not in this run"),
+        ({"classes": []}, "at least one is needed"),
+        ({"classes": [True]}, "class True is not in this run"),
+        ({"per_class": 10**12}, "per_class=1000000000000: an integer from 1 to 1000000"),
+        ({"per_class": 2.5}, "per_class=2.5: an integer"),
+        ({"seed": 10**30}, "seed=1000000000000000000000000000000: an integer"),
+        ({"num_steps": 10**15}, "sample.num_steps=1000000000000000: must be 1 to 1000000"),
+    ],
+)
+def test_a_question_that_has_no_answer_is_one_line(asked, why, run):
+    with pytest.raises(ValueError) as caught:
+        run.sample(**{"classes": [0], "per_class": 1, **asked})
+    assert why in str(caught.value) and len(str(caught.value)) < 300
+
+
+def test_more_samples_than_the_machine_holds(run, monkeypatch):
+    monkeypatch.setattr(room, "_host_memory", lambda: 8 * 8 * 100)
+    assert run.sample(0, 1).images.shape[:2] == (1, 1)
+    with pytest.raises(ValueError, match="per_class=101: the images of 1 classes need"):
+        run.sample([0], 101)

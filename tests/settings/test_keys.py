@@ -265,7 +265,7 @@ def test_a_method_has_only_keys_that_it_reads():
 def test_replay_count_is_checked():
     values = bridge.as_dict(bridge.freeze(small("generative_replay")))
     values["replay"]["images_per_class"] = -1
-    with pytest.raises(ValueError, match=r"replay\.images_per_class=-1: must be 0 or more"):
+    with pytest.raises(ValueError, match=r"replay\.images_per_class=-1: must be 0 to 1000000"):
         bridge.from_dict(values)
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import safetensors
 
-from flcl import settings
+from flcl import paths, settings
 
 _TINY = pathlib.Path(__file__).parents[1] / "assets" / "tiny_vit.safetensors"
 _BESIDE = ("config.json", "preprocessor_config.json")
@@ -74,7 +74,7 @@ def _is_hub(model: settings.ViT) -> bool:
 def _local(weights: str) -> pathlib.Path:
     if weights == "tiny":
         return _TINY
-    path = pathlib.Path(weights).expanduser()
+    path = paths.local(weights, "model.weights")
     if not weights or not path.exists():
         raise ValueError(f"model.weights={weights!r}: no such file or folder; {_ACCEPTED}")
     return path

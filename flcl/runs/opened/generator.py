@@ -1,6 +1,7 @@
 """A generator on disk: it samples the classes it learned and is evaluated with other settings."""
 
 import functools
+import numbers
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -8,15 +9,16 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from flcl import settings
+from flcl import hints, settings
 from flcl.data.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
-from flcl.hints import did_you_mean
 from flcl.rng import stream_key
+from flcl.runs import room
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
+from flcl.settings.ids import resolve
 
 
 class Samples(NamedTuple):
@@ -63,7 +65,8 @@ class GeneratorOnDisk(opened.Run):
         An image depends only on (seed, class, index).
 
         Args:
-          classes: class ids of the data set, or class names; None = all learned classes.
+          classes: class ids of the data set, or class names; None = all learned classes. A class
+            that is called "2" but has another id is "name:2"; see `settings.ids.resolve`.
           per_class: images of each class.
           num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
           solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
@@ -77,10 +80,15 @@ class GeneratorOnDisk(opened.Run):
         if classes is None:
             known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
             classes = sorted(self.stream.class_order[label] for label in known)
-        ids = [self._class_id(entry) for entry in classes]
+        if isinstance(classes, str | numbers.Integral):
+            classes = [classes]
+        if not len(classes):
+            raise ValueError("classes=[]: at least one is needed; None = all learned classes")
+        ids = [resolve(entry, self.class_names, "class") for entry in classes]
         labels = self._learned_labels(ids, last)
-        if per_class < 1:
-            raise ValueError(f"per_class={per_class}: at least 1 is needed")
+        _check_integer("per_class", per_class, 1, 1_000_000)
+        _check_integer("seed", seed, -(2**63), 2**63 - 1)
+        room.check_samples(len(ids), per_class, self.settings.data)
         asked = {"num_steps": num_steps, "solver": solver}
         sample = opened.changed(self.settings, sample=asked).sample
         with jax.set_mesh(self._mesh):
@@ -105,18 +113,6 @@ class GeneratorOnDisk(opened.Run):
 
         return self._evaluate_all(run, make)
 
-    def _class_id(self, entry: int | str) -> int:
-        # Names first: a class may have a number as its name.
-        if entry in self.class_names:
-            return self.class_names.index(entry)
-        if str(entry).isdigit() and int(entry) < len(self.class_names):
-            return int(entry)
-        hint = did_you_mean(str(entry), list(self.class_names))
-        raise ValueError(
-            f"class {entry!r} is not in this run: accepted are 0-{len(self.class_names) - 1} or a "
-            f"name.{hint}"
-        )
-
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
         # A user counts classes as the data set does; inside, a label is the place in the class
@@ -129,3 +125,10 @@ class GeneratorOnDisk(opened.Run):
                     f"{last.index}"
                 )
         return labels
+
+
+def _check_integer(name: str, value, least: int, most: int) -> None:
+    if not isinstance(value, numbers.Integral) or not least <= value <= most:
+        raise ValueError(
+            f"{name}={hints.quoted(value)}: an integer from {least} to {most} is needed"
+        )

@@ -1,0 +1,129 @@
+"""Whether a run fits into this machine and ends at all, before memory is asked for.
+
+Each check compares a lower bound with the memory, so a run that works is never refused. Whether a
+run that is not refused fits, `launch/precompile.py` says.
+"""
+
+import math
+import os
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import Mesh
+
+from flcl import rng, settings
+from flcl.data.tasks import TaskData
+from flcl.methods.base import Method
+from flcl.settings import bridge
+from flcl.settings.keys import INT_MOST
+
+GIB = 2**30
+
+
+def check_images(run: settings.Run, mesh: Mesh) -> None:
+    """Raises `ValueError` for a batch whose images alone, in float32, need more memory."""
+    data = run.data
+    image = 4 * data.image_size**2 * data.channels
+    room = _device_memory(mesh) * _memories(mesh)
+    for name, count in _image_counts(run):
+        if count * image > room:
+            raise ValueError(
+                f"{name}={count}: with data.image_size={data.image_size} its images need "
+                f"{_gib(count * image)}, and the devices have {_gib(room)}; lower one of the two"
+            )
+
+
+def check_model(run: settings.Run, method: Method, mesh: Mesh) -> None:
+    """Raises `ValueError` for parameters that need more than the memory of a device."""
+    memory = jax.eval_shape(method.init, rng.stream_key(run.seed, "init"))
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(memory))
+    # At best, the devices of an fsdp group share all of it.
+    room = _device_memory(mesh) * min(run.runtime.fsdp, _memories(mesh))
+    if size > room:
+        keys = [f"stream.capacity={run.stream.capacity}"] if run.stream.capacity else []
+        if isinstance(run, settings.GeneratorRun):
+            keys += [f"model.width={run.model.width}", f"model.blocks={run.model.blocks}"]
+            if isinstance(run, settings.FunLoRARun):
+                keys += [f"adapter.functions={run.adapter.functions}"]
+        else:
+            keys += [f"model.variant={run.model.variant}"]
+        raise ValueError(
+            f"{', '.join(keys)}: the parameters need {_gib(size)}, and a device has {_gib(room)}; "
+            "lower one of these keys"
+        )
+
+
+def check_generated(run: settings.Run, classes: int) -> None:
+    """Raises `ValueError` for generated images that need more than the memory of this machine."""
+    if not isinstance(run, settings.GeneratorRun):
+        return
+    counts = {"judge.images_per_class": run.judge.images_per_class * run.judge.oversample}
+    if isinstance(run, settings.ReplayRun):
+        counts["replay.images_per_class"] = run.replay.images_per_class
+    image = run.data.image_size**2 * run.data.channels
+    for name, count in counts.items():
+        if count * classes * image > _host_memory():
+            raise ValueError(
+                f"{name}={bridge.value(run, name)}: the images of {classes} classes need "
+                f"{_gib(count * classes * image)}, and this machine has {_gib(_host_memory())}; "
+                "lower it"
+            )
+
+
+def check_samples(classes: int, per_class: int, data: settings.Data) -> None:
+    """Raises `ValueError` for samples that need more than the memory of this machine."""
+    size = classes * per_class * data.image_size**2 * data.channels
+    if size > _host_memory():
+        raise ValueError(
+            f"per_class={per_class}: the images of {classes} classes need {_gib(size)}, and this "
+            f"machine has {_gib(_host_memory())}; take them in several calls"
+        )
+
+
+def check_steps(run: settings.Run, method: Method, data: TaskData) -> None:
+    """Raises `ValueError` for more steps than a counter on a device can count."""
+    images = len(data.source.train.labels)
+    if isinstance(run, settings.GeneratorRun):
+        key, steps = "judge.epochs", run.judge.epochs * images / run.judge.batch_size
+    else:
+        key, steps = "train.epochs", max(method.steps(task, images) for task in data.stream.tasks)
+    if steps > INT_MOST:
+        raise ValueError(
+            f"{key}={bridge.value(run, key)}: {steps:.3g} steps for {images} images, and at most "
+            f"{INT_MOST} can be counted; lower it"
+        )
+
+
+def _image_counts(run: settings.Run) -> Iterator[tuple[str, int]]:
+    """The key and the number of all images that are on the devices at once."""
+    if isinstance(run, settings.GeneratorRun):
+        yield "phase1.batch_size", run.phase1.batch_size
+        yield "phase2.batch_size", run.phase2.batch_size
+        yield "judge.batch_size", run.judge.batch_size
+        return
+    yield "train.eval_batch_size", run.train.eval_batch_size
+    if isinstance(run.train, settings.HeadTrain):
+        yield "train.batch_size", run.train.batch_size
+
+
+def _device_memory(mesh: Mesh) -> int:
+    """Bytes of one device; a CPU has all memory of its machine."""
+    device = mesh.devices.flat[0]
+    stats = None if device.platform == "cpu" else device.memory_stats()
+    return (stats or {}).get("bytes_limit") or _host_memory()
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _memories(mesh: Mesh) -> int:
+    """The number of separate memories: the CPU devices of a process share one."""
+    devices = mesh.devices.flat
+    if devices[0].platform != "cpu":
+        return mesh.size
+    return len({device.process_index for device in devices})
+
+
+def _gib(size: float) -> str:
+    return f"{size / GIB:,.1f} GiB"

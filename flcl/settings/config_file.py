@@ -1,0 +1,124 @@
+"""Reads a config file: Python that a user wrote, so every error in it is told with its place."""
+
+import importlib.util
+import inspect
+import os
+import re
+import traceback
+from pathlib import Path
+from types import ModuleType
+
+import ml_collections
+
+from flcl import hints, paths
+
+# What defines the function of a config file, at the beginning of a line.
+_DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)
+# A folder may have a colon in its name; without `.py` the first colon counts.
+_SPEC = re.compile(r"(.*?\.py|[^:]*)(?::(.*))?", re.DOTALL)
+
+
+class ArgumentError(ValueError):
+    """A word after the colon of `--config=FILE:ARG` that the config does not know.
+
+    Its text is for the person who typed the word: it needs no line of the config file.
+    """
+
+
+def load_config(spec: str) -> ml_collections.ConfigDict:
+    """The config of `path.py` or `path.py:argument`, before overrides.
+
+    Raises `ValueError` in one line, with the line of the file where there is one: if the file is
+    missing, is no Python or has no `get_config`, if its code or `get_config` raises anything, if
+    that does not accept the argument, and if it returns anything but a `ConfigDict`. An `OSError`
+    of the file itself is raised unchanged.
+    """
+    name, argument = _SPEC.fullmatch(spec).groups()
+    path = paths.local(name, "--config") if name else Path()
+    if not path.is_file():
+        what = "is a folder, not a file" if name and path.is_dir() else "no such file"
+        raise ValueError(f"--config={hints.quoted(name)}: {what}.{_similar(path) if name else ''}")
+    if path.suffix != ".py":
+        raise ValueError(f"--config={name!r}: not a Python file, its name must end in .py")
+    module = _run(path)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise ValueError(
+            f"--config={name!r}: does not define get_config(arg), which returns the config"
+        )
+    config = _call(path, get_config, argument or "")
+    if not isinstance(config, ml_collections.ConfigDict):
+        raise ValueError(
+            f"--config={name!r}: get_config returned {hints.quoted(config)}; a ConfigDict is "
+            "needed, such as the one that bridge.defaults(method) makes"
+        )
+    try:
+        config.copy_and_resolve_references()
+    except Exception as error:  # a required value that is not set, references in a circle
+        raise _broken(path, error) from error
+    # A frozen one could not be overridden.
+    return ml_collections.ConfigDict(config)
+
+
+def _run(path: Path) -> ModuleType:
+    # Read first: a file that cannot be read is no error in its code.
+    path.read_bytes()
+    module_spec = importlib.util.spec_from_file_location(f"_config_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise _broken(path, error) from error
+    return module
+
+
+def _call(path: Path, get_config, argument: str) -> object:
+    signature = inspect.signature(get_config)
+    parameters = signature.parameters
+    if not parameters and argument:
+        raise ValueError(f"--config={str(path)!r}: takes no argument, {argument!r} was given")
+    try:
+        signature.bind(*([argument] if parameters else []))
+    except TypeError as error:
+        raise ValueError(
+            f"--config={str(path)!r}: get_config{signature} is called with one text, the argument "
+            f"after the colon, which does not fit ({error})"
+        ) from None
+    try:
+        return get_config(argument) if parameters else get_config()
+    except ArgumentError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise _broken(path, error) from error
+
+
+def _broken(path: Path, error: BaseException) -> ValueError:
+    """The error for a file whose code raised `error`: file, line, exception."""
+    file = os.path.abspath(path)  # as Python names it
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == file]
+    # A syntax error is in no frame of the file, because nothing of it was executed.
+    if isinstance(error, SyntaxError) and error.filename == file:
+        lines.append(error.lineno)
+    where = f", line {lines[-1]}" if lines and lines[-1] else ""
+    text = error.msg if isinstance(error, SyntaxError) else hints.text_of(error)
+    what = f"{type(error).__name__}: {text}".removesuffix(": ")
+    return ValueError(hints.brief(f"--config={str(path)!r}{where} is broken: {what}"))
+
+
+def _similar(path: Path) -> str:
+    """A suggestion among the config files beside `path`, and those of a checkout."""
+    found = []
+    for folder in (path.parent, Path("configs")):
+        found += [file for file in sorted(folder.glob("*.py")) if _is_config(file)]
+    stems = {file.stem: str(file) for file in reversed(found)}
+    near = hints.nearest(path.stem, list(stems))
+    return "" if near is None else f" Did you mean {stems[near]!r}?"
+
+
+def _is_config(file: Path) -> bool:
+    try:
+        # A pipe or a device would never end.
+        return file.is_file() and bool(_DEFINES.search(file.read_text("utf-8")))
+    except (OSError, ValueError):  # only a suggestion: what cannot be read is not suggested
+        return False

@@ -1,0 +1,37 @@
+"""Classes and domains that a user names: a number is an id, and a name is a name."""
+
+import numbers
+import re
+from collections.abc import Sequence
+
+from flcl import hints
+
+
+def resolve(entry: int | str, names: Sequence[str], what: str) -> int:
+    """The id of a class or domain that a user names; an id is a position in `names`.
+
+    An integer is an id and `id:2` is one too; `name:2` is the one called "2". Another text is a
+    name or, in digits, an id. what: "class" or "domain". Raises `ValueError` for one that does not
+    exist, and for digits that are the id of one and the name of another.
+    """
+    text = str(entry)
+    readings = {}
+    # bool is an integer in Python, and NumPy has integers of its own.
+    if isinstance(entry, str | numbers.Integral) and not isinstance(entry, bool):
+        number = re.fullmatch(r"(?:id:)?(\d{1,9})", text, re.ASCII)
+        if number and int(number[1]) < len(names):
+            readings["id"] = int(number[1])
+        for name in (text, text.removeprefix("name:")):
+            if isinstance(entry, str) and name in names:
+                readings["name"] = names.index(name)
+    if len(set(readings.values())) > 1:
+        raise ValueError(
+            f"{what} {text!r}: is the id of {names[readings['id']]!r} and the name of the {what} "
+            f"with id {readings['name']}; write id:{readings['id']} or name:{text}"
+        )
+    if not readings:
+        raise ValueError(
+            f"{what} {hints.quoted(entry)} is not in this run: accepted are 0-{len(names) - 1} or "
+            f"a name.{hints.did_you_mean(text, list(names))}"
+        )
+    return min(readings.values())
