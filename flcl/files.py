@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -40,11 +41,39 @@ def write_json(path: str | Path, value) -> Path:
     return write(path, json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n")
 
 
+def regular(path: str | Path) -> Path:
+    """Returns the path of a regular file, or of a link to one, without opening it.
+
+    Raises `ValueError` for a folder, a pipe, a socket or a device: opening one may wait for ever,
+    and reading one may never end. A missing file raises the `OSError` of the system.
+    """
+    path = Path(path)
+    try:
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte or half a character, which no file system stores
+        raise ValueError(f"{str(path)!r}: no file can have this name ({error})") from None
+    if not stat.S_ISREG(mode):
+        kind = next((word for is_kind, word in _KINDS if is_kind(mode)), "a special file")
+        raise ValueError(f"{path}: is {kind}; a regular file is needed")
+    return path
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
 def read_json(path: str | Path):
     """Parsed JSON of `path`; None if there is no file. `ValueError` names a file that is bad."""
     try:
-        return json.loads(Path(path).read_text())
+        content = regular(path).read_bytes()
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON ({error}): delete it") from None
