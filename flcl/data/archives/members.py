@@ -1,4 +1,4 @@
-"""The members of official archives: how they are opened, listed and read, and what they may name."""
+"""The members of official archives: how they are listed and read, and which names they may have."""
 
 import contextlib
 import pathlib

@@ -37,7 +37,8 @@ def read_batch(content: bytes) -> dict:
     """The dictionary of a pickled batch; arrays are NumPy arrays of numbers.
 
     Raises `ValueError` for anything else than dictionaries, lists, tuples, texts, bytes, whole
-    numbers and arrays of numbers, and for a file that ends early.
+    numbers and arrays of numbers, and for a file that ends early. If the operations do not fit
+    together, the error may also be an `IndexError`, a `KeyError` or a `TypeError`.
     """
     machine = _Machine(len(content))
     for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
@@ -65,7 +66,7 @@ class _Type:
     def __init__(self, arguments):
         code = arguments[0]
         if not isinstance(code, str) or not re.fullmatch(r"[biuf][1248]", code):
-            raise _refused(f"an array of type {code if isinstance(code, str) else type(code)}")
+            raise _refused(f"an array of type {code if isinstance(code, str) else 'unknown'}")
         self.dtype = np.dtype(code)
 
     def build(self, state) -> None:
