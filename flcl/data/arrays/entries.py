@@ -118,7 +118,7 @@ def _column(entry: Entry, images: Entry) -> Entry:
     if shape not in ((count,), (count, 1)):
         hint = ""
         if len(shape) == 2 and shape[0] == count:
-            hint = "; one number for each image, as argmax(1) of rows with a single 1"
+            hint = "; several labels for an image are not read, and one-hot rows need argmax(1)"
         raise ValueError(
             f"{entry.name} has shape {list(shape)}, but {images.key} holds "
             f"{count} images; needed is [{count}] or [{count}, 1]{hint}"
@@ -134,11 +134,13 @@ def _names(entry: Entry) -> tuple[str, ...]:
         raise ValueError(
             f"{entry.name} is {values.dtype} {list(values.shape)}; one string for each is needed"
         )
-    try:
-        names = tuple(map(str, values))
-        "".join(names).encode()
-    except ValueError as error:  # a number that is no character, or half of one
-        raise ValueError(f"{entry.name} holds what is no text ({error})") from None
+    # A file may hold numbers that are no characters, and halves of characters.
+    codes = np.frombuffer(values.astype(values.dtype.newbyteorder("<")).tobytes(), "<u4")
+    if ((codes > 0x10FFFF) | ((codes >= 0xD800) & (codes <= 0xDFFF))).any():
+        raise ValueError(f"{entry.name} holds what is no text; write it again from strings")
+    names = tuple(map(str, values))
+    if not names:
+        raise ValueError(f"{entry.name} is empty; one string for each is needed")
     if len(set(names)) != len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"{entry.name} holds {twice!r} twice; every name must differ")

@@ -1,6 +1,7 @@
 """Images from a .npz file, and the two embedded data sets."""
 
 import contextlib
+import os
 import pathlib
 from collections.abc import Iterator, Mapping
 
@@ -25,7 +26,8 @@ def load_npz(path: str, data: settings.Data) -> base.Source:
     missing or unknown array and for a wrong shape.
     """
     name = f"npz:{path}"
-    return from_arrays(name, _read(name, pathlib.Path(path).expanduser()), data)
+    # Of `os.path`: an unknown user after "~" is then a file that is missing, and no other error.
+    return from_arrays(name, _read(name, pathlib.Path(os.path.expanduser(path))), data)
 
 
 def load_digits(_: str, data: settings.Data) -> base.Source:

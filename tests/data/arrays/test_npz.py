@@ -92,7 +92,7 @@ WRONG = {
     "rows": (content(test_labels=np.zeros((1, 6), int)), r"test_labels has shape \[1, 6\].* 1\]$"),
     "one hot": (
         content(train_labels=np.eye(3, dtype=int)[np.arange(12) % 3]),
-        r"train_labels has shape \[12, 3\].*\[12, 1\]; one number for each image, as argmax\(1\)",
+        r"train_labels has shape \[12, 3\].*\[12, 1\]; .* one-hot rows need argmax\(1\)",
     ),
     "floats": (
         content(test_images=np.zeros((6, 8, 8, 3), np.float32)),
@@ -125,6 +125,11 @@ WRONG = {
         content(class_names=np.array(["a", "b", "\ud800"])),
         "class_names holds what is",
     ),
+    "beyond all characters": (
+        content(class_names=np.full((3, 1), 0x7FFFFFFF, "u4").view("U1")[:, 0]),
+        "class_names holds what is no text",
+    ),
+    "no names": (content(class_names=np.array([], "U1")), "class_names is empty"),
     "names": (content(class_names=np.arange(3)), r"class_names is int64 \[3\]; one string"),
     "same name": (content(class_names=np.array(["a", "b", "a"])), "class_names holds 'a' twice"),
     "untrained": (content(train_labels=np.arange(12) % 2), "class '2' has no training images"),
@@ -303,6 +308,8 @@ def test_missing_and_damaged_files(tmp_path, data):
     path = tmp_path / "x.npz"
     with pytest.raises(ValueError, match="x.npz: no such file"):
         sources.load_source(data(source=f"npz:{path}"))
+    with pytest.raises(ValueError, match="npz:~no_such_user/x.npz: no such file"):
+        sources.load_source(data(source="npz:~no_such_user/x.npz"))
     np.savez_compressed(path, **content())
     whole = path.read_bytes()
     np.save(tmp_path / "x.npy", np.zeros(3))
