@@ -85,31 +85,31 @@ def numbered(
     largest number. Raises `ValueError` for numbers that do not count from 0, or are too large.
     """
     both = [_column(given[f"{p}_{kind}"], given[f"{p}_images"]) for p in ("train", "test")]
-    used = [int(end) for entry in both if entry.values.size
-            for end in (entry.values.min(), entry.values.max())]  # fmt: skip
+    # As numbers of Python: NumPy would join int64 and uint64 to float64.
+    used = [int(number) for entry in both for number in np.unique(entry.values)]
     lowest, highest = min(used, default=0), max(used, default=-1)
-    named = names_key in given
-    bound = len(names := _names(given[names_key])) if named else _MOST
-    # Without class 0 the first name would be that of no image, and every other one that of the
-    # class before.
     hint = f"; {kind} are counted from 0, so subtract 1 from all {kind}"
-    if lowest == 1 and not named:
-        raise ValueError(
-            f"{both[0].name} and {both[1].key} start at 1{hint}, or add {names_key} if none has "
-            "the number 0"
-        )
-    for entry in both:
-        wrong = entry.values[(entry.values < 0) | (entry.values >= bound)]
-        if wrong.size:
-            limit = "" if named else f" without {names_key}"
-            more = hint if (lowest, highest) == (1, bound) else ""
+    if names_key in given:
+        names = _names(given[names_key])
+        _check_range(both, len(names), hint if (lowest, highest) == (1, len(names)) else "")
+    else:
+        # Otherwise "0" would name no image, and nothing would say so.
+        if lowest == 1:
             raise ValueError(
-                f"{entry.name} holds {wrong[0]}; accepted are 0 to {bound - 1}{limit}{more}"
+                f"{both[0].name} and {both[1].key} start at 1{hint}, or add {names_key} if none "
+                "has the number 0"
             )
-    if not named:
+        _check_range(both, _MOST, f" without {names_key}")
         names = tuple(map(str, range(highest + 1)))
     train, test = (entry.values.astype(np.int64) for entry in both)
     return names, (train, test)
+
+
+def _check_range(numbers: Iterable[Entry], bound: int, hint: str) -> None:
+    for entry in numbers:
+        wrong = entry.values[(entry.values < 0) | (entry.values >= bound)]
+        if wrong.size:
+            raise ValueError(f"{entry.name} holds {wrong[0]}; accepted are 0 to {bound - 1}{hint}")
 
 
 def _column(entry: Entry, images: Entry) -> Entry:
