@@ -6,8 +6,11 @@ import threading
 from collections.abc import Iterator
 
 
-class StoppedError(Exception):
-    """The run was asked to stop. All its work is on disk; the same command continues it."""
+class StoppedError(BaseException):
+    """The run was asked to stop. All its work is on disk; the same command continues it.
+
+    It is no `Exception`: a reader that takes every error for a damaged file must not catch it.
+    """
 
 
 class SigTerm:

@@ -4,8 +4,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from flcl import files
-
 
 def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     """Indices of the adapted convolutions.
@@ -43,7 +41,7 @@ def _most_important(spec: str, names: Sequence[str]) -> tuple[int, ...]:
     path = Path(workdir) / "results.json"
     try:
         # Read as plain JSON, because `adapters` must not import the schema from `runs`.
-        scores = json.loads(files.regular(path).read_text())["importance"]
+        scores = json.loads(path.read_text())["importance"]
     except (OSError, ValueError, KeyError):
         raise _refused(spec, f"{path} holds no importance scores; finish a run there") from None
     by_name = {entry["name"]: entry["score"] for entry in scores}

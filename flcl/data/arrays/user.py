@@ -15,13 +15,6 @@ from flcl.data.arrays import pixels as rules
 _ENCODED = (bytes, bytearray)
 
 
-class _Encoded(io.BytesIO):
-    """An encoded image in memory; Pillow puts its `repr` into messages."""
-
-    def __repr__(self) -> str:
-        return "in these bytes"
-
-
 def from_user(
     given: np.ndarray | Image.Image | str | pathlib.Path | bytes | Sequence, data: settings.Data
 ) -> np.ndarray:
@@ -73,7 +66,7 @@ def _image(item, name: str, data: settings.Data) -> np.ndarray:
     if isinstance(item, (str, os.PathLike)):
         return images.decode(files.regular(item), str(item), data)
     if isinstance(item, _ENCODED):
-        return images.decode(_Encoded(item), name, data)
+        return images.decode(io.BytesIO(item), name, data)
     if isinstance(item, Image.Image):
         if 0 in item.size:
             raise ValueError(f"{name} has no pixels: it is {item.width}x{item.height}")
@@ -81,7 +74,7 @@ def _image(item, name: str, data: settings.Data) -> np.ndarray:
     values = _array(item, name)
     _check_type(item, values, name)
     if values.ndim == 1:
-        return images.decode(_Encoded(values.tobytes()), name, data)
+        return images.decode(io.BytesIO(values.tobytes()), name, data)
     shown = list(values.shape)
     if values.ndim == 2:
         values = values[..., None]

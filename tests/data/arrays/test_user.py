@@ -137,7 +137,7 @@ def test_other_types_are_refused_with_their_range(data, values, message):
         (np.zeros((2, 8, 8, 5), np.uint8), r"^images has shape \[2, 8, 8, 5\]; accepted"),
         (np.zeros((2, 2, 8, 8, 3), np.uint8), r"^images\[0\] has shape \[2, 2"),
         (np.zeros(5, np.uint8), r"^images\[0\]: no readable image"),
-        (b"no image", r"^images\[0\]: no readable image \(cannot identify .* in these bytes\)"),
+        (b"no image", r"^images\[0\]: no readable image"),
         (Image.new("RGB", (0, 9)), r"^images\[0\] has no pixels: it is 0x9"),
         (encoded(RGB[0])[:60], r"^images\[0\]: no readable image"),
         (np.zeros((1, 0, 8, 3), np.uint8), r"^images\[0\] has shape \[0, 8, 3\]"),
