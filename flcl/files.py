@@ -11,6 +11,7 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -90,10 +91,36 @@ def as_json(value) -> bytes:
     return (json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The whole content of a file. Every error is an `OSError` that names `path`."""
+def regular(path: str | Path) -> Path:
+    """Returns the path of a regular file, or of a link to one, without opening it.
+
+    Raises `ValueError` for a folder, a pipe, a socket or a device: opening one may wait for ever,
+    and reading one may never end. A missing file raises the `OSError` of the system.
+    """
+    path = Path(path)
     try:
-        return Path(path).read_bytes()
+        mode = path.stat().st_mode
+    except ValueError as error:  # a zero byte or half a character, which no file system stores
+        raise ValueError(f"{str(path)!r}: no file can have this name ({error})") from None
+    if not stat.S_ISREG(mode):
+        kind = next((word for is_kind, word in _KINDS if is_kind(mode)), "a special file")
+        raise ValueError(f"{path}: is {kind}; a regular file is needed")
+    return path
+
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The whole content of a regular file; see `regular`. An `OSError` always names `path`."""
+    try:
+        return regular(path).read_bytes()
     except (OSError, MemoryError) as error:
         # The system names the file when it cannot be opened, but not when it cannot be read.
         number = error.errno if isinstance(error, OSError) else errno.ENOMEM
@@ -103,9 +130,11 @@ def read_bytes(path: str | Path) -> bytes:
 def read_json(path: str | Path):
     """Parsed JSON of `path`; None if there is no file. `ValueError` names a file that is bad."""
     try:
-        return json.loads(read_bytes(path))
+        content = read_bytes(path)
     except FileNotFoundError:
         return None
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not readable as JSON ({error})") from None
 

@@ -4,7 +4,7 @@ import concurrent.futures
 import contextlib
 import copy
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -41,66 +41,19 @@ def _readable(name: str) -> Iterator[None]:
 
 
 def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
-    """uint8 [h, w, c] as uint8 [data.image_size, data.image_size, data.channels]; see `decode`."""
+    """uint8 [h, w, c] as uint8 [data.image_size, data.image_size, data.channels]; see `decode`.
+
+    c: 1 to 4 channels: grey, grey and alpha, RGB, RGB and alpha.
+    """
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     return _fit(_to_mode(image, data.channels), name, data)
 
 
-def from_user(
-    given: np.ndarray | Image.Image | str | pathlib.Path | Sequence, data: settings.Data
-) -> np.ndarray:
-    """Images of a user as uint8 [N, data.image_size, data.image_size, data.channels].
-
-    given: uint8 [N, h, w, 3], [N, h, w, 1] or [N, h, w]; one image [h, w, 3], [h, w, 1] or [h, w]
-    (an array of three axes is one image if the last axis has 1 or 3 entries); one path or Pillow
-    image; or a list of paths, Pillow images and uint8 images, of any sizes. Every image is resized
-    and cropped as in `decode`. `ValueError` names an image with a type other than uint8, a wrong
-    shape, an unreadable file, or another size if `data.resize` is off.
-    """
-    items = _items(given)
-    pixels = np.empty((len(items), data.image_size, data.image_size, data.channels), np.uint8)
-    for number, item in enumerate(items):
-        pixels[number] = _image(item, f"images[{number}]", data)
-    return pixels
-
-
-def _items(given) -> Sequence:
-    if isinstance(given, (str, pathlib.Path, Image.Image)):
-        return [given]
-    if isinstance(given, (list, tuple)):
-        return given
-    pixels = _bytes(given, "images")
-    # Three axes are one colour image or many grey ones; the size of the last axis decides.
-    if pixels.ndim == 4 or (pixels.ndim == 3 and pixels.shape[2] not in (1, 3)):
-        return pixels
-    return [pixels]
-
-
-def _image(item, name: str, data: settings.Data) -> np.ndarray:
-    if isinstance(item, (str, pathlib.Path)):
-        return decode(item, str(item), data)
-    if isinstance(item, Image.Image):
-        with _readable(name):
-            image = _to_mode(ImageOps.exif_transpose(item), data.channels)
-        return _fit(image, name, data)
-    pixels = _bytes(item, name)
-    shown = list(pixels.shape)
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or 0 in pixels.shape:
-        raise ValueError(f"{name} has shape {shown}; accepted are [h, w], [h, w, 1] and [h, w, 3]")
-    return convert(pixels, name, data)
-
-
-def _bytes(values, name: str) -> np.ndarray:
-    pixels = np.asarray(values)
-    if pixels.dtype != np.uint8:
-        raise ValueError(
-            f"{name}: {type(values).__name__} of {pixels.dtype}; accepted are uint8 arrays with "
-            "values 0 to 255 (for floats in 0..1: (images * 255).round().astype('uint8')), paths "
-            "and Pillow images"
-        )
-    return pixels
+def convert_picture(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
+    """A Pillow image as uint8 [data.image_size, data.image_size, data.channels]; see `decode`."""
+    with _readable(name):
+        image = _to_mode(ImageOps.exif_transpose(image), data.channels)
+    return _fit(image, name, data)
 
 
 def _to_mode(image: Image.Image, channels: int) -> Image.Image:

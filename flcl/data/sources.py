@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flcl import hints, paths, settings
-from flcl.data import arrays, folders, images, subset, tfds_source
+from flcl.data import folders, images, subset, tfds_source
+from flcl.data.arrays import npz
 from flcl.data.base import Source, Split, check_classes
 
 __all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
@@ -14,10 +15,10 @@ __all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
 # Accepted form of `data.source` -> loader(text after the colon, settings). Loaders decode nothing:
 # they return arrays that are ready to use, or `LazyImages`.
 SOURCES: dict[str, Callable[[str, settings.Data], Source]] = {
-    "digits": arrays.load_digits,
-    "fashion16": arrays.load_fashion16,
+    "digits": npz.load_digits,
+    "fashion16": npz.load_fashion16,
     "folder:PATH": folders.load_folder,
-    "npz:PATH": arrays.load_npz,
+    "npz:PATH": npz.load_npz,
     "tfds:NAME": tfds_source.load_tfds,
 }
 

@@ -73,6 +73,8 @@ def _python2(value) -> bytes:
 class Official:
     """Writes tiny archives in the layout of the official ones; returns what they hold."""
 
+    python2 = staticmethod(_python2)
+
     def __init__(self):
         self._random = np.random.RandomState(0)
 

@@ -7,7 +7,7 @@ import pytest
 from sklearn import datasets
 
 from flcl import settings
-from flcl.data import arrays, base, sources
+from flcl.data import base, sources
 
 
 def nearest_mean_accuracy(source) -> float:
@@ -67,7 +67,7 @@ def test_embedded_data_in_another_shape():
 
 
 def test_embedded_data_is_small():
-    folder = Path(arrays.__file__).parent / "assets"
+    folder = Path(base.__file__).parent / "assets"
     files = list(folder.glob("*.npz"))
     assert {file.stem for file in files} == {"digits", "fashion16"}
     assert sum(file.stat().st_size for file in files) < 1.5e6

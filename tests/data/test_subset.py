@@ -5,7 +5,8 @@ import collections
 import numpy as np
 import pytest
 
-from flcl.data import arrays, base, folders, images, sources, subset
+from flcl.data import base, folders, images, sources, subset
+from flcl.data.arrays import npz
 
 
 def make(count=200, classes=3, domains=2) -> base.Split:
@@ -97,6 +98,6 @@ def test_arrays_are_cut_too(tmp_path, data):
     made = data(source=f"npz:{tmp_path}/x.npz", train_per_class=3)
     source = sources.load_source(made)
     assert source.train.images.shape == (6, 8, 8, 3) and source.test.images.shape == (20, 8, 8, 3)
-    whole = arrays.from_arrays("x", {**content, **labels}, made).train
+    whole = npz.from_arrays("x", {**content, **labels}, made).train
     expected = subset.per_class(whole, 3, "train")
     np.testing.assert_array_equal(source.train.images, expected.images)

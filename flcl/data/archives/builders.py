@@ -135,9 +135,9 @@ def prepare(name: str, manual_dir: pathlib.Path, tfds_dir: pathlib.Path) -> path
     """
     cls = BUILDERS[name]
     folders = (manual_dir / name, manual_dir)
-    folder = next((f for f in folders if all((f / file).is_file() for file in cls.FILES)), None)
+    folder = next((f for f in folders if all((f / file).exists() for file in cls.FILES)), None)
     if folder is None:
-        lacking = [f for f in cls.FILES if not any((d / f).is_file() for d in folders)]
+        lacking = [f for f in cls.FILES if not any((d / f).exists() for d in folders)]
         raise ValueError(
             f"tfds:{name}: not prepared in {tfds_dir}, and no official files to prepare it from; "
             f"put {', '.join(lacking or cls.FILES)} into {manual_dir}"

@@ -4,6 +4,7 @@ They are read file by file. Nothing is unpacked to disk, and the image files are
 """
 
 import functools
+import io
 import os
 import pathlib
 import re
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from flcl.data import base
-from flcl.data.archives.numeric import named
+from flcl.data.archives import members as archives
 
 IMAGENET_R_FILES = ("imagenet-r.tar",)
 CUB200_FILES = ("CUB_200_2011.tgz",)
@@ -21,7 +22,6 @@ DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 DOMAINNET_FILES = tuple(
     name.format(domain) for domain in DOMAINS for name in ("{}.zip", "{}_train.txt", "{}_test.txt")
 )
-_AGAIN = "fetch the official archive again"
 _IMAGENET_R_TEST = 0.2  # share of the images (ours)
 
 
@@ -54,12 +54,12 @@ def read_imagenet_r(folder: pathlib.Path) -> EncodedArchive:
     members, readme = _members(path, {"imagenet-r/README.txt"})
     files = [name for name in members if re.fullmatch(r"imagenet-r/n\d+/[^/.][^/]*", name)]
     if not files:
-        raise ValueError(f"{path}: holds no imagenet-r/<class>/<image>; {_AGAIN}")
-    with path.open("rb") as file:
+        raise ValueError(f"{path}: holds no imagenet-r/<class>/<image>; {archives.AGAIN}")
+    with archives.opened(path) as file:
         # A tar file that was cut between two members can be read, but has no zeros at its end.
         file.seek(-tarfile.BLOCKSIZE, os.SEEK_END)
         if file.read().strip(tarfile.NUL):
-            raise ValueError(f"{path}: damaged or not the official file (ends early); {_AGAIN}")
+            raise ValueError("ends early")
     ids = sorted({name.split("/")[1] for name in files})
     parts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
     for name in files:
@@ -71,7 +71,7 @@ def read_imagenet_r(folder: pathlib.Path) -> EncodedArchive:
     names = tuple(words.get(wordnet_id, "") for wordnet_id in ids)
     if "" in names or len(set(names)) < len(names):
         names = tuple(ids)
-    return EncodedArchive(_tar_parts(path, parts), names)
+    return EncodedArchive(_tar_parts(path, parts), archives.class_names(path, names))
 
 
 def read_cub200(folder: pathlib.Path) -> EncodedArchive:
@@ -81,9 +81,9 @@ def read_cub200(folder: pathlib.Path) -> EncodedArchive:
     members, texts = _members(path, {f"{top}/{name}.txt" for name in lists})
     for name in lists:
         if f"{top}/{name}.txt" not in texts:
-            raise ValueError(f"{path}: holds no {top}/{name}.txt; {_AGAIN}")
+            raise ValueError(f"{path}: holds no {top}/{name}.txt; {archives.AGAIN}")
     parts: dict[str, dict[str, int]] = {"train": {}, "test": {}}
-    with named(path):
+    with archives.checked(path):
         files, labels, trained, classes = (
             dict(line.split(None, 1) for line in texts[f"{top}/{name}.txt"].splitlines())
             for name in lists
@@ -93,11 +93,11 @@ def read_cub200(folder: pathlib.Path) -> EncodedArchive:
             label = int(labels[number]) - 1
             if not 0 <= label < len(names):
                 raise ValueError(f"image {number} has class {label + 1} of {len(names)}")
-            split = "train" if trained[number].strip() == "1" else "test"
+            split = ("test", "train")[("0", "1").index(trained[number].strip())]
             parts[split][f"{top}/images/{file.strip()}"] = label
     for listed in parts.values():
         _check_there(path, listed, members)
-    return EncodedArchive(_tar_parts(path, parts), names)
+    return EncodedArchive(_tar_parts(path, parts), archives.class_names(path, names))
 
 
 def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
@@ -110,7 +110,7 @@ def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
     names: dict[int, str] = {}
     for domain in DOMAINS:
         path = folder / f"{domain}.zip"
-        with named(path), zipfile.ZipFile(path) as archive:
+        with archives.opened(path) as file, zipfile.ZipFile(file) as archive:
             members = set(archive.namelist())
         for part in ("train", "test"):
             text = folder / f"{domain}_{part}.txt"
@@ -130,14 +130,15 @@ def read_domainnet(folder: pathlib.Path) -> EncodedArchive:
         part: functools.partial(_domainnet_examples, folder, lists, part)
         for part in ("train", "test")
     }
-    return EncodedArchive(parts, tuple(names[n] for n in range(len(names))), DOMAINS)
+    class_names = archives.class_names(folder, [names[n] for n in range(len(names))])
+    return EncodedArchive(parts, class_names, DOMAINS)
 
 
 def _domainnet_list(path: pathlib.Path) -> dict[str, int]:
     """Path in the zip file -> class number, from lines such as `real/zebra/real_345_1.jpg 344`."""
-    with named(path):
+    with archives.opened(path) as file, io.TextIOWrapper(file, "utf-8") as lines:
         labels = {}
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), start=1):
+        for number, line in enumerate(lines, start=1):
             member, _, label = line.strip().rpartition(" ")
             if not label.isdecimal() or member.count("/") < 2:
                 raise ValueError(f"line {number} is not '<domain>/<class>/<image> <number>'")
@@ -148,26 +149,20 @@ def _domainnet_list(path: pathlib.Path) -> dict[str, int]:
 def _domainnet_examples(folder: pathlib.Path, lists: Mapping, part: str) -> Iterator[Example]:
     for number, domain in enumerate(DOMAINS):
         path = folder / f"{domain}.zip"
-        with named(path), zipfile.ZipFile(path) as archive:
+        with archives.opened(path) as file, zipfile.ZipFile(file) as archive:
             for member, label in lists[domain, part].items():
-                yield Example(archive.read(member), label, number)
+                yield Example(archives.read(archive, member), label, number)
 
 
 def _members(path: pathlib.Path, wanted: set[str]) -> tuple[set[str], dict[str, str]]:
     """Names of all files in a tar archive, and the text of the files in `wanted`."""
     names, texts = set(), {}
-    with named(path), tarfile.open(path) as archive:
-        for member in archive:
-            name = _plain(member)
-            if member.isfile():
-                names.add(name)
+    with archives.opened(path) as file, tarfile.open(fileobj=file) as archive:
+        for name, member in archives.tar_files(archive):
+            names.add(name)
             if name in wanted:
-                texts[name] = archive.extractfile(member).read().decode("utf-8")
+                texts[name] = archives.read(archive, member).decode("utf-8")
     return names, texts
-
-
-def _plain(member: tarfile.TarInfo) -> str:
-    return member.name.removeprefix("./")
 
 
 def _check_there(path: pathlib.Path, listed: Mapping[str, int], members: set[str]) -> None:
@@ -175,7 +170,7 @@ def _check_there(path: pathlib.Path, listed: Mapping[str, int], members: set[str
     if lacking:
         raise ValueError(
             f"{path}: holds no {lacking[0]}, which the lists name ({len(lacking)} such images); "
-            f"{_AGAIN}"
+            f"{archives.AGAIN}"
         )
 
 
@@ -185,8 +180,7 @@ def _tar_parts(path: pathlib.Path, parts: dict[str, dict[str, int]]) -> dict:
 
 def _tar_examples(path: pathlib.Path, labels: Mapping[str, int]) -> Iterator[Example]:
     """Examples in the order of the archive."""
-    with named(path), tarfile.open(path) as archive:
-        for member in archive:
-            label = labels.get(_plain(member))
-            if label is not None:
-                yield Example(archive.extractfile(member).read(), label)
+    with archives.opened(path) as file, tarfile.open(fileobj=file) as archive:
+        for name, member in archives.tar_files(archive):
+            if name in labels:
+                yield Example(archives.read(archive, member), labels[name])

@@ -1,16 +1,14 @@
 """Official archives of arrays: the tar files of pickles of CIFAR, and IDX files as of MNIST."""
 
-import contextlib
 import gzip
-import io
 import math
 import pathlib
-import pickle
 import tarfile
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+
+from flcl.data.archives import members, pickles
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -57,7 +55,7 @@ def read_fashion_mnist(folder: pathlib.Path) -> Archive:
     parts = {}
     for part, (images, labels) in _IDX_FILES.items():
         pixels, numbers = _read_idx(folder / images), _read_idx(folder / labels)
-        if pixels.ndim != 3 or numbers.shape != pixels.shape[:1]:
+        if pixels.shape[1:] != (28, 28) or numbers.shape != pixels.shape[:1]:
             raise ValueError(
                 f"{folder / images}: {list(pixels.shape)} images do not fit {list(numbers.shape)} "
                 f"labels in {labels}; fetch both files again"
@@ -74,69 +72,58 @@ FASHION_FILES = _IDX_FILES["train"] + _IDX_FILES["test"]
 
 def _read_cifar(path, folder, files, label_key, meta_file, names_key) -> Archive:
     wanted = {f"{folder}/{file}" for part in files.values() for file in part}
-    contents = _unpickle_members(path, {*wanted, f"{folder}/{meta_file}"})
-    with named(path):
-        names = tuple(contents[f"{folder}/{meta_file}"][names_key])
-        parts = {}
-        for part, members in files.items():
-            batches = [contents[f"{folder}/{member}"] for member in members]
-            pixels = np.concatenate([np.asarray(batch["data"], np.uint8) for batch in batches])
-            labels = np.concatenate([np.asarray(batch[label_key], np.int64) for batch in batches])
-            # An image is a row: a red, a green and a blue plane of 32x32, each row by row.
-            pixels = pixels.reshape(len(labels), 3, 32, 32).transpose(0, 2, 3, 1)
-            parts[part] = (np.ascontiguousarray(pixels), labels)
-    return _checked(path, Archive(parts, names))
+    contents = _read_batches(path, {*wanted, f"{folder}/{meta_file}"})
+    parts = {}
+    with members.checked(path):
+        for part, batches in files.items():
+            read = [_cifar_batch(contents[f"{folder}/{b}"], b, label_key) for b in batches]
+            pixels, labels = (np.concatenate(arrays) for arrays in zip(*read, strict=True))
+            parts[part] = (pixels, labels)
+        names = contents[f"{folder}/{meta_file}"][names_key]
+    return _checked(path, Archive(parts, members.class_names(path, names)))
 
 
-def _unpickle_members(path: pathlib.Path, members: set[str]) -> dict[str, dict]:
+def _read_batches(path: pathlib.Path, wanted: set[str]) -> dict[str, dict]:
     contents = {}
-    with named(path), tarfile.open(path, "r:gz") as archive:
-        for member in archive:
-            if member.isfile() and member.name in members:
-                contents[member.name] = _Unpickler(archive.extractfile(member)).load()
-    missing = sorted(members - set(contents))
+    with members.opened(path) as file, tarfile.open(fileobj=file, mode="r:gz") as archive:
+        for name, member in members.tar_files(archive):
+            if name in wanted:
+                contents[name] = pickles.read_batch(members.read(archive, member))
+    missing = sorted(wanted - set(contents))
     if missing:
-        raise ValueError(f"{path}: holds no {missing[0]}; fetch the official archive again")
+        raise ValueError(f"{path}: holds no {missing[0]}; {members.AGAIN}")
     return contents
 
 
-class _Unpickler(pickle.Unpickler):
-    """Unpickles only arrays, numbers and strings, which cannot run code."""
-
-    def __init__(self, file):
-        # Python 2 pickled these archives; there, text and array bytes had the same type.
-        super().__init__(io.BytesIO(file.read()), encoding="latin1")
-
-    def find_class(self, module: str, name: str):
-        """The few constructors that a pickled array needs; `UnpicklingError` for all others."""
-        allowed = {
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): _dtype,
-            # NumPy moved this function; an array gives it in every version.
-            ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-            ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-        }
-        if (module, name) not in allowed:
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a pickled image batch")
-        return allowed[module, name]
-
-
-def _dtype(code: str, align: int = 0, copy: int = 0) -> np.dtype:
-    """The old pickles have integers as flags; NumPy 2.4.0 to 2.4.4 warn about them."""
-    return np.dtype(code, align=bool(align), copy=bool(copy))
+def _cifar_batch(batch: dict, name: str, label_key: str) -> tuple[np.ndarray, np.ndarray]:
+    """Images, uint8 [N, 32, 32, 3], and labels, int64 [N], of one file."""
+    pixels, labels = batch["data"], batch[label_key]
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8:
+        raise ValueError(f"{name}: data is no array of bytes")
+    if not isinstance(labels, list) or not all(type(label) is int for label in labels):
+        raise ValueError(f"{name}: {label_key} is no list of whole numbers")
+    if pixels.shape != (len(labels), 3072):
+        raise ValueError(f"{name}: data has shape {list(pixels.shape)}, not [{len(labels)}, 3072]")
+    # An image is a row: a red, a green and a blue plane of 32x32, each row by row.
+    pixels = pixels.reshape(len(labels), 3, 32, 32).transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(pixels), np.array(labels, np.int64)
 
 
 def _read_idx(path: pathlib.Path) -> np.ndarray:
     """Unsigned bytes of an IDX file: 0, 0, type 8, number of axes, big-endian sizes, data."""
-    with named(path):
-        content = gzip.decompress(path.read_bytes())
-        if content[:3] != b"\x00\x00\x08":
+    with members.opened(path) as raw, gzip.open(raw) as file:
+        start = file.read(4)
+        if start[:3] != b"\x00\x00\x08":
             raise ValueError("not an IDX file of bytes")
-        axes = content[3]
-        shape = tuple(np.frombuffer(content, ">u4", axes, 4).tolist())
-        values = np.frombuffer(content, np.uint8, offset=4 + 4 * axes)
-        if values.size != math.prod(shape):
-            raise ValueError(f"{values.size} bytes where {math.prod(shape)} are announced")
+        axes = start[3]
+        shape = tuple(np.frombuffer(file.read(4 * axes), ">u4", axes).tolist())
+        size = math.prod(shape)
+        members.check_size(size)
+        # One byte more, to notice what is too much. At its end, the file is compared with its sum.
+        values = np.frombuffer(file.read(size + 1), np.uint8)
+        if values.size != size:
+            more = "or more " if values.size > size else ""
+            raise ValueError(f"{values.size} {more}bytes where {size} are announced")
         return values.reshape(shape)
 
 
@@ -145,16 +132,6 @@ def _checked(path: pathlib.Path, archive: Archive) -> Archive:
         if not len(labels) or labels.min() < 0 or labels.max() >= len(archive.class_names):
             raise ValueError(
                 f"{path}: {part} labels are not in 0 to {len(archive.class_names) - 1}; "
-                "fetch the official archive again"
+                f"{members.AGAIN}"
             )
     return archive
-
-
-@contextlib.contextmanager
-def named(path: pathlib.Path) -> Iterator[None]:
-    """Turns every error inside the block into one line that names `path`."""
-    try:
-        yield
-    except Exception as error:  # damaged archives raise anything from EOFError to KeyError
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{path}: damaged or not the official file ({reason})") from error

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from flcl import settings
-from flcl.data import images as images_lib
+from flcl.data.arrays.user import from_user
 from flcl.data.selection import Selection, everything
 from flcl.data.sources import load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -45,8 +45,9 @@ class ClassifierOnDisk(opened.Run):
         """The class of each image, among all learned classes.
 
         Args:
-          images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures or
-            arrays. They are resized in the same way as the training images.
+          images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures, encoded
+            images (bytes) or arrays; see `flcl.data.arrays.user`. They are resized in the same way
+            as the training images.
           head: linear or class_mean; None = the head of the method.
           after: use the model as it was after this task; None = the newest. It chooses a stored
             model; it is not the task of the images.
@@ -54,7 +55,7 @@ class ClassifierOnDisk(opened.Run):
         Raises:
           ValueError: for images of another kind, a task that is not learned, an unknown head.
         """
-        pixels = images_lib.from_user(images, self.settings.data)
+        pixels = from_user(images, self.settings.data)
         if not len(pixels):
             raise ValueError("images: none were given; at least one is needed")
         scores = self._scores(everything(pixels), head, after)

@@ -120,6 +120,11 @@ def changed(end: str, edit):
         (changed("labels.txt", lambda text: text.replace(b" 2", b" 3")), "has class 3 of 2"),
         (changed("split.txt", lambda text: text[4:]), "damaged or not the official file"),
         (changed("images.txt", lambda text: b"1\n" + text), "damaged or not the official file"),
+        (changed("split.txt", lambda text: text.replace(b" 1", b" yes")), "damaged or not the off"),
+        (
+            changed("classes.txt", lambda text: text.replace(b"002.Laysan", b"001.Black_footed")),
+            "two classes have the same name",
+        ),
     ],
 )
 def test_wrong_lists_of_cub200(tmp_path, official, change, message):
@@ -153,6 +158,15 @@ def test_wrong_lists_of_domainnet(tmp_path, official, file, edit, message):
     with pytest.raises(ValueError, match=message) as caught:
         image_archives.read_domainnet(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_two_numbers_of_one_class_of_domainnet(tmp_path, official):
+    official.domainnet(tmp_path)
+    for path in tmp_path.glob("*_test.txt"):
+        lines = path.read_text().splitlines(keepends=True)
+        path.write_text("".join(f"{line[:-2]}2\n" for line in lines if "zebra" in line))
+    with pytest.raises(ValueError, match=": damaged .*two classes have the same name"):
+        image_archives.read_domainnet(tmp_path)
 
 
 def test_classes_of_domainnet_without_images(tmp_path, official):

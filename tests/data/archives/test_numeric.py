@@ -58,10 +58,11 @@ def test_archive_of_something_else(tmp_path, official):
         numeric.read_cifar10(tmp_path)
 
 
-def pack(tmp_path, batch: bytes) -> None:
+def pack(tmp_path, batch: bytes, names=("a", "b")) -> None:
     """A CIFAR-100 archive whose training batch is `batch`."""
+    test = {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [1]}
+    rest = pickle.dumps({"fine_label_names": names, **test}, 4)
     with tarfile.open(tmp_path / numeric.CIFAR100_FILES[0], "w:gz") as archive:
-        rest = pickle.dumps({"fine_label_names": [], "data": [], "fine_labels": []}, 2)
         for name, content in (("train", batch), ("test", rest), ("meta", rest)):
             member = tarfile.TarInfo(f"cifar-100-python/{name}")
             member.size = len(content)
@@ -79,11 +80,46 @@ def test_archives_cannot_run_code(tmp_path):
     assert not (tmp_path / "trace").exists()
 
 
-@pytest.mark.parametrize("labels", [[], [0, 1, 7]])
-def test_labels_must_fit(tmp_path, labels):
-    pack(tmp_path, pickle.dumps({"data": [[0] * 3072] * len(labels), "fine_labels": labels}, 2))
-    with pytest.raises(ValueError, match="train labels are not in 0 to|damaged"):
+ROWS = np.zeros((3, 3072), np.uint8)
+WRONG_BATCHES = {
+    "no images": (ROWS[:0], [], "train labels are not in 0 to 1; fetch"),
+    "label 7": (ROWS, [0, 1, 7], "train labels are not in 0 to 1; fetch"),
+    "negative": (ROWS, [0, 1, -1], "train labels are not in 0 to 1; fetch"),
+    "huge": (ROWS, [0, 1, 2**70], "train: Python int too large|too large to convert"),
+    "flags": (ROWS, [0, 1, True], "train: fine_labels is no list of whole numbers"),
+    "nested": (ROWS, [[0], [1], [1]], "train: fine_labels is no list of whole numbers"),
+    "an array": (ROWS, np.zeros(3, int), "train: fine_labels is no list of whole numbers"),
+    "too few": (ROWS, [0, 1], r"train: data has shape \[3, 3072\], not \[2, 3072\]"),
+    "lists": (ROWS.tolist(), [0, 1, 1], "train: data is no array of bytes"),
+    "wide": (ROWS.astype(np.int64), [0, 1, 1], "train: data is no array of bytes"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_BATCHES)
+def test_wrong_batches_are_named(tmp_path, case):
+    data, labels, message = WRONG_BATCHES[case]
+    pack(tmp_path, pickle.dumps({"data": data, "fine_labels": labels}, 4))
+    with pytest.raises(ValueError, match=f"cifar-100-python.tar.gz: .*({message})") as caught:
         numeric.read_cifar100(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a", "a"], "two classes have the same name"),
+        (["a", ""], "'' is no class name"),
+        (["a", "b\nc"], r"'b\\nc' is no class name"),
+        (["a", ["b"]], r"\['b'\] is no class name"),
+        (3, "'int' object is not iterable"),
+        ("airplane", "two classes have the same name"),
+    ],
+)
+def test_class_names_must_be_names(tmp_path, names, message):
+    pack(tmp_path, pickle.dumps({"data": ROWS, "fine_labels": [0, 1, 1]}, 4), names)
+    with pytest.raises(ValueError, match=f"cifar-100-python.tar.gz: damaged.*{message}") as caught:
+        numeric.read_cifar100(tmp_path)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -94,6 +130,10 @@ def test_labels_must_fit(tmp_path, labels):
         ("t10k-labels-idx1", lambda b: b[:5], "damaged"),
         ("t10k-labels-idx1", lambda b: b[:4] + b"\x00\x00\x00\x03" + b[8:11], r"do not fit \[3\]"),
         ("train-labels-idx1", lambda b: b[:-1] + b"\x0a", "labels are not in 0 to 9"),
+        ("train-images-idx3", lambda b: b + b"x", "31361 or more bytes where 31360"),
+        ("train-images-idx3", lambda b: b[:8] + b"\xff" * 8 + b[16:], "bytes are announced"),
+        ("train-images-idx3", lambda b: b[:3] + b"\xff" + b[4:], "damaged"),
+        ("train-images-idx3", lambda b: b[:3] + b"\x01" + b[4:8] + b[16:56], "do not fit"),
     ],
 )
 def test_damaged_idx_files_are_named(tmp_path, official, file, spoil, message):
