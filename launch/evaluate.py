@@ -81,6 +81,7 @@ def _classifier(run, given: flags.FlagValues) -> None:
         return
     from flcl.report import evaluation
 
+    print(results["found"])
     out = Path(given.out) if given.out else evaluation.default_path(run.workdir, results)
     title = f"{run.settings.name} · {results['data']} · {results['head']} head"
     picture = evaluation.write(results, out, title)
