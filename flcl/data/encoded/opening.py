@@ -56,9 +56,10 @@ def _tried(file: BinaryIO, read: Callable[[BinaryIO], Image.Image]) -> Image.Ima
         file.seek(0)
         content = file.read()
         shorter = b"".join(_without_texts(content))
-        if len(shorter) == len(content):
-            raise
-    return read(io.BytesIO(shorter))
+        if len(shorter) < len(content):
+            with contextlib.suppress(Exception):  # then the first error is the one that counts
+                return read(io.BytesIO(shorter))
+        raise
 
 
 @contextlib.contextmanager
