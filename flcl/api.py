@@ -9,6 +9,8 @@ from flcl.cost import economics
 from flcl.data.base import placeholder
 from flcl.data.sources import load_source
 from flcl.data.stream import TaskStream, make_stream
+from flcl.devices import hosts
+from flcl.report.progress import ProgressBar
 from flcl.report.reporter import Reporter
 from flcl.runs import experiment
 from flcl.runs.opened import run as opened
@@ -24,7 +26,13 @@ def run(settings: settings.Run, workdir: str | Path) -> dict:
     folder; an address such as `gs://bucket/run` raises `ValueError`.
     """
     terminal.show_everything()
-    return experiment.run(_checked(settings), paths.local(workdir, "workdir"), Reporter)
+
+    def progress(description: str, total: int) -> ProgressBar:
+        enabled = settings.runtime.progress and hosts.is_main()
+        return ProgressBar(description, total, enabled=enabled)
+
+    workdir = paths.local(workdir, "workdir")
+    return experiment.run(_checked(settings), workdir, Reporter, progress)
 
 
 def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
@@ -81,7 +89,7 @@ def _checked(run: settings.Run) -> settings.Run:
 def _stream(run: settings.Run) -> TaskStream:
     """Classes and tasks of a run, from its data if there is any."""
     try:
-        source = load_source(dataclasses.replace(run.data, memory_gib=0.0))
+        source = load_source(dataclasses.replace(run.data, memory_gib=0.0, verify="off"))
     except (ValueError, OSError):
         if not run.stream.capacity:
             raise

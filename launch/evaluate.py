@@ -75,6 +75,7 @@ def _classifier(run, given: flags.FlagValues) -> None:
         return
     from flcl.report import evaluation
 
+    print(shown(results["found"]))
     out = (
         paths.local(given.out, "--out")
         if given.out

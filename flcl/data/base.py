@@ -25,13 +25,27 @@ class Split:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """Images with their classes. `domain_names` is empty when the data has no domains."""
+    """Images with their classes.
+
+    Attributes:
+      name: the source in messages.
+      train: the training images.
+      test: the test images.
+      class_names: the names of the classes, by class id.
+      domain_names: the names of the domains; empty when the data has no domains.
+      notes: what a reader of the data should know, each a part of a line.
+      split_rule: the rule by which the test images were chosen, if it differs from older versions.
+      skipped: the names of unreadable images that are left out; None = such images are an error.
+    """
 
     name: str
     train: Split
     test: Split
     class_names: tuple[str, ...]
     domain_names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    split_rule: str = ""
+    skipped: tuple[str, ...] | None = None
 
 
 def make_split(images, labels, domains=None) -> Split:

@@ -3,41 +3,50 @@
 import concurrent.futures
 import contextlib
 import copy
+import functools
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from flcl import settings
+from flcl import files, settings
+from flcl.data.encoded import opening
 
 _CHUNK = 256  # images per job of the thread pool: large enough to hide the cost of a job
+
+
+class UnreadableError(ValueError):
+    """A picture that was read whole and cannot be decoded; `reason` is a part of a line."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f"{name}: no readable image ({reason}); repair or replace it")
+        self.reason = reason
 
 
 def decode(file: str | pathlib.Path | BinaryIO, name: str, data: settings.Data) -> np.ndarray:
     """One image file as uint8 [data.image_size, data.image_size, data.channels].
 
     Reads all formats of Pillow: palettes, 16 bit grey (scaled to 8), EXIF orientation (applied),
-    animations (first frame), transparency (on white). `ValueError` names an image that is
-    unreadable or truncated, or that has another size although `data.resize` is off.
+    animations (first frame), transparency (on white). Very large pictures are decoded at reduced
+    size. `UnreadableError` names an image that is damaged; `ValueError` one that has another size
+    although `data.resize` is off. A file that cannot be read now raises `OSError`.
     """
-    with _readable(name), Image.open(file) as image:
-        # Pillow opens a file without reading it. It is read here, inside the block that names a
-        # broken file.
-        image.load()
-        image = _to_mode(ImageOps.exif_transpose(image), data.channels)
+    with readable(name):
+        if isinstance(file, (str, pathlib.Path)):
+            content = files.read_bytes(file)
+        else:
+            file.seek(0)
+            content = file.read()
+        to_mode = functools.partial(_to_mode, channels=data.channels)
+        image = opening.upright(content, data.image_size if data.resize else None, to_mode)
     return _fit(image, name, data)
 
 
-@contextlib.contextmanager
-def _readable(name: str) -> Iterator[None]:
-    """Turns every error inside the block into one line that names the image."""
-    try:
-        yield
-    except Exception as error:  # decoders raise anything from SyntaxError to struct.error
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{name}: no readable image ({reason}); repair or remove it") from error
+def readable(name: str) -> contextlib.AbstractContextManager[None]:
+    """Turns an error of a decoder inside the block into an `UnreadableError` with `name`."""
+    return files.reading(name, lambda reason: UnreadableError(name, reason))
 
 
 def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
@@ -51,7 +60,7 @@ def convert(pixels: np.ndarray, name: str, data: settings.Data) -> np.ndarray:
 
 def convert_picture(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
     """A Pillow image as uint8 [data.image_size, data.image_size, data.channels]; see `decode`."""
-    with _readable(name):
+    with readable(name):
         image = _to_mode(ImageOps.exif_transpose(image), data.channels)
     return _fit(image, name, data)
 

@@ -6,9 +6,12 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flcl import hints, paths, settings
-from flcl.data import folders, images, subset, tfds_source
+from flcl.data import base, subset, tfds_source
 from flcl.data.arrays import npz
 from flcl.data.base import Source, Split, check_classes
+from flcl.data.encoded import usable
+from flcl.data.encoded.check import Progress, silent
+from flcl.data.folders import source as folders
 
 __all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
 
@@ -23,45 +26,76 @@ SOURCES: dict[str, Callable[[str, settings.Data], Source]] = {
 }
 
 
-def load_source(data: settings.Data, *, threads: int = 4) -> Source:
+def load_source(
+    data: settings.Data,
+    *,
+    threads: int = 4,
+    skipped: Sequence[str] | None = None,
+    progress: Progress = silent,
+) -> Source:
     """Training and test images of `data.source`, uint8 [N, image_size, image_size, channels].
 
     At most `data.train_per_class` and `data.test_per_class` images of each class and domain are
     used (see `subset.per_class`). `threads` threads decode them. They stay in memory if a split
-    needs at most `data.memory_gib` GiB; otherwise `Split.images` decodes them on demand. Raises
-    `ValueError` for an unknown source, for a class without images, for an unreadable image (when it
-    is first decoded) and for all errors of the source.
+    needs at most `data.memory_gib` GiB; otherwise `Split.images` decodes them on demand, after all
+    were checked as `data.verify` says. Images that are unreadable are an error that names all of
+    them, or they are left out if `data.bad_images` is "skip".
+
+    skipped: the images that a run which has begun leaves out, whether they are readable or not; any
+    other unreadable image is then an error. None = the run has not begun. progress: shows how many
+    images are read.
+
+    Raises `ValueError` for an unknown source, for a class without images, for an unreadable image
+    and for all errors of the source; `OSError` for a file that cannot be read now.
     """
     loader, argument = _loader("data.source", data.source)
-    source = check_classes(loader(argument, data))
-    train = subset.per_class(source.train, data.train_per_class, "train")
-    test = subset.per_class(source.test, data.test_per_class, "test")
-    return dataclasses.replace(
-        source, train=_decoded(train, data, threads), test=_decoded(test, data, threads)
+    if loader is folders.load_folder:
+        source = folders.load_folder(argument, data, absent=skipped or ())
+    else:
+        source = loader(argument, data)
+    source = check_classes(source)
+    source = dataclasses.replace(
+        source,
+        train=subset.per_class(source.train, data.train_per_class, "train"),
+        test=subset.per_class(source.test, data.test_per_class, "test"),
     )
+    # Again, because a class may have had no other images than those that are left out.
+    return check_classes(usable.checked(source, data, threads, skipped, progress))
 
 
 def load_labelled(
-    spec: str, data: settings.Data, class_names: Sequence[str], *, threads: int = 4
+    spec: str,
+    data: settings.Data,
+    class_names: Sequence[str],
+    *,
+    threads: int = 4,
+    say: Callable[[str], object] = lambda text: None,
 ) -> Split:
     """Images for the evaluation of a classifier; `labels` are positions in `class_names`.
 
     spec: a source in the form of `data.source`, which is itself not read. folder:PATH gives all
-    images of its class folders, or only those of `test/` if it has `train/` and `test/`; other
-    sources give their test set. `data` gives size and channels; `test_per_class` is not used.
-    Classes are matched by name, and some may be missing. Raises `ValueError` for a class that is
-    not in `class_names`, if there is no image, and for the errors of `load_source`.
+    images of its class folders, or only those of its test set if it has a split; other sources
+    give their test set. `data` gives size and channels; `test_per_class` is not used. Classes are
+    matched by name, and some may be missing. say: is called with one line about what was found.
+    Raises `ValueError` for a class that is not in `class_names`, if there is no image, and for the
+    errors of `load_source`.
     """
     loader, argument = _loader("data", spec)
     if loader is folders.load_folder:
-        split, names = folders.load_labelled(argument, data)
+        split, names, notes = folders.load_labelled(argument, data)
+        source = Source(spec, split, split, names, notes=notes)
     else:
         source = loader(argument, data)
-        split, names = source.test, source.class_names
+    # Only the test images are read.
+    nothing = base.make_split(np.zeros((0, 1, 1, 1), np.uint8), [])
+    source = usable.checked(dataclasses.replace(source, train=nothing), data, threads)
+    split, names = source.test, source.class_names
     if not len(split.labels):
         raise ValueError(f"{spec}: holds no images to evaluate on; add some to its class folders")
     labels = _translated(spec, tuple(names), tuple(class_names))[split.labels]
-    return _decoded(dataclasses.replace(split, labels=labels), data, threads)
+    notes = "".join(f"; {note}" for note in source.notes)
+    say(f"{spec}: {len(np.unique(labels))} classes, {len(labels):,} images{notes}")
+    return dataclasses.replace(split, labels=labels)
 
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:
@@ -92,10 +126,3 @@ def _translated(spec: str, names: tuple[str, ...], known: tuple[str, ...]) -> np
                 f"accepted are {some}.{hints.did_you_mean(name, list(known))}"
             )
     return np.array([known.index(name) for name in names], np.int32)
-
-
-def _decoded(split: Split, data: settings.Data, threads: int) -> Split:
-    if isinstance(split.images, np.ndarray):
-        return split
-    kept = images.keep(split.images, data.memory_gib, threads)
-    return dataclasses.replace(split, images=kept)

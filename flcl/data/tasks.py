@@ -35,10 +35,12 @@ class TaskData:
         train, test = (f"{len(split.labels):,}" for split in (source.train, source.test))
         names = ", ".join(source.domain_names)
         domains = f", {len(source.domain_names)} domains ({names})" if names else ""
-        tasks = "one joint task" if self.stream.joint else f"{len(self.stream.tasks)} tasks"
+        count = len(self.stream.tasks)
+        tasks = "one joint task" if self.stream.joint else f"{count} task{'s' * (count > 1)}"
+        notes = "".join(f"; {note}" for note in source.notes)
         return (
             f"{source.name}: {len(source.class_names)} classes{domains}, {train} training and "
-            f"{test} test images, {tasks}"
+            f"{test} test images, {tasks}{notes}"
         )
 
     def test_counts(self) -> list[int]:
@@ -55,16 +57,27 @@ class TaskData:
         return list(self.stream.names(self.source.class_names, self.source.domain_names))
 
     def to_dict(self) -> dict:
-        """Classes, tasks and image counts as JSON values: the content of `stream.json`."""
+        """Classes, tasks and image counts as JSON values: the content of `stream.json`.
+
+        `skipped` is there only if `data.bad_images` is "skip", and `split` only if a hash split a
+        folder of domains: other runs keep the file of older versions.
+        """
+        source = self.source
+        skipped = source.skipped
+        optional = {
+            "split": source.split_rule or None,
+            "skipped": None if skipped is None else {"count": len(skipped), "files": [*skipped]},
+        }
         return {
             # A continued run compares these entries, so it notices images that were added or
             # removed.
             "stream": self.stream.to_dict(),
             "fingerprint": self.stream.fingerprint,
-            "class_names": list(self.source.class_names),
-            "domain_names": list(self.source.domain_names),
-            "train_images": np.bincount(self.source.train.labels).tolist(),
-            "test_images": np.bincount(self.source.test.labels).tolist(),
+            "class_names": list(source.class_names),
+            "domain_names": list(source.domain_names),
+            "train_images": np.bincount(source.train.labels).tolist(),
+            "test_images": np.bincount(source.test.labels).tolist(),
+            **{name: value for name, value in optional.items() if value is not None},
         }
 
     def _by_label(self, split: Split, task: Task) -> dict[int, Selection]:

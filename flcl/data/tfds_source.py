@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from flcl import files, hints, paths, settings
-from flcl.data import base, images
+from flcl.data import base
+from flcl.data.encoded.lazy import EncodedImages
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024  # records per read in a label scan
@@ -70,8 +71,8 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
     train, test = _train_and_test(source, parts, data.test_fraction)
     return base.Source(
         source,
-        _split(source, train, image_key, data),
-        _split(source, test, image_key, data),
+        _split(source, folder, train, image_key, data),
+        _split(source, folder, test, image_key, data),
         tuple(features[label_key].names),
         tuple(features[domain_key].names) if domain_key else (),
     )
@@ -224,19 +225,40 @@ def _train_and_test(source: str, parts: dict[str, _Part], fraction: float) -> tu
     return train._replace(rows=train.rows[~tested]), train._replace(rows=train.rows[tested])
 
 
-def _split(source: str, part: _Part, image_key: str, data: settings.Data) -> base.Split:
-    def read(positions: list[int]) -> Iterator[np.ndarray]:
-        rows = part.rows[positions].tolist()
-        # All records in one call, which is several times as fast as one by one.
-        for row, record in zip(rows, part.records.__getitems__(rows), strict=True):
-            name = f"{source}: {part.name}[{row}]"
-            yield images.decode(io.BytesIO(record[image_key]), name, data)
+class _Records:
+    """The encoded images of one split; see `lazy.Encoded`."""
 
+    def __init__(self, source: str, folder: pathlib.Path, part: _Part, image_key: str):
+        self.where, self._part, self._key = source, part, image_key
+        self.root = folder
+        self.names = [f"{part.name}[{row}]" for row in part.rows.tolist()]
+        self._state = _state(folder)
+
+    def read(self, positions: list[int]) -> Iterator[bytes]:
+        """The content of each image."""
+        # All records in one call, which is several times as fast as one by one.
+        rows = self._part.rows[positions].tolist()
+        for record in self._part.records.__getitems__(rows):
+            yield record[self._key]
+
+    def open(self, position: int) -> io.BytesIO:
+        """One image."""
+        return io.BytesIO(next(self.read([position])))
+
+    def state(self, position: int) -> str:
+        """The state of all record files."""
+        del position
+        return self._state
+
+
+def _split(
+    source: str, folder: pathlib.Path, part: _Part, image_key: str, data: settings.Data
+) -> base.Split:
     domains = None if part.domains is None else part.domains[part.rows]
     if domains is not None and domains.min(initial=0) < 0:
         raise ValueError(f"{source}: {part.name} has images without a domain; all need one")
-    lazy = images.LazyImages(len(part.rows), read, data)
-    return base.make_split(lazy, part.labels[part.rows], domains)
+    images = EncodedImages(_Records(source, folder, part, image_key), data)
+    return base.make_split(images, part.labels[part.rows], domains)
 
 
 def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> list[np.ndarray]:

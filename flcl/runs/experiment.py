@@ -12,6 +12,7 @@ import numpy as np
 
 from flcl import files, foreign, settings, stopping
 from flcl.data import loader
+from flcl.data.encoded.check import Progress, silent
 from flcl.data.selection import joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
@@ -70,12 +71,14 @@ def run(
     run: settings.Run,
     workdir: str | Path,
     make_reporter: Callable[[Path, settings.Run], Reporter],
+    progress: Progress = silent,
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
     The same call on the same workdir continues a run that was killed, with the same results. A
     complete run is only read. If several processes make one run, each calls this function with the
-    same arguments and a shared folder; only the first process writes.
+    same arguments and a shared folder; only the first process writes. progress: shows how many
+    images are read before there is a reporter.
 
     Raises `ValueError` in one line for bad settings or data, for a workdir that belongs to another
     config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
@@ -90,7 +93,8 @@ def run(
         with hosts.together():
             if hosts.is_main():
                 foreign.check_folder(workdir)
-            setup, weights = prepare(run)
+            left_out = workdirs.left_out(workdir)
+            setup, weights = prepare(run, left_out=left_out, progress=progress)
             if hosts.is_main():
                 # What is entered first is released last: the lock is held until all checkpoints
                 # are written.

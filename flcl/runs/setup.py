@@ -2,13 +2,15 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from flcl import methods, paths, settings
+from flcl.data.base import Source
+from flcl.data.encoded.check import Progress, silent
 from flcl.data.sources import load_source
 from flcl.data.stream import Task, make_stream
 from flcl.data.tasks import TaskData
@@ -42,13 +44,19 @@ class Setup:
 
 
 def prepare(
-    run: settings.Run, mesh: Mesh | None = None, *, stored: bool = False
+    run: settings.Run,
+    mesh: Mesh | None = None,
+    *,
+    stored: bool = False,
+    left_out: Sequence[str] | None = None,
+    progress: Progress = silent,
 ) -> tuple[Setup, Any]:
-    """Loads the data, reads pre-trained weights and builds the method.
+    """Loads and checks the data, reads pre-trained weights and builds the method.
 
     Returns the setup and the weights, which may be large and are needed only for the first memory.
     mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
-    are already resolved, so no weights are read.
+    are already resolved, so no weights are read. left_out: the images that a run which has begun
+    leaves out; None = it has not begun. progress: shows how many images are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
@@ -58,8 +66,7 @@ def prepare(
         # Before the data is read: a wrong batch size must not cost minutes.
         check_batches(run, mesh)
         room.check_images(run, mesh)
-    with hosts.main_first("data"):  # official archives are prepared once
-        source = load_source(run.data, threads=run.runtime.threads)
+    source = _load(run, left_out, progress)
     data = TaskData(source, make_stream(run.stream, source))
     resolved = Resolved(run) if stored else methods.resolve(run)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
@@ -69,6 +76,23 @@ def prepare(
     room.check_generated(resolved.run, len(source.class_names))
     room.check_steps(resolved.run, method, data)
     return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
+
+
+def _load(run: settings.Run, left_out: Sequence[str] | None, progress: Progress) -> Source:
+    threads = run.runtime.threads
+    # The first process prepares official archives, and others find what it has checked.
+    with hosts.together(), hosts.main_first("data"):
+        source = load_source(run.data, threads=threads, skipped=left_out, progress=progress)
+    # Each process may have its own copy of the images; all must train on the same ones.
+    with hosts.together():
+        first = set(hosts.from_main(source.skipped) or ())
+        for name in sorted(first.symmetric_difference(source.skipped or ())):
+            where = "the first process" if name in first else f"process {jax.process_index()}"
+            raise ValueError(
+                f"{source.name}: {name} is unreadable in {where} and not in others; give all "
+                "processes the same images"
+            )
+    return source
 
 
 def check_batches(run: settings.Run, mesh: Mesh) -> None:

@@ -137,6 +137,25 @@ def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
     )
 
 
+def left_out(workdir: Path) -> list[str] | None:
+    """The images that a run with saves leaves out, by name; None = there is no such run.
+
+    What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
+    """
+    if not has_saves(workdir):
+        return None
+    try:
+        stored = files.read_json(workdir / "stream.json")
+    except ValueError:
+        return None
+    if not isinstance(stored, dict):
+        return None
+    skipped = stored.get("skipped", {"files": []})
+    names = skipped.get("files") if isinstance(skipped, dict) else None
+    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    return names if valid else None
+
+
 def has_saves(workdir: Path) -> bool:
     """Whether trained arrays are stored; until then a run may start again with other settings."""
     folders = ("tasks", "running", "judge")

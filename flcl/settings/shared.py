@@ -35,6 +35,15 @@ class Data:
         at_least(0),
         free=True,
     )
+    verify: Literal["full", "headers", "off"] = key(
+        "full",
+        "check of images before training, if they are not kept in memory: decode all, read only "
+        "their headers, or none",
+        free=True,
+    )
+    bad_images: Literal["error", "skip"] = key(
+        "error", "unreadable images: an error that names them, or leave them out of the run"
+    )
     train_per_class: int = key(0, "training images kept per class and domain; 0 = all", at_least(0))
     test_per_class: int = key(0, "test images kept per class and domain; 0 = all", at_least(0))
 

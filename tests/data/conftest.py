@@ -14,6 +14,14 @@ from PIL import Image
 from flcl import settings
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """A folder of its own for what a test remembers of its images."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
+    return folder
+
+
 @pytest.fixture
 def data():
     """Settings of small RGB images; keyword arguments override."""

@@ -136,7 +136,7 @@ def test_another_size_is_refused_without_resize(data):
 def test_truncated_images_are_named(kind, data):
     noise = np.random.RandomState(0).randint(0, 256, (32, 32, 3)).astype(np.uint8)
     content = encoded(Image.fromarray(noise), kind).getvalue()
-    with pytest.raises(ValueError, match=r"^dog/1: no readable image \(.*; repair or remove it$"):
+    with pytest.raises(ValueError, match=r"^dog/1: no readable image \(.*; repair or replace it$"):
         images.decode(io.BytesIO(content[: len(content) // 2]), "dog/1", data())
 
 

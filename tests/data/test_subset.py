@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from flcl.data import base, folders, images, sources, subset
+from flcl.data import base, images, sources, subset
 from flcl.data.arrays import npz
 
 
@@ -73,11 +73,13 @@ def test_only_what_is_kept_is_decoded(tmp_path, picture, data, monkeypatch, memo
                     picture(tmp_path / part / domain / name / f"{number}.png", colour)
     decoded = []
     decode = images.decode
-    monkeypatch.setattr(
-        folders.images, "decode", lambda f, *rest: decoded.append(f) or decode(f, *rest)
-    )
+    monkeypatch.setattr(images, "decode", lambda f, *rest: decoded.append(f) or decode(f, *rest))
     made = data(
-        source=f"folder:{tmp_path}", train_per_class=2, test_per_class=1, memory_gib=memory_gib
+        source=f"folder:{tmp_path}",
+        train_per_class=2,
+        test_per_class=1,
+        memory_gib=memory_gib,
+        verify="off",
     )
     source = sources.load_source(made)
     assert set(cells(source.train).values()) == {2} and set(cells(source.test).values()) == {1}

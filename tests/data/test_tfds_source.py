@@ -202,7 +202,7 @@ def test_configurations_are_named(prepare, data, tmp_path):
 
 def test_labels_are_read_once_and_without_decoding(prepare, data, monkeypatch):
     made = prepare({"train": 10, "test": 4})
-    lazy = data(source="tfds:pets", tfds_dir=made.tfds_dir, memory_gib=0.0)
+    lazy = data(source="tfds:pets", tfds_dir=made.tfds_dir, memory_gib=0.0, verify="off")
     monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("an image was decoded"))
     expected = sources.load_source(lazy).train.labels
     folder = Path(made.tfds_dir) / "pets" / "1.0.0"
@@ -320,10 +320,24 @@ def test_data_sets_of_something_else_are_refused(prepare, values, message):
         sources.load_source(made)
 
 
+def test_images_are_checked_once_although_they_are_decoded_later(prepare, data, monkeypatch):
+    made = prepare({"train": 4, "test": 2})
+    lazy = data(source="tfds:pets", tfds_dir=made.tfds_dir, memory_gib=0.0)
+    decoded = []
+    decode = images.decode
+    monkeypatch.setattr(images, "decode", lambda *args: decoded.append(args[1]) or decode(*args))
+    for _ in range(2):
+        assert isinstance(sources.load_source(lazy).train.images, images.LazyImages)
+        assert len(decoded) == 6
+    monkeypatch.setattr(images, "decode", lambda *_: pytest.fail("only headers are read"))
+    headers = data(source="tfds:pets", tfds_dir=made.tfds_dir, memory_gib=0.0, verify="headers")
+    assert len(sources.load_source(headers).test.images) == 2
+
+
 def test_a_record_that_is_no_image_is_named(prepare, monkeypatch):
     monkeypatch.setattr(Image.Image, "save", lambda self, file, kind: file.write(b"no image"))
     made = prepare({"train": 4, "test": 2})
-    with pytest.raises(ValueError, match=r"tfds:pets: train\[0\]: no readable image"):
+    with pytest.raises(ValueError, match=r"tfds:pets: 6 of 6 images .* train\[0\] \(.* test\[1\]"):
         sources.load_source(made)
 
 

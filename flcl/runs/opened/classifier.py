@@ -86,10 +86,11 @@ class ClassifierOnDisk(opened.Run):
           after: use the model as it was after this task; None = the newest.
 
         Returns:
-          `images`, `top1`, `top5`, `per_class` (by name, None without images), `confusion` (rows
-          are true classes, columns are answers, both by class id), `class_names`, `head` and
-          `after_task`. `images_learned` and `top1_learned` count only images of learned classes
-          (None without such images); the answer for any other image is always wrong.
+          `found` (a line about the images), `images`, `top1`, `top5`, `per_class` (by name, None
+          without images), `confusion` (rows are true classes, columns are answers, both by class
+          id), `class_names`, `head` and `after_task`. `images_learned` and `top1_learned` count
+          only images of learned classes (None without such images); the answer for any other image
+          is always wrong.
 
         Raises:
           ValueError: for unreadable data, or a class that the run does not know.
@@ -97,8 +98,13 @@ class ClassifierOnDisk(opened.Run):
         # All test images, also if the run itself tested only some of each class.
         read = dataclasses.replace(self.settings.data, test_per_class=0)
         source = data or read.source
-        # Only the test images of the run's data: the others were used for training.
-        split = load_labelled(data, read, self.class_names) if data else load_source(read).test
+        found: list[str] = []
+        if data:
+            split = load_labelled(data, read, self.class_names, say=found.append)
+        else:
+            # Only the test images of the run's data: the others were used for training.
+            split = load_source(read).test
+            found.append(f"{source}: {len(split.labels):,} test images")
         scores = self._scores(everything(split.images), head, after)
         confusion = classification.confusion(
             scores.argmax(axis=1), split.labels, len(self.class_names)
@@ -108,6 +114,7 @@ class ClassifierOnDisk(opened.Run):
         known = np.isfinite(scores).any(axis=0)[split.labels]
         return {
             "data": source,
+            "found": found[0],
             "head": head or self._setup.method.head,
             "after_task": self._task(after, "after").index,
             "images": len(split.labels),
