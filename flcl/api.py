@@ -38,9 +38,10 @@ def describe(settings: settings.Run) -> dict:
     """Sizes of a run before it starts: see `methods.base.Generator` and `Classifier`.
 
     The data is only counted, not decoded. If there is no data yet, `stream.capacity` gives the
-    number of classes and `stream.domain_order` the domains.
+    number of classes and `stream.domain_order` the domains. If there is no weights file yet,
+    `model.variant` gives the sizes; LayerScale and registers count only if they are set.
     """
-    return methods.build(settings, _stream(settings)).describe()
+    return methods.build(methods.sized(settings), _stream(settings)).describe()
 
 
 def step_flops(settings: settings.ClassifierRun) -> dict:
@@ -48,7 +49,7 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
     It compiles the step of both phases and the step of full fine-tuning, for the batch of the run.
     """
-    return economics.step_flops(settings, _stream(settings))
+    return economics.step_flops(methods.sized(settings), _stream(settings))
 
 
 def precompile(settings: settings.Run, topology: str, **options) -> dict:
@@ -56,7 +57,7 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
 
     topology: such as `v5e:4x4` or `h100:8`. `options` are those of `flcl.cost.check.check`.
     """
-    return ahead.check(settings, _stream(settings), topology, **options)
+    return ahead.check(methods.sized(settings), _stream(settings), topology, **options)
 
 
 def _stream(run: settings.Run) -> TaskStream:

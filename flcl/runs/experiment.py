@@ -96,6 +96,8 @@ def run(
         reporter.say(
             f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
+        if setup.note:
+            reporter.say(setup.note)
         return Experiment(setup, workdir, checkpoints, reporter, sigterm).run(memory, stored)
 
 

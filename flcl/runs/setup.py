@@ -28,6 +28,7 @@ class Setup:
       method: the method.
       mesh: the devices.
       origin: the origin of pre-trained weights, for `results.json`.
+      note: one line about them for people; empty if there are none.
     """
 
     run: settings.Run
@@ -35,6 +36,7 @@ class Setup:
     method: Method
     mesh: Mesh
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     def steps(self, task: Task) -> int:
         """Optimiser steps of a task."""
@@ -57,14 +59,16 @@ def prepare(
         mesh = meshes.make_mesh(run.runtime.fsdp)
         # Before the data is read: a wrong batch size must not cost minutes.
         check_batches(run, mesh)
+    # Before the data, too: a wrong weights file must not cost the minutes that images take.
+    resolved = Resolved(run) if stored else methods.resolve(run)
     with hosts.main_first("data"):  # official archives are prepared once
         source = load_source(run.data, threads=run.runtime.threads)
     data = TaskData(source, make_stream(run.stream, source))
-    resolved = Resolved(run) if stored else methods.resolve(run)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
     method = methods.build(resolved.run, data.stream)
-    return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
+    setup = Setup(resolved.run, data, method, mesh, resolved.origin, resolved.note)
+    return setup, resolved.weights
 
 
 def check_batches(run: settings.Run, mesh: Mesh) -> None:

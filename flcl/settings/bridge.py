@@ -157,7 +157,8 @@ def _to_config_dict(value) -> ml_collections.ConfigDict:
         entry = getattr(value, field.name)
         if dataclasses.is_dataclass(entry):
             entry = _to_config_dict(entry)
-        config[field.name] = entry
+        # A placeholder is None that remembers a type; without it the command line knows no parser.
+        config[field.name] = config_dict.placeholder(bool) if entry is None else entry
     return config
 
 

@@ -1,6 +1,7 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
+import re
 from typing import Literal, NamedTuple
 
 from flcl.settings.keys import (
@@ -36,14 +37,21 @@ VIT_SIZES = {
     "L": (1024, 24, 16),
 }
 
+RANDOM_VARIANT = "B/16"
+"""The variant of random weights, unless `model.variant` is set."""
+
+NO_RESIZE = "bicubic"
+"""The stored value of `model.position_resize` if nothing is resized; older runs have it, too."""
+
 
 def vit_sizes(variant: str) -> Sizes:
     """Sizes of `SIZE/PATCH`, such as `B/16`; raises `ValueError` for another form."""
     size, _, patch = variant.partition("/")
-    if size not in VIT_SIZES or not patch.isdecimal() or not int(patch):
+    # Four digits are enough for every picture, and Python refuses to convert thousands of them.
+    if size not in VIT_SIZES or not re.fullmatch("[1-9][0-9]{0,3}", patch):
         raise ValueError(
             f"model.variant={variant!r}: accepted is SIZE/PATCH, such as B/16, with SIZE one of "
-            f"{', '.join(VIT_SIZES)}"
+            f"{', '.join(VIT_SIZES)}; or weights, the sizes of the weights file"
         )
     return Sizes(*VIT_SIZES[size], int(patch))
 
@@ -56,12 +64,29 @@ class ViT:
     trunk_dtype = "float32"
     remat = "cheap"
 
-    variant: str = key("B/16", "SIZE/PATCH: Nano, Ti, S, B or L, and the side of a patch in pixels")
+    variant: str = key(
+        "weights",
+        "SIZE/PATCH: Nano, Ti, S, B or L, and the side of a patch in pixels; weights: as in the "
+        "weights file, B/16 for random weights",
+    )
     weights: str = key(
-        "random", "tiny (embedded) | random | a .npz or .safetensors file | hub:NAME"
+        "random", "tiny (embedded) | random | a .npz or .safetensors file | a folder | hub:NAME"
     )
     sha256: str = key("", "the weights file must have this SHA-256; empty = any")
-    layer_scale: bool = key(False, "learned scale after each branch, as in DINOv2")
+    layer_scale: Literal[True, False, None] = key(
+        None, "learned scale after each branch, as in DINOv2; None: as in the weights file"
+    )
+    registers: int = key(
+        0,
+        "register tokens, as in newer DINOv2; 0: as many as the weights file has",
+        from_to_below(0, 1_025, "0 to 1024"),
+    )
+    position_resize: Literal[
+        "weights", "bicubic", "bicubic_antialias", "bicubic_offset", "bilinear"
+    ] = key(
+        "weights",
+        "how positions are resized to another grid; weights: as the family of the file does it",
+    )
     layer_norm_eps: float = key(1e-6, "every layer norm adds it to the variance", above(0))
     normalize: Literal["weights", "half", "imagenet", "unit"] = key(
         "weights",
@@ -71,18 +96,51 @@ class ViT:
         "float32", "type of activations; softmax and norms always use float32"
     )
 
+    @property
+    def sizes(self) -> Sizes:
+        """The sizes of the network.
+
+        Raises `ValueError` for an invalid variant, and while only the weights file knows it.
+        """
+        if not self.has_sizes:
+            raise ValueError(
+                f"model.variant='weights': the sizes are in model.weights={self.weights!r}, which "
+                "is not read here; set model.variant, such as B/16"
+            )
+        return vit_sizes(RANDOM_VARIANT if self.variant == "weights" else self.variant)
+
+    @property
+    def has_sizes(self) -> bool:
+        """Whether the sizes are known without a weights file."""
+        return self.variant != "weights" or self.weights == "random"
+
+    def of_random_weights(self) -> "ViT":
+        """These settings with a value for all that a weights file would decide."""
+        return dataclasses.replace(
+            self,
+            variant=RANDOM_VARIANT if self.variant == "weights" else self.variant,
+            layer_scale=bool(self.layer_scale),
+            # Random weights have no normalisation of their own, so we choose one.
+            normalize="half" if self.normalize == "weights" else self.normalize,
+            position_resize=NO_RESIZE
+            if self.position_resize == "weights"
+            else self.position_resize,
+        )
+
     def check(self, image_size: int) -> None:
         """Raises `ValueError` for a size that patches do not fill, and for a hash without file."""
-        patch = vit_sizes(self.variant).patch
+        if self.weights == "random" and self.sha256:
+            raise ValueError(
+                f"model.sha256={self.sha256!r}: model.weights='random' reads no file to compare"
+            )
+        if not self.has_sizes:
+            return  # checked again when the file is read
+        patch = self.sizes.patch
         if image_size % patch:
             nearest = max(patch, round(image_size / patch) * patch)
             raise ValueError(
                 f"data.image_size={image_size}: must be a multiple of {patch}, the patch of "
                 f"model.variant={self.variant!r}; the nearest is {nearest}"
-            )
-        if self.weights == "random" and self.sha256:
-            raise ValueError(
-                f"model.sha256={self.sha256!r}: model.weights='random' reads no file to compare"
             )
 
 
@@ -154,18 +212,20 @@ class LowRank:
         1.0, "factor on the update; SD-LoRA and InfLoRA have no such factor (M2)", above(0)
     )
 
-    def check(self, variant: str) -> None:
+    def check(self, model: ViT) -> None:
         """Raises `ValueError` for sites, blocks or a rank that `model.variant` does not have."""
         if not self.sites or len(set(self.sites)) < len(self.sites) or set(self.sites) - {*SITES}:
             raise ValueError(
                 f"lora.sites={self.sites}: accepted are one or more of {', '.join(SITES)}, each "
                 "once"
             )
-        sizes = vit_sizes(variant)
+        if not model.has_sizes:
+            return  # checked again when the file is read
+        sizes = model.sizes
         if self.rank > sizes.width:
             raise ValueError(
                 f"lora.rank={self.rank}: exceeds the width {sizes.width} of "
-                f"model.variant={variant!r}"
+                f"model.variant={model.variant!r}"
             )
         vit_blocks(self.blocks, sizes.depth)
 
@@ -283,7 +343,7 @@ class LoRARun(ClassifierRun):
 
     def check(self) -> None:
         super().check()
-        self.lora.check(self.model.variant)
+        self.lora.check(self.model)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -300,7 +360,7 @@ class FMLoRARun(ClassifierRun):
 
     def check(self) -> None:
         super().check()
-        self.lora.check(self.model.variant)
+        self.lora.check(self.model)
         fixed_rank(self)
 
 
