@@ -40,6 +40,9 @@ VIT_SIZES = {
 RANDOM_VARIANT = "B/16"
 """The variant of random weights, unless `model.variant` is set."""
 
+MOST_REGISTERS = 1_024
+"""The published models have 4; more than this is a mistake."""
+
 NO_RESIZE = "bicubic"
 """The stored value of `model.position_resize` if nothing is resized; older runs have it, too."""
 
@@ -79,7 +82,7 @@ class ViT:
     registers: int = key(
         0,
         "register tokens, as in newer DINOv2; 0: as many as the weights file has",
-        from_to_below(0, 1_025, "0 to 1024"),
+        from_to_below(0, MOST_REGISTERS + 1, f"0 to {MOST_REGISTERS}"),
     )
     position_resize: Literal[
         "weights", "bicubic", "bicubic_antialias", "bicubic_offset", "bilinear"

@@ -58,7 +58,10 @@ def normalization_of(model: settings.ViT, found: Contents, file: WeightsFile) ->
             )
     usual = found.layout.normalize[found.has_layer_scale]
     scaled = " with LayerScale" if found.has_layer_scale else ""
-    source = f"usual for {found.layout.name} files{scaled}, no file says it; or set model.normalize"
+    source = (
+        f"usual for {found.layout.name} files{scaled}, because no config.json says it; "
+        "model.normalize changes it"
+    )
     return Normalization(usual, source)
 
 

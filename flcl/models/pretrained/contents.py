@@ -10,7 +10,7 @@ import numpy as np
 from flcl import settings
 from flcl.models.pretrained import positions
 from flcl.models.pretrained.layouts import LAYOUTS, Layout
-from flcl.settings.classification import NO_RESIZE, VIT_SIZES
+from flcl.settings.classification import MOST_REGISTERS, NO_RESIZE, VIT_SIZES
 
 # PyTorch's `compile`, sharding and checkpointing wrap modules, at any depth.
 _WRAPPERS = re.compile(r"(?<![\w])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -21,8 +21,8 @@ _LONGEST = 80  # characters of a name in a message
 class Contents(NamedTuple):
     """The tensors of a file under the names of its layout.
 
-    tensors: without prefix, only those that have it. names: their names in the file. outside: names
-    in the file of the others. removed: what was taken away from names and is unusual for the layout.
+    tensors: without prefix, only those that have it. names: their names in the file. outside: the
+    others, as in the file. removed: what was taken away from names and is unusual for the layout.
     """
 
     layout: Layout
@@ -54,8 +54,11 @@ class Contents(NamedTuple):
     @property
     def width(self) -> int:
         """The number of features; 0 if the file does not tell."""
-        scale = self.of("norm/scale")
-        return scale.size if scale is not None else 0
+        for path in ("norm/scale", "class_token", "patches/bias"):
+            array = self.of(path)
+            if array is not None and array.ndim:
+                return array.shape[-1]
+        return 0
 
     @property
     def patch(self) -> int:
@@ -86,7 +89,8 @@ class Contents(NamedTuple):
     @property
     def words(self) -> str:
         """The sizes in words."""
-        return self.variant or f"width {self.width}, depth {self.depth}, patch {self.patch}"
+        patch = self.patch or "of no square"
+        return self.variant or f"width {self.width}, depth {self.depth}, patch {patch}"
 
     def of(self, path: str) -> np.ndarray | None:
         """The array of our parameter `path`, in the form of the file; None if it has none."""
@@ -143,6 +147,11 @@ def completed(model: settings.ViT, found: Contents, image_size: int) -> settings
                 f"model.weights={model.weights}: its {found.layout.name} tensors have "
                 f"{found.words}, and no variant has these sizes; widths and depths are {sizes}"
             )
+    if found.registers > MOST_REGISTERS:
+        raise ValueError(
+            f"model.weights={model.weights}: has {found.registers} register tokens; at most "
+            f"{MOST_REGISTERS} are accepted"
+        )
     complete = dataclasses.replace(
         model,
         variant=variant,

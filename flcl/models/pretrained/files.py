@@ -27,7 +27,13 @@ _ACCEPTED = (
     "accepted are tiny, random, a .npz or .safetensors file, a folder with model.safetensors (one "
     "file or several with an index), and hub:NAME"
 )
+# Others are no weights, but may be in a file beside them, such as counters.
+_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 _BOMB = 1 << 30  # bytes; a smaller archive does no harm, however well it is packed
+
+
+class _RefusedError(Exception):
+    """Content that is not damaged, and not read; the text says what it is."""
 
 
 class WeightsFile(NamedTuple):
@@ -60,6 +66,10 @@ def read(model: settings.ViT) -> WeightsFile:
         there = [name for name in _BESIDE if (place.parent / name).exists()]
         beside = {name: _without_nulls(_json(model, place.parent / name)) for name in there}
     shards = _shards(model, place) if place.name == _INDEX else {}
+    if re.search(r"-\d+-of-\d+\.safetensors$", place.name) and (place.parent / _INDEX).exists():
+        raise ValueError(
+            f"model.weights={model.weights}: is one of several files; give {_INDEX} or its folder"
+        )
     parts = sorted(place.parent / name for name in shards) if shards else [place]
     digest = _digest(model, parts)
     if model.sha256 and digest != model.sha256.lower():
@@ -231,6 +241,8 @@ def _arrays(model: settings.ViT, path: pathlib.Path) -> tuple[dict[str, np.ndarr
         return parse(path)
     except OSError:
         raise
+    except _RefusedError as error:
+        raise ValueError(f"model.weights={model.weights}: {path.name} {error}") from error
     except MemoryError as error:
         raise ValueError(
             f"model.weights={model.weights}: not enough memory for {path.name} ({error})"
@@ -240,8 +252,6 @@ def _arrays(model: settings.ViT, path: pathlib.Path) -> tuple[dict[str, np.ndarr
         # The library writes the errors of the system into its text.
         if system := re.search(r"os error (\d+)", reason):
             raise OSError(int(system[1]), os.strerror(int(system[1])), str(path)) from error
-        if "allow_pickle" in reason:
-            reason = "it holds pickled objects, which may be programs"
         raise ValueError(
             f"model.weights={model.weights}: {path.name} is truncated or no {path.suffix} file "
             f"({reason}); get it again"
@@ -254,16 +264,27 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > max(_BOMB, 100 * len(content)):
-        raise ValueError(f"it would unpack to {unpacked / 2**30:.3g} GiB")
-    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        found = dict(arrays)
-    for name, array in found.items():
-        if not isinstance(array, np.ndarray):  # NumPy returns the bytes of any other file
-            raise ValueError(f"{name!r} is no array")
+        size = f"{len(content):,} bytes would unpack to {unpacked / 2**30:.3g} GiB"
+        raise _RefusedError(f"is no file of weights: its {size}")
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            found = dict(arrays)
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        raise _RefusedError("holds pickled objects, which may be programs; save arrays") from error
+    others = [name for name, array in found.items() if not isinstance(array, np.ndarray)]
+    if others:  # NumPy returns the bytes of any other file
+        raise _RefusedError(f"holds {others[0]!r}, which is no array of NumPy")
     return found, {}
 
 
 def _safetensors(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     with safetensors.safe_open(path, framework="numpy") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        tensors = {}
+        for name in file.keys():  # noqa: SIM118
+            kind = file.get_slice(name).get_dtype()
+            if kind not in _TYPES:
+                raise _RefusedError(f"has {name!r} of type {kind}; read are {', '.join(_TYPES)}")
+            tensors[name] = file.get_tensor(name)
         return tensors, file.metadata() or {}
