@@ -74,10 +74,10 @@ class ViTClassifier(base.Classifier):
             return run  # nothing is downloaded for a table of sizes
         try:
             return _with_model(run, pretrained.sizes(model, run.data.image_size))
-        except (ValueError, OSError):
-            if not model.has_sizes:
-                raise
-            return run
+        except (ValueError, OSError) as error:
+            if model.has_sizes:
+                return run
+            raise ValueError(f"{error}; or set model.variant, such as B/16") from error
 
     def steps(self, task: Task, images: int) -> int:
         del task

@@ -138,7 +138,9 @@ def accepted(expected) -> str:
     """The values that a key of this annotated type accepts, in words."""
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
-        return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
+        # None means that a value is not set, which cannot be written on the command line.
+        named = [str(each) for each in typing.get_args(expected) if each is not None]
+        return f"accepted are {', '.join(named)}"
     if origin is tuple:
         return f"a tuple of {typing.get_args(expected)[0].__name__} is needed, such as 1,2"
     return f"{expected.__name__} is needed"

@@ -64,7 +64,9 @@ class ViT:
     )
     sha256: str = key("", "the weights file must have this SHA-256; empty = any")
     layer_scale: Literal[True, False, None] = key(
-        None, "learned scale after each branch, as in DINOv2; None: as in the weights file"
+        None,
+        "True, False: learned scale after each branch, as in DINOv2; not set: as in the weights "
+        "file",
     )
     registers: int = key(
         0,

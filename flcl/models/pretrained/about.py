@@ -57,7 +57,8 @@ def normalization_of(model: settings.ViT, found: Contents, file: WeightsFile) ->
                 f"model.normalize to one of {', '.join(NORMALIZATIONS)}"
             )
     usual = found.layout.normalize[found.has_layer_scale]
-    scaled = " with LayerScale" if found.has_layer_scale else ""
+    differ = len(set(found.layout.normalize)) > 1
+    scaled = " with LayerScale" if differ and found.has_layer_scale else ""
     source = (
         f"usual for {found.layout.name} files{scaled}, because no config.json says it; "
         "model.normalize changes it"
@@ -77,9 +78,12 @@ def check(model: settings.ViT, file: WeightsFile) -> None:
             )
     epsilon = said.get("layer_norm_eps", model.layer_norm_eps)
     try:
-        epsilon = float(epsilon)  # metadata are always text
-    except (TypeError, ValueError):
-        raise _wrong(model, "config.json", "layer_norm_eps", epsilon, "a number") from None
+        number = float(epsilon)  # metadata are always text
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise _wrong(model, "config.json", "layer_norm_eps", epsilon, "a number above 0")
+    epsilon = number
     if not math.isclose(epsilon, model.layer_norm_eps, rel_tol=1e-3):
         raise ValueError(
             f"model.layer_norm_eps={model.layer_norm_eps}: the weights {model.weights} were "

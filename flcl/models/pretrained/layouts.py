@@ -179,10 +179,11 @@ _TIMM = Layout(
     normalize=("half", "imagenet"),
     resize=("bicubic_antialias", "bicubic_antialias"),
 )
-# The names of timm, but a mask token, and registers with a name of their own. The two kinds of
-# models are resized with different options of the same code (`interpolate_offset`).
+# The names of timm, but a mask token beside LayerScale, and registers with a name of their own. The
+# two kinds of models are resized with different options of the same code (`interpolate_offset`).
 _META = _TIMM._replace(
     name="DINOv2",
+    sign=r"blocks\.\d+\.ls1\.gamma",
     more="register_tokens|mask_token",
     other={**_TIMM.other, "registers": ("register_tokens", BATCHED)},
     normalize=("imagenet", "imagenet"),

@@ -112,6 +112,8 @@ def test_a_lone_file_says_which_normalisation_was_taken(tmp_path):
         ({"std": [0.5] * 3}, None, "config.json has only one of mean and std; set model.normalize"),
         (None, {"do_normalize": "no"}, "has do_normalize='no', needed true or false"),
         ({"layer_norm_eps": "x"}, None, "config.json has layer_norm_eps='x', needed a number"),
+        ({"layer_norm_eps": float("inf")}, None, "has layer_norm_eps=inf, needed a number above 0"),
+        ({"layer_norm_eps": 10**400}, None, "has layer_norm_eps=1000.*, needed a number above 0"),
         ({"layer_norm_eps": {}}, None, "config.json has layer_norm_eps={}, needed a number"),
         ({"num_attention_heads": [4]}, None, "were trained with .4.; choose their variant"),
     ],
