@@ -15,6 +15,7 @@ from flcl.settings import bridge
 ADDED: dict[int, dict[str, object]] = {
     2: {},
     3: {
+        "judge.stages": 4,
         "model.registers": 0,
         "model.position_resize": "bicubic",
     },
