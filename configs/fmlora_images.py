@@ -2,10 +2,9 @@
 
     python launch/train.py --config=configs/fmlora_images.py --config.data.source=folder:PATH
 
-Add `--workdir=DIR` for the folder of the run and `--config.model.weights=PATH` for a ViT-B/16 (for
-another size also its name, such as `--config.model.variant=S/14`). Other sources than folders work,
-too. To learn domains instead of classes, add `--config.stream.scenario=dil` and
-`--config.stream.tasks=domains`.
+Add `--workdir=DIR` for the folder of the run and `--config.model.weights=PATH` for a vision
+transformer of any size that the file has. Other sources than folders work, too. To learn domains
+instead of classes, add `--config.stream.scenario=dil` and `--config.stream.tasks=domains`.
 
 Arguments: `:small` (16 pixels with the embedded tiny ViT, minutes on two CPU cores), `:smoke`,
 `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora, joint), `:no_drs` (one
@@ -30,7 +29,7 @@ def get_config(arg: str = ""):
 
     config.stream.tasks = args.choices["tasks"]  # the last task takes the remaining classes
 
-    config.model.variant = "B/16"  # 196 patches of 16 x 16 pixels
+    config.model.variant = "weights"  # the size of the file below: B/16, 196 patches
     config.model.weights = classifiers.B16  # stated: a ViT trained on ImageNet; peers: this one
 
     # Defaults (M3, M8): Adam 5e-4 with cosine, head 1e-3, batch 128, 20 epochs; inputs are
@@ -44,7 +43,6 @@ def _small(config):
     """Values for a run of minutes on two CPU cores; all of them are ours."""
     config.name = "images at 16 pixels"
     config.data.image_size = 16  # the size that the tiny ViT was trained with
-    config.model.variant = "Nano/4"  # 16 patches of 4 x 4 pixels
     config.model.weights = "tiny"  # embedded; it was trained on clothes only
     config.train.epochs = 10.0
     config.train.batch_size = 32

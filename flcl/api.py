@@ -50,9 +50,10 @@ def describe(settings: settings.Run) -> dict:
     """Sizes of a run before it starts: see `methods.base.Generator` and `Classifier`.
 
     The data is only counted, not decoded. If there is no data yet, `stream.capacity` gives the
-    number of classes and `stream.domain_order` the domains.
+    number of classes and `stream.domain_order` the domains. If there is no weights file yet,
+    `model.variant` gives the sizes; LayerScale and registers count only if they are set.
     """
-    run = _checked(settings)
+    run = methods.sized(_checked(settings))
     return methods.build(run, _stream(run)).describe()
 
 
@@ -61,7 +62,7 @@ def step_flops(settings: settings.ClassifierRun) -> dict:
 
     It compiles the step of both phases and the step of full fine-tuning, for the batch of the run.
     """
-    run = _checked(settings)
+    run = methods.sized(_checked(settings))
     return economics.step_flops(run, _stream(run))
 
 
@@ -70,7 +71,7 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
 
     topology: such as `v5e:4x4` or `h100:8`. `options` are those of `flcl.cost.check.check`.
     """
-    run = _checked(settings)
+    run = methods.sized(_checked(settings))
     return ahead.check(run, _stream(run), topology, **options)
 
 

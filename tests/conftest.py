@@ -156,7 +156,8 @@ def smoke_runs(launch):
             run = bridge.from_dict(formats.read(workdir))
             model = settings.model
             if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
-                looked_up = {"normalize": run.model.normalize, "sha256": run.model.sha256}
+                names = ("normalize", "sha256", "position_resize")
+                looked_up = {name: getattr(run.model, name) for name in names}
                 model = dataclasses.replace(model, **looked_up)
             else:
                 assert list((workdir / "samples").glob("*.png"))

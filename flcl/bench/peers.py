@@ -151,7 +151,7 @@ def lora_step(run: settings.LoRARun, device: str) -> Callable[[], object]:
     import torch
     import transformers
 
-    sizes = settings.vit_sizes(run.model.variant)
+    sizes = run.model.sizes
     shape = transformers.ViTConfig(
         hidden_size=sizes.width,
         num_hidden_layers=sizes.depth,

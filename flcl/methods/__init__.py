@@ -31,6 +31,11 @@ def resolve(run: settings.Run) -> Resolved:
     return METHODS[run.method].resolve(run)
 
 
+def sized(run: settings.Run) -> settings.Run:
+    """`run` with all that decides shapes, for programs that need no values."""
+    return METHODS[run.method].sized(run)
+
+
 def build(run: settings.Run, stream: TaskStream) -> Method:
     """Builds the method `run.method`."""
     return METHODS[run.method](run, stream)

@@ -36,11 +36,13 @@ class Resolved(NamedTuple):
       run: the settings, completed with the values from files.
       weights: the weights that `Method.load` puts into the first memory; None = no file is read.
       origin: the origin of the weights, for `results.json`.
+      note: one line for people about the weights; empty if there are none.
     """
 
     run: settings.Run
     weights: Tree | None = None
     origin: Mapping[str, Any] = {}
+    note: str = ""
 
 
 class Method(abc.ABC):
@@ -68,6 +70,11 @@ class Method(abc.ABC):
     def resolve(cls, run: settings.Run) -> Resolved:
         """Reads the files that the method needs before it is built: by default none."""
         return Resolved(run)
+
+    @classmethod
+    def sized(cls, run: settings.Run) -> settings.Run:
+        """`run` with all that decides shapes, also what is in files that are here."""
+        return run
 
     def divides(self, name: str) -> bool:
         """Whether the last axis of an array is divided over the devices that share parameters.

@@ -29,7 +29,7 @@ class FMLoRA(ViTClassifier):
 
     def __init__(self, run: settings.FMLoRARun, stream: TaskStream):
         super().__init__(run, stream)
-        blocks = settings.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
+        blocks = settings.vit_blocks(run.lora.blocks, run.model.sizes.depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
         self.rank, tasks = run.lora.rank, len(stream.tasks)
         # How cores are combined (M1), and who chooses the rank (M5).

@@ -19,7 +19,7 @@ class LoRAClassifier(ViTClassifier):
 
     def __init__(self, run: settings.LoRARun, stream: TaskStream):
         super().__init__(run, stream)
-        blocks = settings.vit_blocks(run.lora.blocks, settings.vit_sizes(run.model.variant).depth)
+        blocks = settings.vit_blocks(run.lora.blocks, run.model.sizes.depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
 
     def parts(self, phase):

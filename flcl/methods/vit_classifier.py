@@ -35,7 +35,7 @@ class ViTClassifier(base.Classifier):
     def __init__(self, run: settings.ClassifierRun, stream: TaskStream):
         super().__init__(run, stream)
         self.size = run.data.image_size
-        self.width = settings.vit_sizes(run.model.variant).width
+        self.width = run.model.sizes.width
         self.network = vit.VisionTransformer(run.model, self.size)
 
     # Methods that subclasses override.
@@ -58,18 +58,26 @@ class ViTClassifier(base.Classifier):
 
     @classmethod
     def resolve(cls, run):
-        """Reads the weights file: its normalisation and its hash become part of the settings."""
-        model = run.model
-        if model.weights == "random":
-            # Random weights have no normalisation of their own, so we choose one.
-            normalize = "half" if model.normalize == "weights" else model.normalize
-            return base.Resolved(_with_model(run, normalize=normalize))
-        file = pretrained.load(model, run.data.image_size)
-        normalize = file.normalize if model.normalize == "weights" else model.normalize
+        """Reads the weights file: its sizes, normalisation and hash become part of the settings."""
+        if run.model.weights == "random":
+            return base.Resolved(_with_model(run, run.model.of_random_weights()))
+        file = pretrained.load(run.model, run.data.image_size)
         # The hash in the settings lets a continued run detect that the file is another one.
         origin = {"layout": file.layout, "ignored": list(file.ignored)}
-        resolved = _with_model(run, normalize=normalize, sha256=file.sha256)
-        return base.Resolved(resolved, file.params, origin)
+        return base.Resolved(_with_model(run, file.model), file.params, origin, file.note)
+
+    @classmethod
+    def sized(cls, run):
+        """Takes the sizes from the weights file if it is here; otherwise they must be set."""
+        model = run.model
+        if model.weights.startswith("hub:") and model.has_sizes:
+            return run  # nothing is downloaded for a table of sizes
+        try:
+            return _with_model(run, pretrained.sizes(model, run.data.image_size))
+        except (ValueError, OSError) as error:
+            if model.has_sizes:
+                return run
+            raise ValueError(f"{error}; or set model.variant, such as B/16") from error
 
     def steps(self, task: Task, images: int) -> int:
         del task
@@ -232,8 +240,11 @@ class ViTClassifier(base.Classifier):
         return jax.tree.map(lambda v: jnp.asarray(v, self.run.model.trunk_dtype), trunk)
 
 
-def _with_model(run, **changes):
-    return dataclasses.replace(run, model=dataclasses.replace(run.model, **changes))
+def _with_model(run, model: settings.ViT):
+    """The run with other settings of its model; the checks that wait for its sizes come here."""
+    run = dataclasses.replace(run, model=model)
+    run.check()
+    return run
 
 
 def _size(tree) -> int:

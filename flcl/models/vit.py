@@ -1,6 +1,7 @@
 """Vision transformer (Dosovitskiy et al. 2021) with adapter sites and an optional prompt.
 
-It has pre-norm blocks, exact GELU and MLP ratio 4; with LayerScale it is the transformer of DINOv2.
+It has pre-norm blocks, exact GELU and MLP ratio 4; with LayerScale it is the transformer of DINOv2,
+and with register tokens (Darcet et al. 2024) that of DINOv2 with registers.
 Queries, keys and values are three separate maps, so each of them can have an adapter.
 """
 
@@ -91,9 +92,10 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Features float32 [B, width] of normalised images [B, image_size, image_size, 3].
 
-    They are the class token after the last norm. `prompt` [m, width] or None is placed between the
-    class token and the patches and has no position (M7). Raises `ValueError` for images of another
-    shape. The settings have already checked that the patch divides the image size.
+    They are the class token after the last norm. `prompt` [m, width] or None is placed after the
+    class token, before registers and patches, and has no position (M7). Raises `ValueError` for
+    images of another shape. The settings have already checked that the patch divides the image
+    size.
     """
 
     model: settings.ViT
@@ -108,21 +110,22 @@ class VisionTransformer(nn.Module):
                 f"[B, {self.image_size}, {self.image_size}, 3]; resize them, and repeat grey "
                 "images three times"
             )
-        sizes = settings.vit_sizes(self.model.variant)
+        sizes = self.model.sizes
         dtype = jnp.dtype(self.model.dtype)
         x = self._tokens(images.astype(dtype), sizes, dtype)
+        # Here the patches already have their positions, so registers and prompt get none (M7).
+        if self.model.registers:
+            shape = (self.model.registers, sizes.width)
+            x = _after_class_token(x, self.param("registers", _normal, shape))
         if prompt is not None:
-            shape = (len(x), *prompt.shape)
-            # Here the patches already have their positions, so the prompt gets none (M7).
-            rows = jnp.broadcast_to(prompt.astype(dtype)[None], shape)
-            x = jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
+            x = _after_class_token(x, prompt)
         # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
         # what costs little to compute again.
         block = nn.remat(Block) if self.model.remat == "blocks" else Block
         for index in range(sizes.depth):
             x = block(
                 sizes.heads,
-                self.model.layer_scale,
+                bool(self.model.layer_scale),
                 self.model.layer_norm_eps,
                 dtype,
                 self.model.remat == "cheap",
@@ -149,7 +152,7 @@ def block_name(index: int) -> str:
 
 def grid_side(model: settings.ViT, image_size: int) -> int:
     """Patches along one side of an image of `image_size` pixels, a multiple of the patch."""
-    return image_size // settings.vit_sizes(model.variant).patch
+    return image_size // model.sizes.patch
 
 
 def site_shapes(
@@ -160,7 +163,7 @@ def site_shapes(
     `sites` are some of `settings.SITES`, and `blocks` count from 0; the settings have checked both
     (M2: q and v of all blocks).
     """
-    sizes = settings.vit_sizes(model.variant)
+    sizes = model.sizes
     width, inner = sizes.width, MLP_RATIO * sizes.width
     # q, k, v and the projection have one width; the two maps of the MLP are four times as wide
     # inside.
@@ -190,6 +193,12 @@ def parameter_count(model: settings.ViT, image_size: int) -> int:
 def _row(values: jax.Array, ndim: int) -> jax.Array:
     """[N] -> [1, ..., 1, N] with `ndim` axes."""
     return values.reshape((1,) * (ndim - 1) + values.shape)
+
+
+def _after_class_token(x: jax.Array, tokens: jax.Array) -> jax.Array:
+    """[B, 1 + T, width] with `tokens` [m, width] between the first token and the others."""
+    rows = jnp.broadcast_to(tokens.astype(x.dtype)[None], (len(x), *tokens.shape))
+    return jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
 
 
 def _gelu(x: jax.Array) -> jax.Array:

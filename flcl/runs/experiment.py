@@ -113,7 +113,7 @@ def run(
         reporter.say(
             f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
         )
-        for note in notes:
+        for note in filter(None, [setup.note, *notes]):
             reporter.say(note)
         experiment = Experiment(setup, workdir, checkpoints, reporter, check_there, seals)
         return experiment.run(memory, stored)

@@ -30,6 +30,7 @@ class Setup:
       method: the method.
       mesh: the devices.
       origin: the origin of pre-trained weights, for `results.json`.
+      note: one line about them for people; empty if there are none.
     """
 
     run: settings.Run
@@ -37,6 +38,7 @@ class Setup:
     method: Method
     mesh: Mesh
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    note: str = ""
 
     def steps(self, task: Task) -> int:
         """Optimiser steps of a task."""
@@ -66,16 +68,18 @@ def prepare(
         # Before the data is read: a wrong batch size must not cost minutes.
         check_batches(run, mesh)
         room.check_images(run, mesh)
+    # Before the data, too: a wrong weights file must not cost the minutes that images take.
+    resolved = Resolved(run) if stored else methods.resolve(run)
     source = _load(run, left_out, progress)
     data = TaskData(source, make_stream(run.stream, source))
-    resolved = Resolved(run) if stored else methods.resolve(run)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
     method = methods.build(resolved.run, data.stream)
     room.check_model(resolved.run, method, mesh)
     room.check_generated(resolved.run, len(source.class_names))
     room.check_steps(resolved.run, method, data)
-    return Setup(resolved.run, data, method, mesh, resolved.origin), resolved.weights
+    setup = Setup(resolved.run, data, method, mesh, resolved.origin, resolved.note)
+    return setup, resolved.weights
 
 
 def _load(run: settings.Run, left_out: Sequence[str] | None, progress: Progress) -> Source:

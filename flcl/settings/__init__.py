@@ -7,27 +7,21 @@ marks a choice that the papers leave open; F1-F13 and M1-M12 are explained in `c
 
 from flcl.settings.classification import (
     SITES,
-    AdaptedViT,
     ClassifierRun,
     ClassMeanRun,
     FLoRA,
     FMLoRARun,
-    FrozenViT,
     HeadTrain,
     LinearProbeRun,
     LoRARun,
     LowRank,
     Prompt,
     RankSelection,
-    Sizes,
     Testing,
     Train,
-    TrainedViT,
-    ViT,
     ViTFinetuneRun,
     fixed_rank,
     vit_blocks,
-    vit_sizes,
 )
 from flcl.settings.generation import (
     Adapter,
@@ -52,6 +46,7 @@ from flcl.settings.shared import (
     TrainingData,
     methods_of,
 )
+from flcl.settings.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 
 RUNS: dict[str, type[Run]] = {
     method: cls

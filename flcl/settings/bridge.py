@@ -151,7 +151,9 @@ def accepted(expected) -> str:
     """The values that a key of this annotated type accepts, in words."""
     origin = typing.get_origin(expected)
     if origin is typing.Literal:
-        return f"accepted are {', '.join(map(str, typing.get_args(expected)))}"
+        # None means that a value is not set, which cannot be written on the command line.
+        named = [str(each) for each in typing.get_args(expected) if each is not None]
+        return f"accepted are {', '.join(named)}"
     if origin is tuple:
         item = typing.get_args(expected)[0]
         return f"a tuple of {item.__name__} is needed, such as {'q,v' if item is str else '1,2'}"
@@ -171,7 +173,8 @@ def _to_config_dict(value) -> ml_collections.ConfigDict:
         entry = getattr(value, field.name)
         if dataclasses.is_dataclass(entry):
             entry = _to_config_dict(entry)
-        config[field.name] = entry
+        # A placeholder is None that remembers a type; without it the command line knows no parser.
+        config[field.name] = config_dict.placeholder(bool) if entry is None else entry
     return config
 
 

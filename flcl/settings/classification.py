@@ -1,8 +1,7 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
-import re
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from flcl.settings.keys import (
     above,
@@ -16,99 +15,10 @@ from flcl.settings.keys import (
     selected,
 )
 from flcl.settings.shared import BATCH, EPOCHS, Run, Stream, TrainingData
+from flcl.settings.vit import AdaptedViT, FrozenViT, TrainedViT, ViT
 
 SITES = ("q", "k", "v", "proj", "fc1", "fc2")
 """Linear maps of a transformer block that can have an adapter."""
-
-
-class Sizes(NamedTuple):
-    """Sizes of a `model.variant`."""
-
-    width: int
-    depth: int
-    heads: int
-    patch: int
-
-
-VIT_SIZES = {
-    "Nano": (64, 6, 4),
-    "Ti": (192, 12, 3),
-    "S": (384, 12, 6),
-    "B": (768, 12, 12),
-    "L": (1024, 24, 16),
-}
-
-
-def vit_sizes(variant: str) -> Sizes:
-    """Sizes of `SIZE/PATCH`, such as `B/16`; raises `ValueError` for another form."""
-    size, _, patch = variant.partition("/")
-    if size not in VIT_SIZES or not re.fullmatch(r"[1-9]\d{0,3}", patch, re.ASCII):
-        raise ValueError(
-            f"model.variant={variant!r}: accepted is SIZE/PATCH, such as B/16, with SIZE one of "
-            f"{', '.join(VIT_SIZES)}"
-        )
-    return Sizes(*VIT_SIZES[size], int(patch))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ViT:
-    """The pre-trained vision transformer; its input has the size `data.image_size`."""
-
-    # The values for a method without these keys: its trunk is not frozen, or has no gradient.
-    trunk_dtype = "float32"
-    remat = "cheap"
-
-    variant: str = key("B/16", "SIZE/PATCH: Nano, Ti, S, B or L, and the side of a patch in pixels")
-    weights: str = key(
-        "random", "tiny (embedded) | random | a .npz or .safetensors file | hub:NAME"
-    )
-    sha256: str = key("", "the weights file must have this SHA-256; empty = any")
-    layer_scale: bool = key(False, "learned scale after each branch, as in DINOv2")
-    layer_norm_eps: float = key(1e-6, "every layer norm adds it to the variance", above(0))
-    normalize: Literal["weights", "half", "imagenet", "unit"] = key(
-        "weights",
-        "weights: as in their training; half: [-1,1]; imagenet: mean and std; unit: [0,1]",
-    )
-    dtype: Literal["float32", "bfloat16"] = key(
-        "float32", "type of activations; softmax and norms always use float32"
-    )
-
-    def check(self, image_size: int) -> None:
-        """Raises `ValueError` for a size that patches do not fill, and for a hash without file."""
-        patch = vit_sizes(self.variant).patch
-        if image_size % patch:
-            nearest = max(patch, round(image_size / patch) * patch)
-            raise ValueError(
-                f"data.image_size={image_size}: must be a multiple of {patch}, the patch of "
-                f"model.variant={self.variant!r}; the nearest is {nearest}"
-            )
-        if self.weights == "random" and self.sha256:
-            raise ValueError(
-                f"model.sha256={self.sha256!r}: model.weights='random' reads no file to compare"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FrozenViT(ViT):
-    """A transformer that never trains: it may be stored in fewer bytes."""
-
-    trunk_dtype: Literal["float32", "bfloat16"] = key(
-        "float32", "type in which the frozen trunk is stored"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainedViT(ViT):
-    """A transformer that gradients pass through: it stores activations for them."""
-
-    remat: Literal["none", "cheap", "blocks"] = key(
-        "cheap", "activations computed again in the backward pass: none, cheap ones or all"
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class AdaptedViT(FrozenViT, TrainedViT):
-    """A frozen transformer with adapters inside, which the gradients pass through."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,18 +66,20 @@ class LowRank:
         1.0, "factor on the update; SD-LoRA and InfLoRA have no such factor (M2)", above(0)
     )
 
-    def check(self, variant: str) -> None:
+    def check(self, model: ViT) -> None:
         """Raises `ValueError` for sites, blocks or a rank that `model.variant` does not have."""
         if not self.sites or len(set(self.sites)) < len(self.sites) or set(self.sites) - {*SITES}:
             raise ValueError(
                 f"lora.sites={self.sites}: accepted are one or more of {', '.join(SITES)}, each "
                 "once"
             )
-        sizes = vit_sizes(variant)
+        if not model.has_sizes:
+            return  # checked again when the file is read
+        sizes = model.sizes
         if self.rank > sizes.width:
             raise ValueError(
                 f"lora.rank={self.rank}: exceeds the width {sizes.width} of "
-                f"model.variant={variant!r}"
+                f"model.variant={model.variant!r}"
             )
         vit_blocks(self.blocks, sizes.depth)
 
@@ -287,7 +199,7 @@ class LoRARun(ClassifierRun):
 
     def check(self) -> None:
         super().check()
-        self.lora.check(self.model.variant)
+        self.lora.check(self.model)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -304,7 +216,7 @@ class FMLoRARun(ClassifierRun):
 
     def check(self) -> None:
         super().check()
-        self.lora.check(self.model.variant)
+        self.lora.check(self.model)
         fixed_rank(self)
 
 

@@ -17,7 +17,13 @@ from flcl.settings import bridge
 # Only a method that has the key gets it.
 ADDED: dict[int, dict[str, object]] = {
     2: {},
-    3: {"data.verify": "off", "data.bad_images": "error", "judge.stages": 4},
+    3: {
+        "data.verify": "off",
+        "data.bad_images": "error",
+        "judge.stages": 4,
+        "model.registers": 0,
+        "model.position_resize": "bicubic",
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")

@@ -309,17 +309,24 @@ def test_held_out_images_are_not_trained_on(data):
     assert len(train[0].indices) == len(held[0].indices) == 1
 
 
-def test_its_own_evaluation_sees_no_training_image(data, tmp_path):
-    """A folder that a hash split in two: only the part that was set aside is tested."""
+def test_its_own_evaluation_sees_no_training_image(data, tmp_path, capsys):
+    """A folder that a hash split in two: only the part that was set aside is tested.
+
+    The sizes of the network are those of its weights file, and the run says so.
+    """
     with np.load(data) as arrays:
         images, labels = arrays["train_images"], arrays["train_labels"]
     for number, (pixels, label) in enumerate(zip(images, labels, strict=True)):
         folder = tmp_path / "pictures" / f"class_{label}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(pixels[..., 0]).save(folder / f"{number}.png")
-    run = tiny.classifier_of(data, "class_mean", data__source=f"folder:{tmp_path / 'pictures'}")
+    changes = {"data__source": f"folder:{tmp_path / 'pictures'}", "model__weights": "tiny"}
+    run = tiny.classifier_of(data, "class_mean", model__variant="weights", **changes)
     results = flcl.run(run, tmp_path / "run")
+    said = "weights tiny: flcl Nano/4, positions resized from 4x4 to 2x2 (bicubic), images"
+    assert said in capsys.readouterr().out
     opened = flcl.open_run(tmp_path / "run")
+    assert (opened.settings.model.variant, opened.settings.model.layer_scale) == ("Nano/4", False)
     assert opened.evaluate_on()["images"] == sum(results["test_counts"]) < len(labels) / 2
     everything = opened.evaluate_on(f"folder:{tmp_path / 'pictures'}")
     assert everything["images"] == len(labels)

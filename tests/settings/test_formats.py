@@ -102,7 +102,8 @@ def test_a_class_mean_of_format_1_forgets_the_training_that_it_never_had(tmp_pat
     stored["data"]["image_size"] = 16
     run = bridge.from_dict(formats.read(write(tmp_path, stored)))
     assert run.train == settings.Testing()
-    assert run.model == settings.FrozenViT()
+    sizes = {"variant": "B/16", "layer_scale": False, "position_resize": "bicubic"}
+    assert run.model == settings.FrozenViT(**sizes)
 
 
 def test_a_newer_format_is_refused_in_one_line(tmp_path):

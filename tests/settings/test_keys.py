@@ -7,7 +7,7 @@ import typing
 import pytest
 from edited import flat, set_value, small, with_value
 
-from flcl import settings
+from flcl import cli, settings
 from flcl.settings import bridge, keys
 
 # One value outside the accepted range for each key that has one.
@@ -62,6 +62,8 @@ OUTSIDE = [
 
 OUTSIDE_CLASSIFIER = [
     ("model.layer_norm_eps", 0.0),
+    ("model.registers", -1),
+    ("model.registers", 1_025),
     ("train.epochs", 0.0),
     ("train.batch_size", 0),
     ("train.learning_rate", 0.0),
@@ -115,6 +117,10 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"lora.sites": ()}, "lora.sites=(): accepted are one or more of q, k, v"),
         ({"lora.sites": ("q", "q")}, "lora.sites=('q', 'q'): accepted are one or more of q, k, v"),
         ({"model.variant": "H/14"}, "model.variant='H/14': accepted is SIZE/PATCH"),
+        ({"model.variant": "B/0"}, "model.variant='B/0': accepted is SIZE/PATCH"),
+        ({"model.variant": "B/" + "9" * 5000}, "model.variant='B/99999"),
+        ({"model.layer_scale": 1}, "model.layer_scale=1: accepted are True, False"),
+        ({"model.position_resize": "cubic"}, "model.position_resize='cubic': accepted are weights"),
         ({"stream.domain_order": "seed:1"}, "stream.domain_order='seed:1': read only with"),
     ],
 )
@@ -301,3 +307,28 @@ def test_every_key_has_one_comment(method):
         comment = field.metadata.get("comment", "")
         assert comment, f"{name} has no comment"
         assert "\n" not in comment
+
+
+def test_sizes_that_only_the_weights_file_knows_are_checked_when_it_is_read():
+    values = bridge.as_dict(bridge.freeze(small("fmlora")))
+    values["model"] |= {"variant": "weights", "layer_scale": None}
+    values["lora"] |= {"rank": 65, "blocks": "99"}
+    values["rank"]["selector"] = "full"
+    values["data"]["image_size"] = 18
+    with pytest.raises(ValueError, match="data.image_size=18: must be a multiple of 16"):
+        bridge.from_dict(values)  # random weights have the sizes of B/16
+    values["model"]["weights"] = "vit.npz"
+    run = bridge.from_dict(values)
+    assert run.model.layer_scale is None
+    with pytest.raises(ValueError, match="model.variant='weights': the sizes are in .*'vit.npz'"):
+        _ = run.model.sizes
+    known = dataclasses.replace(run, model=dataclasses.replace(run.model, variant="Nano/4"))
+    with pytest.raises(ValueError, match="data.image_size=18: must be a multiple of 4"):
+        known.check()
+
+
+@pytest.mark.parametrize(("word", "value"), [("True", True), ("false", False)])
+def test_layer_scale_can_be_set_on_the_command_line(word, value):
+    words = ["p", "--config=configs/fmlora_digits.py", f"--config.model.layer_scale={word}"]
+    assert cli.parse(words, lambda _: None, True).run.model.layer_scale is value
+    assert cli.parse(words[:2], lambda _: None, True).run.model.layer_scale is None

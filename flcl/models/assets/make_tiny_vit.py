@@ -110,7 +110,7 @@ def loss(params, key, images, labels):
 
 def train(images: np.ndarray, labels: np.ndarray):
     """Parameters after `STEPS` steps of Adam on grey images [N, S, S] from 0 to 1."""
-    width = settings.vit_sizes(MODEL.variant).width
+    width = MODEL.sizes.width
     keys = jax.random.split(jax.random.key(0), 3)
     trunk = jax.jit(lambda key: vit.init_parameters(MODEL, SIZE, key))(keys[0])
     params = {"trunk": trunk}
@@ -145,7 +145,7 @@ def train(images: np.ndarray, labels: np.ndarray):
 def save(trunk, path: pathlib.Path) -> None:
     """Saves in half precision, with the names of our own tree."""
     flat = flax.traverse_util.flatten_dict(trunk, sep="/")
-    sizes = settings.vit_sizes(MODEL.variant)
+    sizes = MODEL.sizes
     about = {"format": "flcl", "heads": str(sizes.heads), "normalize": "half"}
     about["layer_norm_eps"] = str(MODEL.layer_norm_eps)
     half = {name: np.asarray(value, np.float16) for name, value in flat.items()}

@@ -1,8 +1,9 @@
 """How public weights files name and shape the parameters of our vision transformer.
 
 A layout is a table; a new layout is an entry in `LAYOUTS`. The names are those of
-google-research/vision_transformer (AugReg, .npz), of Hugging Face transformers (ViT, Dinov2) and of
-timm; ours are the names in the tree of `flcl.models.vit`, with a slash between levels.
+google-research/vision_transformer (AugReg, .npz), of big_vision, of Hugging Face transformers (ViT,
+Dinov2), of facebookresearch/dinov2 and of timm; ours are the names in the tree of
+`flcl.models.vit`, with a slash between levels.
 """
 
 import re
@@ -48,12 +49,13 @@ FROM_HEADS = _reshaped(lambda ours, heads: (heads, ours[0] // heads, ours[1]))
 class Layout(NamedTuple):
     """One family of files.
 
-    sign: a pattern that matches a name in such files, and no name in files of other layouts.
-    prefix: pattern of an optional prefix of all names.
+    sign: a pattern of the start of a name that only such files have; with more: and a pattern of
+    another name. prefix: pattern of a prefix that such files usually have.
     block: name of a block, with {i} for its number. other, inside: our path -> (name in the file,
     form), outside and inside blocks.
     ignored: pattern of the tensors that features do not use: heads and mask tokens.
     normalize: the normalisation of images, without and with LayerScale.
+    resize: the value of `model.position_resize`, without and with registers.
     """
 
     name: str
@@ -64,6 +66,8 @@ class Layout(NamedTuple):
     inside: Mapping[str, tuple[str, Form]]
     ignored: str
     normalize: tuple[str, str]
+    resize: tuple[str, str]
+    more: str = ""
 
     def where(self, path: str) -> tuple[str, Form]:
         """Name (without prefix) and form in the file for our parameter `path`."""
@@ -73,21 +77,26 @@ class Layout(NamedTuple):
         name, form = self.inside[inner]
         return self.block.format(i=int(block.removeprefix("block_"))) + name, form
 
-    def matches(self, names: Iterable[str]) -> bool:
-        """Whether a file with these names has this layout."""
-        return any(re.search(self.sign, name) for name in names)
+    def prefixes(self, names: Iterable[str]) -> set[str]:
+        """What stands before the names of this layout in a file; empty if it has another layout.
 
-    def stem(self, names: Iterable[str]) -> str:
-        """The prefix of the names in this file."""
-        for name in names:
-            prefix = re.match(self.prefix, name)
-            if prefix and prefix.group():
-                return prefix.group()
-        return ""
+        A prefix is any chain of words with a dot or slash after each, such as `module.backbone.`.
+        """
+        names = list(names)
+        sign = re.compile(rf"((?:[A-Za-z_]\w*[./])*?){self.sign}")
+        found = {match[1] for match in map(sign.match, names) if match}
+        if not self.more:
+            return found
+        more = re.compile(rf"(.*?)(?:{self.more})")
+        return found & {match[1] for match in map(more.fullmatch, names) if match}
+
+    def is_usual(self, prefix: str) -> bool:
+        """Whether files of this layout usually have this prefix."""
+        return re.fullmatch(f"(?:{self.prefix})?", prefix) is not None
 
     def is_ignored(self, name: str) -> bool:
-        """Whether features do not use the tensor `name` (with or without prefix)."""
-        return re.fullmatch(f"(?:{self.prefix})?(?:{self.ignored})", name) is not None
+        """Whether features do not use the tensor `name`, which has no prefix."""
+        return re.fullmatch(self.ignored, name) is not None
 
 
 def _torch(names: Mapping[str, str]) -> dict[str, tuple[str, Form]]:
@@ -108,6 +117,7 @@ def _gammas(first: str, second: str) -> dict[str, tuple[str, Form]]:
 _HF_OTHER = {
     "class_token": ("embeddings.cls_token", TOKEN),
     "position": ("embeddings.position_embeddings", BATCHED),
+    "registers": ("embeddings.register_tokens", BATCHED),
     **_torch({"patches": "embeddings.patch_embeddings.projection", "norm": "layernorm"}),
 }
 _HF_ATTENTION = {
@@ -135,26 +145,29 @@ _VIT = Layout(
     | _gammas("layer_scale1", "layer_scale2"),
     ignored=r"(classifier|pooler)\..*|embeddings\.mask_token",
     normalize=("half", "half"),
+    resize=("bicubic", "bicubic"),
 )
 _MLP = {"norm1": "norm1", "norm2": "norm2", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 _DINOV2 = Layout(
     name="Hugging Face Dinov2",
     sign=r"encoder\.layer\.\d+\.norm1\.",
-    prefix=r"dinov2\.",
+    prefix=r"dinov2(_with_registers)?\.",
     block="encoder.layer.{i}.",
     other=_HF_OTHER,
     inside=_torch(_MLP | _HF_ATTENTION) | _gammas("layer_scale1.lambda1", "layer_scale2.lambda1"),
     ignored=r"classifier\..*|embeddings\.mask_token",
     normalize=("imagenet", "imagenet"),
+    resize=("bicubic", "bicubic_antialias"),
 )
 _TIMM = Layout(
     name="timm",
-    sign=r"^blocks\.\d+\.attn\.qkv\.",
+    sign=r"blocks\.\d+\.attn\.qkv\.",
     prefix="",
     block="blocks.{i}.",
     other={
         "class_token": ("cls_token", TOKEN),
         "position": ("pos_embed", BATCHED),
+        "registers": ("reg_token", BATCHED),
         **_torch({"patches": "patch_embed.proj", "norm": "norm"}),
     },
     inside=_torch(_MLP | {"proj": "attn.proj"})
@@ -164,11 +177,24 @@ _TIMM = Layout(
     ignored=r"(head|pre_logits)\..*|mask_token",
     # The plain models of timm with LayerScale are those of DINOv2.
     normalize=("half", "imagenet"),
+    resize=("bicubic_antialias", "bicubic_antialias"),
+)
+# The names of timm, but a mask token beside LayerScale, and registers with a name of their own. The
+# two kinds of models are resized with different options of the same code (`interpolate_offset`).
+_META = _TIMM._replace(
+    name="DINOv2",
+    sign=r"blocks\.\d+\.ls1\.gamma",
+    more="register_tokens|mask_token",
+    other={**_TIMM.other, "registers": ("register_tokens", BATCHED)},
+    normalize=("imagenet", "imagenet"),
+    resize=("bicubic_offset", "bicubic_antialias"),
 )
 
 
-def _augreg_inside() -> dict[str, tuple[str, Form]]:
-    attention = "MultiHeadDotProductAttention_1"
+def _augreg_inside(norms: tuple[int, int], attention: int, mlp: int) -> dict:
+    """The entries inside a block; the arguments are the numbers in the names of its modules."""
+    norm1, norm2 = (f"LayerNorm_{number}" for number in norms)
+    attention, mlp = f"MultiHeadDotProductAttention_{attention}", f"MlpBlock_{mlp}"
     table = {
         "proj/kernel": (f"{attention}/out/kernel", FROM_HEADS),
         "proj/bias": (f"{attention}/out/bias", SAME),
@@ -176,10 +202,10 @@ def _augreg_inside() -> dict[str, tuple[str, Form]]:
     for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value")):
         for kind in ("kernel", "bias"):
             table[f"{ours}/{kind}"] = (f"{attention}/{theirs}/{kind}", TO_HEADS)
-    for ours, theirs in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
+    for ours, theirs in (("norm1", norm1), ("norm2", norm2)):
         for kind in ("scale", "bias"):
             table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
-    for ours, theirs in (("fc1", "MlpBlock_3/Dense_0"), ("fc2", "MlpBlock_3/Dense_1")):
+    for ours, theirs in (("fc1", f"{mlp}/Dense_0"), ("fc2", f"{mlp}/Dense_1")):
         for kind in ("kernel", "bias"):
             table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
     return table | _gammas("LayerScale_0", "LayerScale_1")
@@ -187,32 +213,46 @@ def _augreg_inside() -> dict[str, tuple[str, Form]]:
 
 _AUGREG = Layout(
     name="AugReg",
-    sign=r"^Transformer/encoderblock_\d+/",
-    prefix="",
+    sign=r"Transformer/encoderblock_\d+/MultiHeadDotProductAttention_1/",
+    prefix="(opt/)?target/",
     block="Transformer/encoderblock_{i}/",
     other={
         "class_token": ("cls", TOKEN),
         "position": ("Transformer/posembed_input/pos_embedding", BATCHED),
+        # No such file has registers; with this name the error can say what is missing.
+        "registers": ("registers", BATCHED),
         "patches/kernel": ("embedding/kernel", SAME),
         "patches/bias": ("embedding/bias", SAME),
         "norm/scale": ("Transformer/encoder_norm/scale", SAME),
         "norm/bias": ("Transformer/encoder_norm/bias", SAME),
     },
-    inside=_augreg_inside(),
+    inside=_augreg_inside((0, 2), attention=1, mlp=3),
     # The layer `pre_logits` comes after the features.
     ignored=r"(head|pre_logits)/.*",
     normalize=("half", "half"),
+    resize=("bilinear", "bilinear"),
+)
+# Each kind of module has its own count here, and the class token has no position.
+_BIG_VISION = _AUGREG._replace(
+    name="big_vision",
+    sign=r"Transformer/encoderblock_\d+/MultiHeadDotProductAttention_0/",
+    prefix="params/(img/)?",
+    other={**_AUGREG.other, "position": ("pos_embedding", BATCHED)},
+    inside=_augreg_inside((0, 1), attention=0, mlp=0),
 )
 _OUTSIDE = ("patches/kernel", "patches/bias", "norm/scale", "norm/bias", "class_token", "position")
+_OUTSIDE += ("registers",)
 _OWN = Layout(
     name="flcl",
-    sign=r"^block_\d\d/q/kernel$",
+    sign=r"block_\d\d/q/kernel$",
     prefix="",
     block="block_{i:02d}/",
     other={name: (name, SAME) for name in _OUTSIDE},
     inside={name: (name, SAME) for name in _DINOV2.inside},
     ignored=r"head/.*",
     normalize=("half", "half"),
+    resize=("bicubic", "bicubic"),
 )
 
-LAYOUTS = (_AUGREG, _VIT, _DINOV2, _TIMM, _OWN)
+# The first that matches is taken: _META before _TIMM, which has fewer signs.
+LAYOUTS = (_AUGREG, _BIG_VISION, _VIT, _DINOV2, _META, _TIMM, _OWN)
