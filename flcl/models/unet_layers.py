@@ -93,8 +93,10 @@ class GroupNorm(nn.Module):
             return jnp.repeat(mean, channels // self.groups, axis=1)
 
         mean = mean_of(wide)
-        # One pass over the activations; rounding may make the difference slightly negative.
-        variance = jnp.maximum(mean_of(wide * wide) - mean * mean, 0.0)
+        # Two passes: the mean of squares minus the square of the mean loses all digits if the mean
+        # is large. The deviations have the mean zero, so no gradient goes through their centre.
+        deviation = wide - jax.lax.stop_gradient(mean)[:, None, None]
+        variance = mean_of(deviation * deviation)
         slope = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         shift = bias[None] - mean * slope
         return wide * slope[:, None, None] + shift[:, None, None]

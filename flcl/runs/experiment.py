@@ -78,6 +78,8 @@ def run(
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
             setup, weights = prepare(run)
+            if not (workdir / "config.json").exists():  # a run of an older version goes on
+                setup.method.check()
             if hosts.is_main():
                 # What is entered first is released last: the lock is held until all checkpoints
                 # are written.

@@ -19,7 +19,9 @@ from flcl.settings.classification import (
     LowRank,
     Prompt,
     RankSelection,
+    SDLoRARun,
     Sizes,
+    TaskLoRAs,
     Testing,
     Train,
     TrainedViT,
@@ -64,6 +66,7 @@ RUNS: dict[str, type[Run]] = {
         ClassMeanRun,
         ViTFinetuneRun,
         LoRARun,
+        SDLoRARun,
     )
     for method in methods_of(cls)
 }
@@ -98,9 +101,11 @@ __all__ = [
     "ReplayRun",
     "Run",
     "Runtime",
+    "SDLoRARun",
     "Sample",
     "Sizes",
     "Stream",
+    "TaskLoRAs",
     "Testing",
     "Train",
     "TrainedViT",

@@ -12,7 +12,10 @@ from flcl.settings import bridge
 
 # Dotted key -> the value that every run of an older format used although it was not a key then.
 # Only a method that has the key gets it.
-ADDED: dict[int, dict[str, object]] = {2: {}}
+ADDED: dict[int, dict[str, object]] = {
+    2: {},
+    3: {"lora.magnitudes": "per_map"},
+}
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
 _TRAINING += ("schedule", "warmup", "clip_norm", "min_crop")
