@@ -124,7 +124,7 @@ def test_shorter_side_is_fitted_and_the_centre_kept(data):
 def test_a_picture_whose_shorter_side_fits_keeps_its_pixels(width, height, data):
     # Stripes of one pixel across the longer side: half a pixel of shift makes them grey.
     across = np.arange(width)[None, :, None] if width > height else np.arange(height)[:, None, None]
-    stripes = np.broadcast_to(across % 2 * np.uint8(255), (height, width, 3))
+    stripes = np.broadcast_to((across % 2 * 255).astype(np.uint8), (height, width, 3))
     got = images.convert(stripes, "x", data(image_size=60))
     top, left = (height - 60) // 2, (width - 60) // 2
     np.testing.assert_array_equal(got, stripes[top : top + 60, left : left + 60])
