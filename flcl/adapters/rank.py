@@ -56,17 +56,22 @@ def temperature(progress: jax.Array, rank: settings.RankSelection) -> jax.Array:
 
 def probabilities(logits: jax.Array, tau: jax.Array | float) -> jax.Array:
     """p(r) = softmax(logits / tau) of each candidate, [K]: the paper's equation."""
-    return jax.nn.softmax(logits / tau)
+    return jax.nn.softmax(_sharpened(logits, tau))
 
 
 def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.Array:
     """A draw [K] from `probabilities`: one-hot, with the gradient of the soft choice."""
     # Gumbel-max: the argmax of x + noise is a draw from softmax(x). So x is divided by tau and the
     # noise is not; if both were divided, tau would not change the draw.
-    noisy = logits / tau + jax.random.gumbel(key, logits.shape)
+    noisy = _sharpened(logits, tau) + jax.random.gumbel(key, logits.shape)
     soft = jax.nn.softmax(noisy)
     hard = jax.nn.one_hot(jnp.argmax(noisy), logits.size)
     return hard + soft - jax.lax.stop_gradient(soft)
+
+
+def _sharpened(logits, tau):
+    # Relative to the largest logit: a tiny tau then gives -inf for the others, and no NaN.
+    return (logits - jax.lax.stop_gradient(logits.max())) / tau
 
 
 def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Array:

@@ -108,6 +108,15 @@ def test_the_penalty_is_that_of_the_ranks_that_are_drawn(progress):
     assert float(penalties[0]) == pytest.approx(RUN.penalty * drawn / 10, rel=0.01)
 
 
+@pytest.mark.parametrize(("size", "tau"), [(1e30, 0.1), (1.0, 1e-37), (1e6, 1e-30)])
+def test_an_extreme_temperature_or_complexity_gives_no_nan(size, tau):
+    logits, key = size * jnp.asarray([-1.0, 0.2, 1.0]), jax.random.key(0)
+    assert rank.probabilities(logits, tau).tolist() == [0.0, 0.0, 1.0]
+    assert rank.straight_through(key, logits, jnp.asarray(tau)).tolist() == [0.0, 0.0, 1.0]
+    slope = jax.grad(lambda x: rank.straight_through(key, x, jnp.asarray(tau)) @ jnp.arange(3.0))
+    assert np.isfinite(slope(logits)).all()
+
+
 def test_the_report_names_the_probabilities_at_the_final_temperature():
     choice = rank.LearnedRank(RUN, 10, 2)
     memory = choice.memory(2) | {"complexity": jnp.asarray([0.5, 0.51])}
