@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from flcl.ops import broadcast
 from flcl.ops.convolution import lax_conv, plain_conv, repeated, repeated_conv
 
 STRATEGIES = ("auto", "map", "loop", "vmap", "taps")
@@ -128,10 +129,11 @@ def _separable(x: jax.Array, kernel: jax.Array, modulation: Modulation, stride: 
 
     def per_image(scale):
         # n-major: the scales of the G classes repeat for every n.
-        return jnp.tile(scale, (x.shape[0] // scale.shape[0], 1))[:, None, None].astype(x.dtype)
+        return jnp.tile(scale, (x.shape[0] // scale.shape[0], 1))[:, None, None]
 
-    out = plain_conv(x * per_image(modulation.scale_in), kernel.astype(x.dtype), stride)
-    return out * per_image(modulation.scale_out)
+    scaled = broadcast.multiply(x, per_image(modulation.scale_in))
+    out = plain_conv(scaled, kernel.astype(x.dtype), stride)
+    return broadcast.multiply(out, per_image(modulation.scale_out))
 
 
 def _loop(x: jax.Array, kernels: jax.Array, stride: int) -> jax.Array:

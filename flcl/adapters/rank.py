@@ -2,7 +2,8 @@
 
 FM-LoRA (Yu et al. 2025) prints p(r | T_t) = softmax_r(w_r H / tau) and r_t = argmax. For H > 0 this
 argmax is the argmax of w_r for every H, so the rank cannot follow the complexity. The default form
-centres H on the first task (M4); the printed form is available as `literal`.
+centres H on the first task (M4); the printed form is available as `literal`. At every temperature
+one distribution, `probabilities`, is drawn from, penalised and reported.
 """
 
 from typing import Protocol
@@ -14,8 +15,12 @@ import numpy as np
 
 from flcl import settings
 
-EPSILON = 1e-6
-"""Avoids a division by zero if the first task has zero complexity."""
+LEAST_COMPLEXITY = 0.05
+"""The smallest H by which others are divided: 5 % of the loss of a uniform guess (ours).
+
+A first task without errors has an H near zero, and relative to it every task would look a thousand
+times as hard.
+"""
 
 
 def init_selector(candidates: tuple[int, ...]) -> dict:
@@ -27,8 +32,8 @@ def init_selector(candidates: tuple[int, ...]) -> dict:
 
 
 def centre(complexity: jax.Array, first: jax.Array) -> jax.Array:
-    """h_t = (H_t - H_1) / (|H_1| + epsilon) (M4)."""
-    return (complexity - first) / (jnp.abs(first) + EPSILON)
+    """h_t = (H_t - H_1) / max(|H_1|, 0.05) (M4)."""
+    return (complexity - first) / jnp.maximum(jnp.abs(first), LEAST_COMPLEXITY)
 
 
 def logits(selector: dict, complexity: jax.Array, first: jax.Array, kind: str) -> jax.Array:
@@ -49,13 +54,24 @@ def temperature(progress: jax.Array, rank: settings.RankSelection) -> jax.Array:
     return rank.temperature * (rank.final_temperature / rank.temperature) ** share
 
 
+def probabilities(logits: jax.Array, tau: jax.Array | float) -> jax.Array:
+    """p(r) = softmax(logits / tau) of each candidate, [K]: the paper's equation."""
+    return jax.nn.softmax(_sharpened(logits, tau))
+
+
 def straight_through(key: jax.Array, logits: jax.Array, tau: jax.Array) -> jax.Array:
-    """A random choice [K]: one-hot of perturbed logits, with the gradient of the soft choice."""
-    # Gumbel-max: without tau, this argmax is a draw from softmax(logits).
-    noisy = (logits + jax.random.gumbel(key, logits.shape)) / tau
+    """A draw [K] from `probabilities`: one-hot, with the gradient of the soft choice."""
+    # Gumbel-max: the argmax of x + noise is a draw from softmax(x). So x is divided by tau and the
+    # noise is not; if both were divided, tau would not change the draw.
+    noisy = _sharpened(logits, tau) + jax.random.gumbel(key, logits.shape)
     soft = jax.nn.softmax(noisy)
     hard = jax.nn.one_hot(jnp.argmax(noisy), logits.size)
     return hard + soft - jax.lax.stop_gradient(soft)
+
+
+def _sharpened(logits, tau):
+    # Relative to the largest logit: a tiny tau then gives -inf for the others, and no NaN.
+    return (logits - jax.lax.stop_gradient(logits.max())) / tau
 
 
 def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Array:
@@ -84,7 +100,7 @@ def choose(
     fixed = jax.nn.one_hot(jnp.argmax(logits), len(candidates))
     drawn = straight_through(key, logits, tau)
     # A loss alone never prefers a small rank: a column that is not needed costs it nothing (M5).
-    expected = jax.nn.softmax(logits / tau) @ np.asarray(candidates, np.float32)
+    expected = probabilities(logits, tau) @ np.asarray(candidates, np.float32)
     # Both are computed and one is used: `progress` is traced, so the whole task is one program.
     choice = jnp.where(selecting, drawn, jax.lax.stop_gradient(fixed))
     penalty = jnp.where(selecting, selection.penalty * expected / rank, 0.0)
@@ -199,7 +215,7 @@ class LearnedRank:
         """p(r) at the final temperature of the choice."""
         measured, later = memory["complexity"], index > 1
         logits = self._of_task(memory, index)
-        p = jax.nn.softmax(logits / self._selection.final_temperature)
+        p = probabilities(logits, self._selection.final_temperature)
         return {
             "complexity": float(measured[index - 1]) if self._tasks > 1 else None,
             "centred": float(centre(measured[index - 1], measured[0])) if later else None,

@@ -88,7 +88,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
-    """Resizes the shorter side to `data.image_size` and crops the centre, in one resampling."""
+    """Resizes the shorter side to `data.image_size` and crops the centre, in one resampling.
+
+    If the shorter side already fits, no pixel changes: the centre is cut out at whole pixels.
+    """
     width, height = image.size
     size = data.image_size
     if (width, height) != (size, size):
@@ -97,13 +100,17 @@ def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:
                 f"{name}: the image is {width}x{height} pixels, but data.image_size={size} and "
                 "data.resize=False; resize the images or set data.resize=True"
             )
-        # Cropping and resizing are one step, so pixels are interpolated only once.
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        box = (left, top, left + side, top + side)
-        # Pillow's filter becomes wider if the image becomes smaller, so fine patterns are not
-        # aliased.
-        image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+        if side == size:
+            # Half a pixel would mix each pixel with its neighbour.
+            left, top = int(left), int(top)
+            image = image.crop((left, top, left + side, top + side))
+        else:
+            # Cropping and resizing are one step, so pixels are interpolated only once. Pillow's
+            # filter becomes wider if the image becomes smaller, so fine patterns are not aliased.
+            box = (left, top, left + side, top + side)
+            image = image.resize((size, size), Image.Resampling.BICUBIC, box=box)
     return np.asarray(image, np.uint8).reshape(size, size, data.channels)
 
 

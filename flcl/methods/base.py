@@ -66,6 +66,10 @@ class Method(abc.ABC):
         self.run = run
         self.stream = stream
 
+    def check(self) -> None:
+        """Raises `ValueError` in one line for tasks that a new run cannot learn."""
+        return  # by default every task can be learned
+
     @classmethod
     def resolve(cls, run: settings.Run) -> Resolved:
         """Reads the files that the method needs before it is built: by default none."""
@@ -283,6 +287,17 @@ class Classifier(Method):
         features: [N, d], computed with the memory that `end` returned; labels: [N].
         """
 
+    def compared(self, task: Task) -> tuple[int, ...]:
+        """The labels that the loss of `task` compares.
+
+        They are the labels of the task. If it has one label only, they are also those of all
+        earlier tasks: compared with nothing, its loss would be 0 whatever it learns (M8).
+        """
+        if len(task.labels) > 1:
+            return task.labels
+        so_far = self.stream.tasks[: task.index]
+        return tuple(sorted({label for each in so_far for label in each.labels}))
+
     def preliminary(self, task: Task) -> Preliminary | None:
         """The short run before `task`; None = there is no short run."""
         del task
@@ -300,7 +315,7 @@ class Classifier(Method):
     def task_losses(
         self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
-        """Cross-entropy [B] of each image over the task's classes, without augmentation."""
+        """Cross-entropy [B] of each image over the `compared` classes, without augmentation."""
 
 
 def _batch(data: settings.Data, leading: tuple[int, ...], labels: tuple[int, ...]) -> dict:

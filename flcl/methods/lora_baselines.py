@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from flcl import settings
@@ -10,6 +11,9 @@ from flcl.data.stream import Task, TaskStream
 from flcl.methods import optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit
+
+SHARED_START = 0.8
+"""The first value of every shared magnitude, in the public code of SD-LoRA."""
 
 
 class LoRAClassifier(ViTClassifier):
@@ -80,18 +84,30 @@ class LoRASequential(LoRAClassifier):
 class SDLoRA(LoRAClassifier):
     """One LoRA per task, with separate direction and magnitude (Wu et al., ICLR 2025).
 
-    dW = sum_k alpha_k A_k B_k' / (|A_k| |B_k|) + A_t B_t': earlier directions are frozen, their
-    magnitudes still train. After a task, its alpha starts at |A_t| |B_t| (ours).
+    dW = sum_k alpha_k A_k B_k' / (|A_k| |B_k|) + beta A_t B_t': earlier directions are frozen,
+    their magnitudes still train. `lora.magnitudes` says which magnitudes there are:
+
+    `shared`, as in the authors' public code: one alpha_k for all maps, and beta, which also trains.
+      All of them start at 0.8 in every task, so the function changes at the start of a task.
+    `per_map` (ours): an alpha_k for each map that starts at |A_k| |B_k|, and beta = 1, so a task
+      starts with the function of the last one.
 
     Memory: `directions` (A, B of unit norm, [T, in, r] and [T, out, r] per map) and `magnitudes`
     [T] per map, zero for later tasks. The memory grows with the number of tasks.
     """
 
     name = "sd_lora"
+    run: settings.SDLoRARun
+
+    def __init__(self, run: settings.SDLoRARun, stream: TaskStream):
+        super().__init__(run, stream)
+        self.shared = run.lora.magnitudes == "shared"
 
     def parts(self, phase):
+        # Task 1 has no earlier directions; only a shared beta trains in it.
+        has_magnitudes = self.shared or phase == 2
         full_rate = optimisation.Part(self.run.train.learning_rate)
-        return super().parts(phase) | ({"magnitudes": full_rate} if phase == 2 else {})
+        return super().parts(phase) | ({"magnitudes": full_rate} if has_magnitudes else {})
 
     def init(self, key):
         key_base, _ = jax.random.split(key)
@@ -107,16 +123,25 @@ class SDLoRA(LoRAClassifier):
         trainable, frozen = super().begin(memory, task, key)
         trainable["lora"] = self.fresh(key)
         if task.index > 1:
-            trainable["magnitudes"] = memory["magnitudes"]
             frozen["directions"] = memory["directions"]
+            if not self.shared:
+                trainable["magnitudes"] = memory["magnitudes"]
+        if self.shared:
+            past = {"past": jnp.full(len(self.stream.tasks), SHARED_START)}
+            newest = {"newest": jnp.asarray(SHARED_START)}
+            trainable["magnitudes"] = newest | (past if task.index > 1 else {})
         return trainable, frozen
 
     def model(self, phase, trainable, frozen, key, progress):
         model, extra = super().model(phase, trainable, frozen, key, progress)
+        newest = model["adapters"]
+        if self.shared:
+            beta = trainable["magnitudes"]["newest"]
+            newest = factorized.map_sites(lambda f: {**f, "core": beta * f["core"]}, newest)
         if phase == 2:
-            past = self._weighted(frozen["directions"], trainable["magnitudes"])
-            model["adapters"] = factorized.map_sites(_beside, past, model["adapters"])
-        return model, extra
+            past = self._weighted(frozen["directions"], self._past(trainable))
+            newest = factorized.map_sites(_beside, past, newest)
+        return {**model, "adapters": newest}, extra
 
     def end(self, memory, task: Task, trainable):
         memory = super().end(memory, task, trainable)
@@ -125,14 +150,19 @@ class SDLoRA(LoRAClassifier):
         # SD-LoRA stores direction and length apart: of earlier tasks, only the length still
         # trains.
         unit = jax.tree.map(lambda v: v / jnp.maximum(jnp.linalg.norm(v), 1e-12), lora)
+        beta = trainable["magnitudes"]["newest"] if self.shared else 1.0
         size = factorized.map_sites(
-            lambda f: jnp.linalg.norm(f["a"]) * jnp.linalg.norm(f["b"]), lora
+            lambda f: beta * (jnp.linalg.norm(f["a"]) * jnp.linalg.norm(f["b"])), lora
         )
-        # Task 1 has no earlier directions, so it trains no magnitudes.
-        before = trainable.get("magnitudes", memory["magnitudes"])
+        before = memory["magnitudes"] if task.index == 1 else self._past(trainable)
         return memory | {
             "directions": jax.tree.map(lambda d, v: d.at[slot].set(v), memory["directions"], unit),
-            "magnitudes": jax.tree.map(lambda m, v: m.at[slot].set(v), before, size),
+            "magnitudes": jax.tree.map(
+                # Slots of later tasks stay zero: they have no direction yet.
+                lambda m, v: jnp.where(np.arange(len(m)) < slot, m, 0.0).at[slot].set(v),
+                before,
+                size,
+            ),
         }
 
     def inference(self, memory):
@@ -158,7 +188,16 @@ class SDLoRA(LoRAClassifier):
         return super().restore(memory, task, added) | restored
 
     def parameters_per_task(self):
-        return self.factor_parameters() + sum(map(len, self.shapes.values()))
+        # The factors of a task, and its magnitude: one, or one for each map.
+        maps = 1 if self.shared else sum(map(len, self.shapes.values()))
+        return self.factor_parameters() + maps
+
+    def _past(self, trainable) -> dict:
+        """The magnitudes of earlier tasks, [T] per map."""
+        magnitudes = trainable["magnitudes"]
+        if not self.shared:
+            return magnitudes
+        return factorized.map_sites(lambda _: magnitudes["past"], self.shapes)
 
     def _weighted(self, directions, magnitudes):
         """All directions side by side, [in, T r]; their magnitudes are the core's diagonal."""

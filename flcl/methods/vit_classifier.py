@@ -1,7 +1,8 @@
 """The common part of all classifiers on a pre-trained ViT: trunk, heads, loss, statistics (M8).
 
 The linear head is trained with the cross-entropy over the classes of the current task only (local
-loss), so the weights of old classes get no gradient. The answer of a head is the largest score over
+loss), so the weights of old classes get no gradient. A task of one class is compared with the
+learned classes, whose weights are constants then. The answer of a head is the largest score over
 all learned classes. Heads with statistics get them from the training images at the end of a task.
 """
 
@@ -79,6 +80,15 @@ class ViTClassifier(base.Classifier):
                 return run
             raise ValueError(f"{error}; or set model.variant, such as B/16") from error
 
+    def check(self):
+        first = self.stream.tasks[0]
+        if len(first.labels) == 1 and self.steps(first, 1):
+            raise ValueError(
+                f"stream.tasks={self.run.stream.tasks!r}: the first task has one class, and "
+                f"{self.name} learns by comparing classes; give the first task two classes or "
+                "more, or use the method class_mean, which only stores the mean of each class"
+            )
+
     def steps(self, task: Task, images: int) -> int:
         del task
         train = self.run.train
@@ -121,12 +131,13 @@ class ViTClassifier(base.Classifier):
 
     def begin(self, memory, task: Task, key):
         del key
-        classes = np.zeros(self.stream.capacity, bool)
-        # The local loss compares only these classes; the columns of all others get no gradient
-        # (M8).
-        classes[list(task.labels)] = True
-        frozen = {"trunk": memory["trunk"], "labels": jnp.asarray(classes)}
-        return {"head": memory["head"]}, frozen
+        every = np.arange(self.stream.capacity)
+        # The local loss compares only `labels`; only the columns of `columns` train (M8).
+        masks = {
+            "labels": jnp.asarray(np.isin(every, self.compared(task))),
+            "columns": jnp.asarray(np.isin(every, task.labels)),
+        }
+        return {"head": memory["head"]}, {"trunk": memory["trunk"], **masks}
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
         key_crop, key_flip, key_model = jax.random.split(key, 3)
@@ -226,8 +237,12 @@ class ViTClassifier(base.Classifier):
 
     def _losses(self, model: dict, trainable, frozen, images, labels):
         features = self.encode(images, **model)
-        head = trainable["head"]
-        logits = features @ head["kernel"] + head["bias"][None]
+        # A column is stored once, with the task of its class, so no later task may change it.
+        head = jax.tree.map(
+            lambda v: jnp.where(frozen["columns"][None], v, jax.lax.stop_gradient(v)),
+            {"kernel": trainable["head"]["kernel"], "bias": trainable["head"]["bias"][None]},
+        )
+        logits = features @ head["kernel"] + head["bias"]
         logits = mask_unseen(logits, frozen["labels"])
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 

@@ -61,8 +61,8 @@ class UNet(nn.Module):
             which activations dropout sets to zero; None = no dropout.
         """
         shape, dtype = self.shape, jnp.dtype(self.shape.dtype)
-        # The embedding is computed in float32, also if the activations are not.
-        embedding = self._embed(t, labels).astype(dtype)
+        # In float32, also if the activations are not: its gradient is a sum over all blocks.
+        embedding = self._embed(t, labels)
         # The order of the calls is the numbering of the paper: encoder 0-20, middle 21-24,
         # decoder 25-63, output 64 (CIFAR).
         hidden = Conv(shape.width, strategy=self.strategy, name="input")(x.astype(dtype))

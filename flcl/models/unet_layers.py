@@ -8,7 +8,9 @@ import jax.numpy as jnp
 from einops import rearrange
 
 from flcl.adapters.modulate import modulated_conv, upsampled_conv
-from flcl.ops.convolution import plain_conv, product
+from flcl.ops import broadcast
+from flcl.ops.convolution import plain_conv
+from flcl.ops.linear import linear, product
 
 _zeros = nn.initializers.zeros_init()
 
@@ -48,7 +50,25 @@ class Conv(nn.Module):
             x = plain_conv(x, kernel.astype(x.dtype), self.stride)
         else:
             x = modulated_conv(x, kernel, modulation, stride=self.stride, strategy=self.strategy)
-        return x + bias.astype(x.dtype)[None, None, None]
+        return broadcast.add(x, bias)
+
+
+class Dense(nn.Module):
+    """Linear map [..., Cin] -> [..., Cout] with bias, with the parameters of flax's `Dense`.
+
+    pixels: the input is every pixel of a feature map; then `product` is faster on a CPU.
+    """
+
+    features: int
+    zero: bool = False
+    pixels: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        start = _zeros if self.zero else nn.initializers.lecun_normal()
+        kernel = self.param("kernel", start, (x.shape[-1], self.features))
+        bias = self.param("bias", _zeros, (self.features,))
+        return broadcast.add((product if self.pixels else linear)(x, kernel), bias)
 
 
 class GroupNorm(nn.Module):
@@ -73,8 +93,10 @@ class GroupNorm(nn.Module):
             return jnp.repeat(mean, channels // self.groups, axis=1)
 
         mean = mean_of(wide)
-        # One pass over the activations; rounding may make the difference slightly negative.
-        variance = jnp.maximum(mean_of(wide * wide) - mean * mean, 0.0)
+        # Two passes: the mean of squares minus the square of the mean loses all digits if the mean
+        # is large. The deviations have the mean zero, so no gradient goes through their centre.
+        deviation = wide - jax.lax.stop_gradient(mean)[:, None, None]
+        variance = mean_of(deviation * deviation)
         slope = jax.lax.rsqrt(variance + self.epsilon) * scale[None]
         shift = bias[None] - mean * slope
         return wide * slope[:, None, None] + shift[:, None, None]
@@ -135,20 +157,14 @@ class ResidualBlock(nn.Module):
         )
         # The time enters between the two convolutions. The class does not: it enters through the
         # kernels.
-        shift = nn.Dense(self.features, dtype=x.dtype, name="time")(nn.silu(embedding))
-        hidden = nn.silu(Norm(name="norm2")(hidden + shift[:, None, None].astype(x.dtype)))
+        shift = Dense(self.features, name="time")(nn.silu(embedding).astype(x.dtype))
+        hidden = nn.silu(Norm(name="norm2")(broadcast.add(hidden, shift[:, None, None])))
         hidden = Dropout(self.dropout)(hidden, train)
         # Zero at the start, so the block begins as the identity (or its skip).
         hidden = Conv(self.features, zero=True, strategy=self.strategy, name="conv2")(hidden)
         if x.shape[-1] != self.features:
             x = Conv(self.features, size=1, strategy=self.strategy, name="skip")(x)
         return x + hidden
-
-
-def _product(x, matrix, dimensions, precision=None, preferred_element_type=None):
-    """`product` with the signature of `lax.dot_general`, for flax."""
-    del dimensions, precision, preferred_element_type
-    return product(x, matrix)
 
 
 class Attention(nn.Module):
@@ -162,7 +178,7 @@ class Attention(nn.Module):
         # A level that is narrower than a head has one head.
         heads = max(1, channels // self.head_channels)
         tokens = rearrange(Norm(name="norm")(x), "b h w c -> b (h w) c")
-        qkv = nn.Dense(3 * channels, dtype=x.dtype, dot_general=_product, name="qkv")(tokens)
+        qkv = Dense(3 * channels, pixels=True, name="qkv")(tokens)
         thirds = jnp.split(qkv, 3, axis=-1)
         q, k, v = (rearrange(third, "b t (h d) -> b h t d", h=heads) for third in thirds)
         q = q / math.sqrt(q.shape[-1])  # q has fewer numbers than the scores
@@ -170,9 +186,7 @@ class Attention(nn.Module):
         weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
         # The division by the sum comes after the product, which has fewer numbers than the weights.
         sums = weights.sum(axis=-1, keepdims=True)
-        out = jnp.einsum("bhqk,bhkd->bhqd", weights.astype(x.dtype), v) / sums.astype(x.dtype)
+        out = broadcast.divide(jnp.einsum("bhqk,bhkd->bhqd", weights.astype(x.dtype), v), sums)
         out = rearrange(out, "b h t d -> b t (h d)")
-        out = nn.Dense(
-            channels, kernel_init=_zeros, dtype=x.dtype, dot_general=_product, name="out"
-        )(out)
+        out = Dense(channels, zero=True, pixels=True, name="out")(out)
         return x + rearrange(out, "b (h w) c -> b h w c", h=height)

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from flcl import settings
+from flcl.ops import broadcast
+from flcl.ops.linear import linear
 
 MLP_RATIO = 4
 
@@ -27,20 +29,17 @@ class Site(nn.Module):
     """
 
     features: int
-    dtype: jnp.dtype
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", _kernel, (x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         # The adapter is a second path beside the kernel, which itself stays as it is.
-        y = x @ kernel.astype(self.dtype) + _row(bias, x.ndim).astype(self.dtype)
+        y = broadcast.add(linear(x, kernel), bias)
         if self.has_variable("adapter", "core"):
-            a, core, b = (
-                self.get_variable("adapter", name).astype(self.dtype) for name in ("a", "core", "b")
-            )
+            a, core, b = (self.get_variable("adapter", name) for name in ("a", "core", "b"))
             # Never compute the product of all three, because it is as large as the kernel.
-            y += (x @ a) @ (core @ b.T)
+            y += linear(linear(x, a), core @ b.T)
         return y
 
 
@@ -50,7 +49,7 @@ class LayerScale(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         gamma = self.param("gamma", nn.initializers.ones, (x.shape[-1],))
-        return x * _row(gamma, x.ndim).astype(x.dtype)
+        return broadcast.multiply(x, gamma)
 
 
 class Block(nn.Module):
@@ -79,14 +78,14 @@ class Block(nn.Module):
         # Attention: norm first, then the sum with the input (pre-norm).
         y = _norm(self.epsilon, "norm1", self.cheap)(x).astype(self.dtype)
         split = (batch, tokens, self.heads, width // self.heads)
-        q, k, v = (Site(width, self.dtype, name=name)(y).reshape(split) for name in "qkv")
+        q, k, v = (Site(width, name=name)(y).reshape(split) for name in "qkv")
         # Its softmax is float32 for every dtype of q, k and v.
         y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
-        x += scaled("scale1", Site(width, self.dtype, name="proj")(y))
+        x += scaled("scale1", Site(width, name="proj")(y))
         # MLP, in the same form.
         y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
-        y = light(_gelu)(Site(MLP_RATIO * width, self.dtype, name="fc1")(y))
-        return x + scaled("scale2", Site(width, self.dtype, name="fc2")(y))
+        y = light(_gelu)(Site(MLP_RATIO * width, name="fc1")(y))
+        return x + scaled("scale2", Site(width, name="fc2")(y))
 
 
 class VisionTransformer(nn.Module):
@@ -137,12 +136,15 @@ class VisionTransformer(nn.Module):
         """Class token and patches with their positions: [B, 1 + grid**2, width]."""
         side = grid_side(self.model, self.image_size)
         patch = (sizes.patch, sizes.patch)
-        patches = nn.Conv(sizes.width, patch, patch, "VALID", dtype=dtype, name="patches")(images)
-        patches = patches.reshape(len(images), side**2, sizes.width)
-        token = self.param("class_token", _normal, (sizes.width,)).astype(dtype)
-        position = self.param("position", _normal, (1 + side**2, sizes.width)).astype(dtype)
-        token = jnp.broadcast_to(token[None, None], (len(images), 1, sizes.width))
-        return jnp.concatenate([token, patches], axis=1) + position[None]
+        cut = nn.Conv(
+            sizes.width, patch, patch, "VALID", dtype=dtype, promote_dtype=broadcast.keep_bias,
+            name="patches",
+        )  # fmt: skip
+        patches = cut(images).astype(dtype).reshape(len(images), side**2, sizes.width)
+        token = self.param("class_token", _normal, (sizes.width,))
+        position = self.param("position", _normal, (1 + side**2, sizes.width))
+        tokens = [broadcast.repeat(token[None], len(images), dtype), patches]
+        return broadcast.add(jnp.concatenate(tokens, axis=1), position)
 
 
 def block_name(index: int) -> str:
@@ -190,14 +192,9 @@ def parameter_count(model: settings.ViT, image_size: int) -> int:
     return sum(math.prod(leaf.shape) for leaf in leaves)
 
 
-def _row(values: jax.Array, ndim: int) -> jax.Array:
-    """[N] -> [1, ..., 1, N] with `ndim` axes."""
-    return values.reshape((1,) * (ndim - 1) + values.shape)
-
-
 def _after_class_token(x: jax.Array, tokens: jax.Array) -> jax.Array:
     """[B, 1 + T, width] with `tokens` [m, width] between the first token and the others."""
-    rows = jnp.broadcast_to(tokens.astype(x.dtype)[None], (len(x), *tokens.shape))
+    rows = broadcast.repeat(tokens, len(x), x.dtype)
     return jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
 
 

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from flcl.ops.linear import product
+
 _NHWC = ("NHWC", "HWIO", "NHWC")
 _POSITIONS = 2048  # images x pixels in one piece: measured, 1024 to 2048 are best from 8 to 32 px
 _FEWEST_POSITIONS = 256  # smaller pieces are slower than no pieces
@@ -231,37 +233,3 @@ def _image_gradient(grad, kernel, lengths, stride, before):
         lhs_dilation=(stride, stride),
         dimension_numbers=_NHWC,
     )
-
-
-@jax.custom_vjp
-def product(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """x [..., Cin] times a matrix [Cin, Cout]; reverse mode only."""
-    return lax.dot_general(x, matrix, (((x.ndim - 1,), (0,)), ((), ())))
-
-
-def _product_forward(x, matrix):
-    return product(x, matrix), (x, matrix)
-
-
-def _product_backward(saved, grad):
-    x, matrix = saved
-    grad_x = lax.dot_general(grad, matrix, (((grad.ndim - 1,), (1,)), ((), ())))
-    return grad_x, matrix_gradient(x, grad).astype(matrix.dtype)
-
-
-product.defvjp(_product_forward, _product_backward)
-
-
-def matrix_gradient(x: jax.Array, grad: jax.Array) -> jax.Array:
-    """Gradient [Cin, Cout] of the matrix in `product`, from x [..., Cin] and grad [..., Cout]."""
-    axes = tuple(range(x.ndim - 1))
-
-    def of(x, grad):
-        return lax.dot_general(x, grad, ((axes, axes), ((), ())))
-
-    def apart(x, grad):
-        return of(*lax.optimization_barrier((x, grad)))
-
-    # XLA's CPU product copies its first factor column by column. The barrier keeps the computation
-    # of that factor out of the copy, where it would be several times slower.
-    return lax.platform_dependent(x, grad, cpu=apart, default=of)

@@ -101,7 +101,7 @@ def _timing(timing: Mapping) -> Iterator[tuple[str, str]]:
         yield "device", f"{timing.get('devices', 1)} x {timing['device']}"
     for what in ("training_seconds", "evaluation_seconds"):
         if values := [seconds[what] for _, seconds in tasks if what in seconds]:
-            yield f"{what.replace('_', ' ')} per task", ", ".join(f"{v:.4g}" for v in values)
+            yield f"{what.replace('_', ' ')} per task", ", ".join(f"{v:z.4g}" for v in values)
 
 
 def _listed(values: Sequence) -> str:

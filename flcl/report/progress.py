@@ -94,7 +94,7 @@ class _Live:
         if not self._started:
             self._progress.reset(self._task, completed=done)
             self._started = True
-        fields = {} if loss is None else {"loss": f"loss {loss:.4g}"}
+        fields = {} if loss is None else {"loss": f"loss {loss:z.4g}"}
         self._progress.update(self._task, completed=done, **fields)
 
     def close(self) -> None:
@@ -120,7 +120,7 @@ class _Plain:
     def update(self, done: int, loss: float | None) -> None:
         now = self._clock()
         if loss is not None:
-            self._loss = f"  loss {loss:.4g}"
+            self._loss = f"  loss {loss:z.4g}"
         if self._first is None:
             self._first = (now, done)
         if done >= self._total or now - self._printed >= PLAIN_SECONDS:

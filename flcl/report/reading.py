@@ -117,8 +117,8 @@ def drift_sentences(results: Results) -> list[str]:
 
 
 def percent(value: float | None) -> str:
-    """0.9167 -> "91.7"; None -> an empty string."""
-    return "" if value is None else f"{100 * value:.1f}"
+    """0.9167 -> "91.7"; None -> an empty string; never "-0.0"."""
+    return "" if value is None else f"{100 * value:z.1f}"
 
 
 def shorten(text: str, length: int = 24) -> str:

@@ -74,7 +74,7 @@ class Reporter:
         numbers = _numbers(results)
         steps = results.steps_per_task[task.index - 1]
         self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
-        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:.1f}" for name, v in numbers.items())
+        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:z.1f}" for name, v in numbers.items())
         if pictures.generated:
             path = self._workdir / kept.samples_name(task.index, ".png")
             shown += f"; samples: {path}"

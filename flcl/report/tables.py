@@ -119,7 +119,7 @@ def _ranks(selection: Sequence[RankSelection]) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     for entry in selection:
         numbers = [entry.complexity, entry.centred, entry.probability]
-        cells = ["" if value is None else f"{value:.3f}" for value in numbers]
+        cells = ["" if value is None else f"{value:z.3f}" for value in numbers]
         table.add_row(str(entry.task), str(entry.rank), *cells)
     return table
 

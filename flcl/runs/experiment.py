@@ -95,6 +95,8 @@ def run(
                 foreign.check_folder(workdir)
             left_out = workdirs.left_out(workdir)
             setup, weights = prepare(run, left_out=left_out, progress=progress)
+            if not (workdir / "config.json").exists():  # a run of an older version goes on
+                setup.method.check()
             if hosts.is_main():
                 # What is entered first is released last: the lock is held until all checkpoints
                 # are written.

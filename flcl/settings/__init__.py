@@ -17,6 +17,8 @@ from flcl.settings.classification import (
     LowRank,
     Prompt,
     RankSelection,
+    SDLoRARun,
+    TaskLoRAs,
     Testing,
     Train,
     ViTFinetuneRun,
@@ -59,6 +61,7 @@ RUNS: dict[str, type[Run]] = {
         ClassMeanRun,
         ViTFinetuneRun,
         LoRARun,
+        SDLoRARun,
     )
     for method in methods_of(cls)
 }
@@ -93,9 +96,11 @@ __all__ = [
     "ReplayRun",
     "Run",
     "Runtime",
+    "SDLoRARun",
     "Sample",
     "Sizes",
     "Stream",
+    "TaskLoRAs",
     "Testing",
     "Train",
     "TrainedViT",

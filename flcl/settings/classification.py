@@ -1,6 +1,7 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from flcl.settings.keys import (
@@ -82,6 +83,17 @@ class LowRank:
                 f"model.variant={model.variant!r}"
             )
         vit_blocks(self.blocks, sizes.depth)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TaskLoRAs(LowRank):
+    """SD-LoRA: one direction per task, with learned magnitudes."""
+
+    magnitudes: Literal["shared", "per_map"] = key(
+        "shared",
+        "shared: one number per task for all maps, from 0.8 in every task, as in public code; "
+        "per_map: one for each map, which starts with the learned length (ours)",
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -189,9 +201,9 @@ class ViTFinetuneRun(ClassifierRun):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoRARun(ClassifierRun):
-    """One plain LoRA that every task trains further, or SD-LoRA: one direction per task."""
+    """One plain LoRA that every task trains further."""
 
-    method: Literal["lora_sequential", "sd_lora"] = key("lora_sequential", "the method")
+    method: Literal["lora_sequential"] = key("lora_sequential", "the method")
     data: TrainingData = section(TrainingData)
     model: AdaptedViT = section(AdaptedViT)
     train: Train = section(Train)
@@ -200,6 +212,14 @@ class LoRARun(ClassifierRun):
     def check(self) -> None:
         super().check()
         self.lora.check(self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SDLoRARun(LoRARun):
+    """SD-LoRA: one LoRA per task, with separate direction and magnitude."""
+
+    method: Literal["sd_lora"] = key("sd_lora", "the method")
+    lora: TaskLoRAs = section(TaskLoRAs)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

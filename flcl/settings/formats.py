@@ -21,6 +21,7 @@ ADDED: dict[int, dict[str, object]] = {
         "data.verify": "off",
         "data.bad_images": "error",
         "judge.stages": 4,
+        "lora.magnitudes": "per_map",
         "model.registers": 0,
         "model.position_resize": "bicubic",
     },

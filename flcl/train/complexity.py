@@ -9,7 +9,7 @@ from flcl.data.selection import Selection, joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.methods.base import Preliminary
-from flcl.rng import stream_key
+from flcl.rng import host_generator, stream_key
 from flcl.train.step import Phase
 
 
@@ -24,7 +24,7 @@ def split(images: dict[int, Selection], holdout: float, seed: int, task: int):
             continue
         # A generator per label: another label in the task must not change which images are held
         # out.
-        order = np.random.default_rng([seed, task, label]).permutation(len(selection))
+        order = host_generator(seed, "holdout", task, label).permutation(len(selection))
         count = max(1, round(holdout * len(order)))
         rows = np.asarray(selection.indices)
         held[label] = Selection(selection.images, rows[order[:count]])
@@ -80,7 +80,7 @@ def complexity(
         )
     # ln C is the loss of a uniform guess over C classes. Without it, a task with more classes
     # would look harder (M4).
-    return value / float(np.log(max(2, len(task.labels))))
+    return value / float(np.log(max(2, len(method.compared(task)))))
 
 
 def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:

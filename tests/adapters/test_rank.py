@@ -39,7 +39,13 @@ def test_the_centred_selector_follows_the_complexity():
 
 def test_centring_is_relative_to_the_first_task():
     np.testing.assert_allclose(rank.centre(jnp.asarray(0.9), jnp.asarray(0.6)), 0.5, rtol=1e-5)
-    assert np.isfinite(rank.centre(jnp.asarray(0.0), jnp.asarray(0.0)))
+
+
+@pytest.mark.parametrize("first", [0.0, 1e-7, 1e-3, 0.05])
+def test_a_first_task_without_errors_makes_no_other_task_look_impossible(first):
+    """Relative to H_1, a task with H = 0.9 would be up to 905,220 times as hard."""
+    assert float(rank.centre(jnp.asarray(0.905), jnp.asarray(first))) <= 0.905 / 0.05 + 1e-4
+    assert float(rank.centre(jnp.asarray(first), jnp.asarray(first))) == 0
 
 
 def test_the_start_of_w_is_standardised():
@@ -73,15 +79,50 @@ def test_straight_through_is_hard_forward_and_soft_backward():
     weights = jnp.asarray([1.0, 2.0, 5.0])
     noise = jax.random.gumbel(key, (3,))
     got = jax.grad(lambda x: rank.straight_through(key, x, tau) @ weights)(logits)
-    want = jax.grad(lambda x: jax.nn.softmax((x + noise) / tau) @ weights)(logits)
+    want = jax.grad(lambda x: jax.nn.softmax(x / tau + noise) @ weights)(logits)
     np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
-def test_draws_follow_the_softmax_at_temperature_one():
-    logits = jnp.asarray([0.5, -1.0, 0.2])
-    keys = jax.random.split(jax.random.key(0), 4000)
-    draws = jax.vmap(lambda k: rank.straight_through(k, logits, jnp.asarray(1.0)))(keys)
-    np.testing.assert_allclose(draws.mean(axis=0), jax.nn.softmax(logits), atol=0.03)
+@pytest.mark.parametrize("tau", [1.0, 0.5, 0.1])
+def test_draws_follow_the_probabilities_at_every_temperature(tau):
+    logits = jnp.asarray([0.15, -0.1, 0.05, 0.2, -0.3])
+    keys = jax.random.split(jax.random.key(0), 20_000)
+    draws = jax.vmap(lambda k: rank.straight_through(k, logits, jnp.asarray(tau)))(keys)
+    want = rank.probabilities(logits, tau)
+    np.testing.assert_allclose(draws.mean(axis=0), want, atol=0.01)
+    np.testing.assert_allclose(want, jax.nn.softmax(logits / tau), rtol=1e-6)
+
+
+@pytest.mark.parametrize("progress", [0.0, 1 / 6, 0.33])
+def test_the_penalty_is_that_of_the_ranks_that_are_drawn(progress):
+    logits, keys = (
+        jnp.asarray([0.3, 0.1, 0.0, -0.1, 0.2]),
+        jax.random.split(jax.random.key(1), 20_000),
+    )
+
+    def one(key):
+        return rank.choose(key, logits, jnp.asarray(progress), RUN, 10)
+
+    columns, penalties = jax.vmap(one)(keys)
+    drawn = float(columns.sum(axis=1).mean())
+    assert float(penalties[0]) == pytest.approx(RUN.penalty * drawn / 10, rel=0.01)
+
+
+@pytest.mark.parametrize(("size", "tau"), [(1e30, 0.1), (1.0, 1e-37), (1e6, 1e-30)])
+def test_an_extreme_temperature_or_complexity_gives_no_nan(size, tau):
+    logits, key = size * jnp.asarray([-1.0, 0.2, 1.0]), jax.random.key(0)
+    assert rank.probabilities(logits, tau).tolist() == [0.0, 0.0, 1.0]
+    assert rank.straight_through(key, logits, jnp.asarray(tau)).tolist() == [0.0, 0.0, 1.0]
+    slope = jax.grad(lambda x: rank.straight_through(key, x, jnp.asarray(tau)) @ jnp.arange(3.0))
+    assert np.isfinite(slope(logits)).all()
+
+
+def test_the_report_names_the_probabilities_at_the_final_temperature():
+    choice = rank.LearnedRank(RUN, 10, 2)
+    memory = choice.memory(2) | {"complexity": jnp.asarray([0.5, 0.51])}
+    report = choice.report(memory, 2)
+    logits = rank.logits(memory["selector"], jnp.asarray(0.51), jnp.asarray(0.5), "centred")
+    np.testing.assert_allclose(report["probabilities"], jax.nn.softmax(logits / 0.1), rtol=1e-5)
 
 
 def test_after_the_schedule_the_choice_is_the_argmax_without_gradient_or_penalty():

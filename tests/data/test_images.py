@@ -120,6 +120,17 @@ def test_shorter_side_is_fitted_and_the_centre_kept(data):
         np.testing.assert_array_equal(small[2:6, 2:6], np.broadcast_to([0, 255, 0], (4, 4, 3)))
 
 
+@pytest.mark.parametrize(("width", "height"), [(101, 60), (60, 101), (100, 60), (61, 60), (60, 62)])
+def test_a_picture_whose_shorter_side_fits_keeps_its_pixels(width, height, data):
+    # Stripes of one pixel across the longer side: half a pixel of shift makes them grey.
+    across = np.arange(width)[None, :, None] if width > height else np.arange(height)[:, None, None]
+    stripes = np.broadcast_to((across % 2 * 255).astype(np.uint8), (height, width, 3))
+    got = images.convert(stripes, "x", data(image_size=60))
+    top, left = (height - 60) // 2, (width - 60) // 2
+    np.testing.assert_array_equal(got, stripes[top : top + 60, left : left + 60])
+    assert set(np.unique(got)) == {0, 255}
+
+
 def test_upscaling(data):
     small = np.full((3, 2, 3), 120, np.uint8)
     np.testing.assert_array_equal(images.convert(small, "x", data()), np.full((8, 8, 3), 120))

@@ -124,3 +124,11 @@ def test_an_evaluation_shows_every_class_and_what_has_no_image():
     lines = [line.split() for line in file.getvalue().splitlines()]
     assert ["top-1", "accuracy", "66.7"] in lines and ["top-5", "accuracy", "100.0"] in lines
     assert ["cat", "3", "66.7"] in lines and ["[red]dog", "0", "-"] in lines
+
+
+def test_no_number_is_minus_zero(classified):
+    assert reading.percent(-0.0) == reading.percent(-1e-9) == "0.0"
+    values = {**classified, "summary": {**classified["summary"], "forgetting": -1e-7}}
+    values["rank_selection"] = [{**entry, "centred": -1e-9} for entry in values["rank_selection"]]
+    text = as_text(values)
+    assert "0.000" in text and "-0.0" not in text
