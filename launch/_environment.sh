@@ -8,6 +8,8 @@
 
 ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)"
 VENV="${FLCL_VENV:-$ROOT/.venv}"
+VENV="${VENV%/}"
+if [[ "$VENV" != /* ]]; then VENV="$PWD/$VENV"; fi # the scripts change the folder
 VENV_PYTHON="$VENV/bin/python"
 
 fail() { # message lines; the first one is the error

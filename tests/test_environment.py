@@ -274,6 +274,13 @@ def test_an_environment_without_pip_is_made_again_or_refused_with_the_reason(run
     assert "FLCL_VENV=$HOME/flcl-venv" in done.stderr
 
 
+def test_a_relative_folder_is_that_of_the_caller(run, fake, tmp_path):
+    place = os.path.relpath(tmp_path / "there", "/")  # the scripts are called in /
+    done, _ = run("install.sh", python=fake, FLCL_VENV=f"{place}/")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "there" / "bin" / "python").exists()
+
+
 def test_an_empty_folder_is_used(run, fake, checkout):
     (checkout / ".venv").mkdir()
     done, log = run("install.sh", python=fake)

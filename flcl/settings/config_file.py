@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import os
 import re
+import stat
 import traceback
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     """
     name, argument = _SPEC.fullmatch(spec).groups()
     path = paths.local(name, "--config") if name else Path()
-    if not path.is_file():
+    if not name or not _is_regular(path):
         what = "is a folder, not a file" if name and path.is_dir() else "no such file"
         raise ValueError(f"--config={hints.quoted(name)}: {what}.{_similar(path) if name else ''}")
     if path.suffix != ".py":
@@ -47,6 +48,8 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
             f"--config={name!r}: does not define get_config(arg), which returns the config"
         )
     config = _call(path, get_config, argument or "")
+    if inspect.iscoroutine(config):
+        config.close()  # or Python complains when it is deleted
     if not isinstance(config, ml_collections.ConfigDict):
         raise ValueError(
             f"--config={name!r}: get_config returned {hints.quoted(config)}; a ConfigDict is "
@@ -58,6 +61,13 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
         raise _broken(path, error) from error
     # A frozen one could not be overridden.
     return ml_collections.ConfigDict(config)
+
+
+def _is_regular(path: Path) -> bool:
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):  # a folder that may not be read is told as such
+        return False
 
 
 def _run(path: Path) -> ModuleType:
@@ -73,7 +83,10 @@ def _run(path: Path) -> ModuleType:
 
 
 def _call(path: Path, get_config, argument: str) -> object:
-    signature = inspect.signature(get_config)
+    try:
+        signature = inspect.signature(get_config)
+    except ValueError as error:  # such as `dict`, which is not written in Python
+        raise ValueError(f"--config={str(path)!r}: get_config has {error}") from None
     parameters = signature.parameters
     if not parameters and argument:
         raise ValueError(f"--config={str(path)!r}: takes no argument, {argument!r} was given")

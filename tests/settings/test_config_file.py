@@ -26,6 +26,8 @@ BROKEN = {
     DEFAULTS: "get_config returned None; a ConfigDict is needed",
     "def get_config(a):\n    return 3\n": "get_config returned 3; a ConfigDict is needed",
     "def get_config(a):\n    return {}\n": "get_config returned {}; a ConfigDict is needed",
+    "async def get_config(a):\n    pass\n": "get_config returned <coroutine object get_config at",
+    "get_config = dict\n": "get_config has no signature found for builtin type <class 'dict'>",
     "get_config = 3\n": "does not define get_config(arg)",
     "x = 1\n": "does not define get_config(arg)",
     "def get_config(a, b):\n    pass\n": "get_config(a, b) is called with one text",
