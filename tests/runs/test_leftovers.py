@@ -13,6 +13,7 @@ import flcl
 from flcl import npz
 from flcl.report import kept
 from flcl.runs import stored
+from flcl.runs.opened import run as opened
 from flcl.seals import NAME as DIGESTS
 from flcl.seals import Seals, digest
 from flcl.settings import formats
@@ -127,8 +128,6 @@ def test_foreign_saves_are_refused_by_a_run_and_by_a_reader(copy, data, damage, 
 def test_the_compile_cache_of_a_foreign_run_is_not_used(copy, monkeypatch):
     changed(copy / "config.json", lambda values: values["runtime"].update(compile_cache="/evil"))
     used = []
-    from flcl.runs.opened import run as opened
-
     monkeypatch.setattr(opened, "use_compile_cache", used.append)
     flcl.open_run(copy)
     assert [runtime.compile_cache for runtime in used] == [""]
