@@ -31,7 +31,10 @@ def load_npz(path: str, data: settings.Data) -> base.Source:
 
 
 def load_digits(_: str, data: settings.Data) -> base.Source:
-    """The embedded 8x8 digits: 1,437 for training, 360 for testing (see assets/README.md)."""
+    """The embedded 8x8 digits: 1,437 for training, 360 for testing.
+
+    flcl/data/assets/README.md says where they come from.
+    """
     arrays = _read("digits", _ASSETS / "digits.npz")
     # The file has the published values 0..16; the library expects 0..255.
     for key in ("train_images", "test_images"):
