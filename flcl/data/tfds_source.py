@@ -285,7 +285,7 @@ def _columns(records: Any, keys: list[str], folder: pathlib.Path, part: str) -> 
 
 def _cached(cache: pathlib.Path, count: int) -> np.ndarray | None:
     try:
-        column = np.load(cache, allow_pickle=False)
+        column = np.load(files.regular(cache), allow_pickle=False)
     except (ValueError, OSError, EOFError):
         return None  # missing or damaged: the caller reads the records again
     return column if column.shape == (count,) else None

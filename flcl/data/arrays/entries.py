@@ -50,11 +50,12 @@ def chosen(name: str, keys: Iterable[str]) -> dict[str, str]:
         entry = _meaning(key)
         if entry is None:
             raise ValueError(
-                f"{name}: array {key!r} is not read; accepted are {accepted}."
+                f"{name}: array {key[:80]!r} is not read; accepted are {accepted}."
                 f"{hints.did_you_mean(key, [*_NEEDED, *_DOMAINS, *_NAMES])}"
             )
         if found.setdefault(entry, key) != key:
             raise ValueError(f"{name}: {found[entry]!r} and {key!r} are both {entry}; keep one")
+    # Images of a test set are never trained on, and those of a second one are not needed.
     if not any(entry.startswith("test") for entry in found):
         found = {entry.replace("val_", "test_"): key for entry, key in found.items()}
     found = {entry: key for entry, key in found.items() if not entry.startswith("val_")}
