@@ -1,10 +1,11 @@
 """No value of a config is too strange for one line that names its key."""
 
+import copy
 import math
 import time
 
 import pytest
-from edited import small, with_value
+from edited import set_value, small, with_value
 
 from flcl import settings
 from flcl.settings import bridge, keys
@@ -28,14 +29,17 @@ FIRST = {
 
 @pytest.mark.parametrize("method", sorted(set(FIRST.values())))
 def test_every_key_takes_a_value_or_refuses_it_in_one_short_line(method):
-    started = time.monotonic()
+    started = time.process_time()
+    usual = bridge.as_dict(bridge.freeze(small(method)))
     fields = dict(bridge.keys(settings.RUNS[method]))
     for name, field in fields.items():
         if FIRST[name] != method:
             continue
         for value in (*NUMBERS, *TEXTS, *OTHERS):
             try:
-                run = bridge.from_dict(with_value(name, value, method))
+                values = copy.deepcopy(usual)
+                set_value(values, name, value)
+                run = bridge.from_dict(values)
             except ValueError as error:
                 text = str(error)
                 assert "\n" not in text and len(text) < 700, (name, text)
@@ -50,7 +54,7 @@ def test_every_key_takes_a_value_or_refuses_it_in_one_short_line(method):
             elif isinstance(kept, str) and value in TEXTS:
                 assert name in FREE_TEXT, (name, field.type)
     # Nothing of the size of a value was made.
-    assert time.monotonic() - started < 60
+    assert time.process_time() - started < 60
 
 
 @pytest.mark.parametrize(
