@@ -141,7 +141,7 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
         phase.update(steps=4, batch_size=16, groups=2, warmup_steps=1)
         phase.update(learning_rate=1e-3, ema_decay=0.9, dropout=0.1)
     config.sample.update(solver="euler", num_steps=2, chunk=16)
-    config.judge.update(width=8, epochs=1.0, batch_size=32, images_per_class=16, crop=1)
+    config.judge.update(width=8, stages=1, epochs=1.0, batch_size=32, images_per_class=16, crop=1)
     config.judge.update(learning_rate=0.05, flip=config.data.flip)
     config.runtime.update(save_every=2, log_every=2)
     if "adapter" in config:

@@ -66,6 +66,7 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
         "sample.num_steps": 2,
         "sample.chunk": 8,
         "judge.width": 4,
+        "judge.stages": 1,
         "judge.epochs": 2.0,
         "judge.batch_size": 32,
         "judge.learning_rate": 0.02,
@@ -84,7 +85,7 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
             f"{phase}.dropout": 0.1,
         }
     if method == "funlora":  # few convolutions, by few functions: compiling is nearly all of a run
-        values |= {"adapter.layers": "0-5", "adapter.functions": 2}
+        values |= {"adapter.layers": "0-3", "adapter.functions": 2}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     run = bridge.defaults(method)
     run.update_from_flattened_dict(values)

@@ -65,7 +65,7 @@ class Judge:
         self.seed = seed
         self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
         self._rows = rows
-        self._model = ResNet18(num_classes, judge.width)
+        self._model = ResNet18(num_classes, judge.width, judge.stages)
         self._optimizer = recipe.optimizer(judge.weight_decay)
         self._everywhere = _replicated(self._shard(self._blank_batch()))
         out = self._everywhere

@@ -45,13 +45,15 @@ class BasicBlock(nn.Module):
 class ResNet18(nn.Module):
     """Logits [B, num_classes] float32 of images [B, H, W, C] in [-1, 1].
 
-    The stem has stride 1 up to 32 pixels and stride 2 above. With `train` the batch statistics
-    are used and the running statistics (collection `batch_stats`, momentum 0.9) are updated; under
-    `jit` they are the statistics of the global batch, on any number of devices.
+    stages: the first so many of the four stages are used; ResNet-18 has all of them. The stem has
+    stride 1 up to 32 pixels and stride 2 above. With `train` the batch
+    statistics are used and the running statistics (collection `batch_stats`, momentum 0.9) are
+    updated; under `jit` they are those of the global batch, on any number of devices.
     """
 
     num_classes: int
     width: int = 64
+    stages: int = len(STAGES)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -60,7 +62,7 @@ class ResNet18(nn.Module):
         stride = 1 if max(images.shape[1:3]) <= 32 else 2
         x = _conv(self.width, 3, stride, self.dtype, name="stem")(images.astype(self.dtype))
         x = nn.relu(_norm(train, self.dtype, name="stem_norm")(x))
-        for stage, (multiplier, first_stride) in enumerate(STAGES, start=1):
+        for stage, (multiplier, first_stride) in enumerate(STAGES[: self.stages], start=1):
             for block in (1, 2):
                 x = BasicBlock(
                     self.width * multiplier,

@@ -5,6 +5,7 @@ as an uninterrupted run. Seconds and file sizes are in `timing.json`.
 """
 
 import dataclasses
+import functools
 from importlib import metadata
 from typing import Protocol
 
@@ -63,28 +64,36 @@ class Record:
         self.rows.append(row)
         self.diagnosis.append(diagnosis)
 
+    @functools.cached_property
+    def _fixed(self) -> dict:
+        """The entries that are the same after every task: counting them costs seconds."""
+        setup, stream = self.setup, self.setup.data.stream
+        return {
+            "class_names": setup.data.class_names(),
+            "task_names": setup.data.group_names(),
+            "steps_per_task": [setup.steps(task) for task in stream.tasks],
+            "test_counts": setup.data.test_counts(),
+            "parameters": setup.method.describe(),
+        }
+
     def results(self) -> Results:
         """The content of `results.json`; raises `ValueError` for a value outside its schema."""
         setup, run, stream = self.setup, self.setup.run, self.setup.data.stream
-        groups, counts = stream.groups, setup.data.test_counts()
+        groups = stream.groups
         matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
         values = {
+            **self._fixed,
             "name": run.name,
             "method": run.method,
             "scenario": run.stream.scenario + (" (joint)" if run.stream.joint else ""),
             "seed": run.seed,
             "class_order": list(stream.class_order),
-            "class_names": setup.data.class_names(),
             "tasks": [list(group.labels) for group in groups],
-            "task_names": setup.data.group_names(),
-            "steps_per_task": [setup.steps(task) for task in stream.tasks],
             "stream_fingerprint": stream.fingerprint,
             "matrix": matrix,
-            "test_counts": counts,
-            "summary": accuracy_matrix.summary(matrix, counts),
+            "summary": accuracy_matrix.summary(matrix, self._fixed["test_counts"]),
             **self.evaluation.sections(self.rows, self.diagnosis),
             **_weights(setup),
-            "parameters": setup.method.describe(),
             "diagnosis": self.diagnosis,
             "rows": self.rows,
             "versions": {

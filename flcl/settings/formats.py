@@ -13,10 +13,12 @@ from flcl.settings import bridge
 # Dotted key -> the value that every run of an older format used although it was not a key then.
 # Only a method that has the key gets it.
 ADDED: dict[int, dict[str, object]] = {
-    2: {
+    2: {},
+    3: {
+        "judge.stages": 4,
         "data.verify": "off",
         "data.bad_images": "error",
-    }
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")

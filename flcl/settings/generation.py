@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from flcl.settings.keys import above, at_least, every, from_to_below, key, section
+from flcl.settings.keys import above, at_least, every, from_to, from_to_below, key, section
 from flcl.settings.shared import Run, TrainingData
 
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
@@ -141,6 +141,7 @@ class Judge:
     """The ResNet-18 that is trained on generated images only and tested on real images."""
 
     width: int = key(64, "channels of the first stage", at_least(1))
+    stages: int = key(4, "stages of two blocks; 4 = ResNet-18", from_to(1, 4))
     epochs: float = key(200.0, "passes over the images; oversampling does not add steps", above(0))
     batch_size: int = key(256, "global batch", at_least(1))
     learning_rate: float = key(0.1, "of SGD with momentum 0.9 and cosine decay", above(0))

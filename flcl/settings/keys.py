@@ -32,6 +32,11 @@ def between(low: float, high: float) -> Range:
     return Range(f"above {low} and below {high}", lambda v: low < v < high)
 
 
+def from_to(low: float, high: float) -> Range:
+    """`low`, `high` and everything between them."""
+    return Range(f"from {low} to {high}", lambda v: low <= v <= high)
+
+
 def from_to_below(low: float, high: float, words: str = "") -> Range:
     """`low` or more, but below `high`."""
     return Range(words or f"at least {low} and below {high}", lambda v: low <= v < high)

@@ -37,6 +37,20 @@ def test_published_parameter_count():
     assert _count(variables["batch_stats"]) == 2 * 4_800  # mean and variance of 4,800 channels
 
 
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_fewer_stages_are_the_first_ones(stages):
+    def names(*arguments) -> set[str]:
+        model = resnet.ResNet18(10, 4, *arguments)
+        shapes = jax.eval_shape(
+            lambda: model.init(jax.random.key(0), jnp.zeros((2, 8, 8, 1)), train=False)
+        )
+        return set(shapes["params"])
+
+    later = tuple(f"stage{stage}" for stage in range(stages + 1, 5))
+    kept = {name for name in names() if not name.startswith(later)}
+    assert names(stages) == kept < names()
+
+
 @pytest.mark.parametrize(("width", "channels", "num_classes"), [(16, 1, 10), (24, 3, 100)])
 def test_parameter_count_follows_width(width, channels, num_classes):
     variables = _shapes(8, channels, num_classes, width)

@@ -41,6 +41,7 @@ OUTSIDE = [
     ("sample.rtol", 0.0),
     ("sample.atol", -1.0),
     ("judge.width", 0),
+    ("judge.stages", 5),
     ("judge.epochs", 0.0),
     ("judge.batch_size", 0),
     ("judge.learning_rate", 0.0),
@@ -188,6 +189,7 @@ def test_every_number_has_a_range_that_its_default_is_in(method):
         (keys.at_least(0), "0 or more", (0, 1), (-1, math.nan)),
         (keys.above(0), "above 0", (1e-9, 3), (0, -1, math.nan)),
         (keys.between(0, 1), "above 0 and below 1", (0.5,), (0, 1, math.nan)),
+        (keys.from_to(1, 4), "from 1 to 4", (1, 2, 4), (0, 5, math.nan)),
         (keys.from_to_below(0, 1), "at least 0 and below 1", (0, 0.9), (-0.1, 1, math.nan)),
         (keys.above_up_to(0, 1), "above 0 and at most 1", (0.1, 1), (0, 1.1, math.nan)),
         (
