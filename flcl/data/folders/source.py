@@ -92,7 +92,6 @@ def hash_split(name: str, tree: Tree, fraction: float) -> tuple[Tree, Tree]:
     """
     # By the hash of the name and not by a random number, so a new file does not move the others
     # to the other set.
-    sides: dict[str, bool] = {}
     places: dict[str, float] = {}
     groups: dict[str, list[list[str]]] = {}
     for leaf in sorted(tree):
