@@ -212,7 +212,7 @@ def test_ranges(accepts, words, inside, outside):
 
 
 # What changes no result: where data is stored, how it is kept in memory, how work is cut.
-FREE = {"name", "data.tfds_dir", "data.manual_dir", "data.memory_gib"}
+FREE = {"name", "data.tfds_dir", "data.manual_dir", "data.memory_gib", "data.verify"}
 FREE |= {f"runtime.{field.name}" for field in dataclasses.fields(settings.Runtime)}
 
 
