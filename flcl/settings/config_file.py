@@ -12,6 +12,7 @@ from types import ModuleType
 import ml_collections
 
 from flcl import hints, paths
+from flcl.stopping import StoppedError
 
 # What defines the function of a config file, at the beginning of a line.
 _DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)
@@ -77,6 +78,8 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
+    except StoppedError:  # not the file ends the program, but a signal
+        raise
     except (Exception, SystemExit) as error:
         raise _broken(path, error) from error
     return module
@@ -99,7 +102,7 @@ def _call(path: Path, get_config, argument: str) -> object:
         ) from None
     try:
         return get_config(argument) if parameters else get_config()
-    except ArgumentError:
+    except (ArgumentError, StoppedError):
         raise
     except (Exception, SystemExit) as error:
         raise _broken(path, error) from error

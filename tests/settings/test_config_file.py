@@ -5,6 +5,7 @@ import os
 import pytest
 
 from flcl.settings import config_file
+from flcl.stopping import StoppedError
 
 DEFAULTS = (
     "from flcl.settings import bridge\ndef get_config(arg):\n    c = bridge.defaults('funlora')\n"
@@ -102,3 +103,13 @@ def test_what_is_no_config_is_refused_and_never_suggested(tmp_path, monkeypatch)
         with pytest.raises(ValueError) as caught:
             config_file.load_config(name)
         assert str(caught.value) == line
+
+
+@pytest.mark.parametrize("inside", ["", "def get_config(arg):\n    "])
+def test_a_stop_is_no_error_of_the_file(inside, tmp_path):
+    file = tmp_path / "stopped.py"
+    file.write_text(
+        f"from flcl import stopping\n{inside}raise stopping.StoppedError('by a signal')\n"
+    )
+    with pytest.raises(StoppedError, match="by a signal"):
+        config_file.load_config(str(file))

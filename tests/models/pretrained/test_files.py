@@ -275,8 +275,16 @@ def test_an_error_of_the_disk_inside_the_library(tmp_path, monkeypatch):
     assert (error.value.errno, error.value.filename) == (errno.EIO, model.weights)
 
 
-@pytest.mark.parametrize("name", ["a\0b.npz", "~nobody-has-this-name/w.npz", ""])
-def test_names_that_no_file_can_have(name):
-    with pytest.raises(ValueError, match="no such file or folder; accepted are tiny, random") as e:
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("a\0b.npz", "a path is needed"),
+        ("", "a path is needed"),
+        ("~nobody-has-this-name/w.npz", "no such home folder"),
+        ("nowhere/w.npz", "no such file or folder; accepted are tiny, random"),
+    ],
+)
+def test_names_that_no_file_can_have(name, reason):
+    with pytest.raises(ValueError, match=reason) as error:
         pretrained.load(dataclasses.replace(PLAIN, weights=name), SIZE)
-    assert repr(name) in str(e.value)
+    assert repr(name) in str(error.value)
