@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from flcl import methods, paths, settings, terminal
+from flcl import methods, settings
 from flcl.cost import check as ahead
 from flcl.cost import economics
 from flcl.data.base import placeholder
@@ -17,6 +17,8 @@ from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.settings import bridge
+from flcl.shown import show_everything
+from flcl.storage import paths
 
 
 def run(settings: settings.Run, workdir: str | Path) -> dict:
@@ -25,7 +27,7 @@ def run(settings: settings.Run, workdir: str | Path) -> dict:
     `flcl.runs.experiment.run` lists the errors that it raises. In `workdir`, `~` is the home
     folder; an address such as `gs://bucket/run` raises `ValueError`.
     """
-    terminal.show_everything()
+    show_everything()
 
     def progress(description: str, total: int) -> ProgressBar:
         enabled = settings.runtime.progress and hosts.is_main()

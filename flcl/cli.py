@@ -16,10 +16,11 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import files, hints, paths, settings, stopping, terminal
+from flcl import files, hints, settings, stopping
 from flcl.settings import bridge
 from flcl.settings.config_file import load_config
-from flcl.shown import shown
+from flcl.shown import show_everything, shown
+from flcl.storage import paths
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _SPEC = re.compile(r"--?config(=|$)")
@@ -57,7 +58,7 @@ def main(
     FLCL_TRACEBACK=1 prints the traceback of an error.
     """
     words = list(sys.argv if argv is None else argv)
-    terminal.show_everything()
+    show_everything()
     defines = _with_processes(define) if distributed else define
     try:
         with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):

@@ -1,5 +1,7 @@
-"""Names from data, files and command lines as they are shown to people."""
+"""What people see: names from elsewhere without control characters, on every terminal."""
 
+import io
+import sys
 import unicodedata
 
 # Persian and many Indian scripts need them inside words, and emoji are joined by them.
@@ -19,6 +21,14 @@ def shown(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(letter if _is_harmless(letter) else _escape(letter) for letter in text)
+
+
+def show_everything() -> None:
+    r"""Lets an output without UTF-8 show other characters as `\xe9` instead of raising an error."""
+    for stream in (sys.stdout, sys.stderr):
+        # A notebook or a test may have put another stream there.
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _is_harmless(letter: str) -> bool:

@@ -20,7 +20,8 @@ import sys
 
 from absl import flags
 
-from flcl import cli, paths
+from flcl import cli
+from flcl.storage import paths
 
 
 def define(values: flags.FlagValues) -> None:

@@ -23,9 +23,10 @@ import sys
 from absl import flags
 
 import flcl
-from flcl import cli, files, paths, settings
+from flcl import cli, files, settings
 from flcl.runs.results import from_json
 from flcl.shown import shown
+from flcl.storage import paths
 
 _CLASSIFIER = ("data", "head", "after")
 

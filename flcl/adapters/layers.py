@@ -3,8 +3,9 @@
 import re
 from collections.abc import Sequence
 
-from flcl import files, foreign, paths
+from flcl import files
 from flcl.settings import keys
+from flcl.storage import foreign, paths
 
 
 def select_layers(spec: str, names: Sequence[str]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
 from flcl.rng import stream_key
 from flcl.runs import experiment
-from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.settings import bridge
 
 

@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from flcl import hints, paths, settings
+from flcl import hints, settings
 from flcl.data import base, subset, tfds_source
 from flcl.data.arrays import npz
 from flcl.data.base import Source, Split, check_classes
 from flcl.data.encoded import usable
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.folders import source as folders
+from flcl.storage import paths
 
 __all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
 

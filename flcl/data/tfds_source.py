@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from flcl import files, hints, paths, settings
+from flcl import files, hints, settings
 from flcl.data import base
 from flcl.data.archives import feature_types
 from flcl.data.encoded.lazy import EncodedImages
+from flcl.storage import paths
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _CHUNK = 1024  # records per read in a label scan

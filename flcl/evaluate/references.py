@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flcl import files, npz
-from flcl.seals import Seals, digest
+from flcl import files
+from flcl.storage import npz
+from flcl.storage.seals import Seals, digest
 
 _KINDS = {"features": npz.Kind("f", 2)}
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from flcl import npz
 from flcl.report.kept import read_sealed
-from flcl.seals import Seals
+from flcl.storage import npz
+from flcl.storage.seals import Seals
 
 PLACE = "evaluations/answers.npz"
 

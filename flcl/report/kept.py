@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from flcl import files, npz
-from flcl.seals import Seals, digest
+from flcl import files
+from flcl.storage import npz
+from flcl.storage.seals import Seals, digest
 
 OVER_TASKS = "samples/over_tasks.png"
 

@@ -10,16 +10,17 @@ import jinja2
 import numpy as np
 from PIL import Image
 
-from flcl import files, foreign
+from flcl import files
 from flcl.report import answers, command, facts, reading
 from flcl.report.kept import OVER_TASKS, read_picture, samples_name
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
-from flcl.runs.stored import read_timing
+from flcl.runs.saved.stored import read_timing
 from flcl.settings import formats
 from flcl.shown import shown
+from flcl.storage import foreign
 
 NAME = "report.html"
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flcl import npz, settings
+from flcl import settings
 from flcl.report import answers, kept, reading, tables
 from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
 from flcl.runs.results import GeneratorResults, Results
-from flcl.seals import Seals, digest
+from flcl.storage import npz
+from flcl.storage.seals import Seals, digest
 
 KEPT = 10
 """Number of samples of each class in the pictures of a task."""

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl import files, foreign, settings, stopping
+from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.selection import joined
@@ -24,16 +24,17 @@ from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
-from flcl.runs import workdir as workdirs
-from flcl.runs.checkpoint import Checkpoints, DamagedError
 from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import NAME, Results, to_json
+from flcl.runs.saved import workdir as workdirs
+from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
+from flcl.runs.saved.stored import STREAM, earlier_results
+from flcl.runs.saved.timing import Times
 from flcl.runs.setup import Setup, prepare, use_compile_cache
-from flcl.runs.stored import STREAM, earlier_results
-from flcl.runs.timing import Times
-from flcl.seals import Seals
 from flcl.settings import formats
+from flcl.storage import foreign
+from flcl.storage.seals import Seals
 from flcl.train.complexity import complexity
 from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase

@@ -7,7 +7,7 @@ from flcl.data.stream import Task, TaskStream
 from flcl.devices import sharding
 from flcl.methods.base import Memory
 from flcl.rng import stream_key
-from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import Setup
 
 

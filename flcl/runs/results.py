@@ -8,8 +8,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from flcl.runs import schema
-from flcl.runs.schema import left_out, rest
+from flcl.storage import schema
+from flcl.storage.schema import left_out, rest
 
 NAME = "results.json"
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
-from flcl import methods, paths, settings
+from flcl import methods, settings
 from flcl.data.base import Source
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sources import load_source
@@ -18,6 +18,7 @@ from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method, Resolved
 from flcl.runs import room
+from flcl.storage import paths
 
 
 @dataclasses.dataclass(frozen=True)

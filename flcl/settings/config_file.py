@@ -11,8 +11,9 @@ from types import ModuleType
 
 import ml_collections
 
-from flcl import hints, paths
+from flcl import hints
 from flcl.stopping import StoppedError
+from flcl.storage import paths
 
 # What defines the function of a config file, at the beginning of a line.
 _DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)

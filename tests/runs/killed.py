@@ -18,7 +18,7 @@ import flcl
 from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
-from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.stopping import StoppedError
 from flcl.train import complexity
 from flcl.train.loop import TaskTraining

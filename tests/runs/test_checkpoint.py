@@ -17,8 +17,8 @@ import pytest
 from flcl import files, stopping
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
-from flcl.runs import checkpoint
-from flcl.runs.checkpoint import Checkpoints, DamagedError, _Manager, digest
+from flcl.runs.saved import checkpoint
+from flcl.runs.saved.checkpoint import Checkpoints, DamagedError, _Manager, digest
 from flcl.stopping import StoppedError
 
 TREE = {"kernel": jnp.arange(32.0).reshape(4, 8), "bias": jnp.ones(3)}

@@ -16,9 +16,9 @@ from flcl.devices import sharding
 from flcl.evaluate import classifiers as classifying
 from flcl.methods.fmlora import FMLoRA
 from flcl.report import answers
-from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.results import ClassifierResults, from_json, to_json
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import prepare
 from flcl.train import complexity
 from flcl.train.step import Phase

@@ -12,10 +12,10 @@ import tiny
 
 import flcl
 from flcl.methods.funlora import FunLoRA
-from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.record import Record
 from flcl.runs.results import GeneratorResults, from_json, to_json
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import prepare
 
 

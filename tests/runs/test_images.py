@@ -9,7 +9,7 @@ from PIL import Image
 
 import flcl
 from flcl.devices import hosts
-from flcl.runs import workdir as workdirs
+from flcl.runs.saved import workdir as workdirs
 from flcl.runs.setup import prepare
 
 

@@ -19,8 +19,8 @@ import pytest
 import tiny
 
 import flcl
-from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import prepare
 from flcl.stopping import StoppedError
 

@@ -10,13 +10,13 @@ import pytest
 import tiny
 
 import flcl
-from flcl import npz
 from flcl.report import kept
-from flcl.runs import stored
 from flcl.runs.opened import run as opened
-from flcl.seals import NAME as DIGESTS
-from flcl.seals import Seals, digest
+from flcl.runs.saved import stored
 from flcl.settings import formats
+from flcl.storage import npz
+from flcl.storage.seals import NAME as DIGESTS
+from flcl.storage.seals import Seals, digest
 
 
 @pytest.fixture

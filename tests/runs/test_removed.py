@@ -7,8 +7,8 @@ import tiny
 
 import flcl
 from flcl.report.reporter import Reporter
-from flcl.runs import workdir as workdirs
-from flcl.runs.checkpoint import Checkpoints
+from flcl.runs.saved import workdir as workdirs
+from flcl.runs.saved.checkpoint import Checkpoints
 
 
 def remove(workdir):

@@ -106,7 +106,7 @@ def test_what_is_no_config_is_refused_and_never_suggested(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("inside", ["", "def get_config(arg):\n    "])
-def test_a_stop_is_no_error_of_the_file(inside, tmp_path):
+def test_a_stop_inside_the_file_passes(inside, tmp_path):
     file = tmp_path / "stopped.py"
     file.write_text(
         f"from flcl import stopping\n{inside}raise stopping.StoppedError('by a signal')\n"

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import numpy as np
 import safetensors
 
-from flcl import paths, settings
+from flcl import settings
+from flcl.storage import paths
 
 _TINY = pathlib.Path(__file__).parents[1] / "assets" / "tiny_vit.safetensors"
 _SINGLE = "model.safetensors"

@@ -8,21 +8,22 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from flcl import files, foreign, methods, settings
+from flcl import files, methods, settings
 from flcl.data.stream import Task, TaskStream
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Memory
-from flcl.runs import workdir as workdirs
-from flcl.runs.checkpoint import Checkpoints
 from flcl.runs.memory import empty_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import to_json
+from flcl.runs.saved import workdir as workdirs
+from flcl.runs.saved.checkpoint import Checkpoints
+from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
-from flcl.runs.stored import STREAM, read_stream
-from flcl.seals import Seals, digest
 from flcl.settings import bridge, formats
+from flcl.storage import foreign
+from flcl.storage.seals import Seals, digest
 
 _ADVICE = (
     "bring a good copy back, or repeat the command that trained the run, which writes it again"

@@ -24,8 +24,8 @@ import orbax.checkpoint as ocp
 
 from flcl import files, stopping
 from flcl.devices import hosts
-from flcl.runs import schema
-from flcl.seals import Seals
+from flcl.storage import schema
+from flcl.storage.seals import Seals
 
 # Orbax logs every save, and every error in each of its threads. It raises the error as well.
 logging.getLogger("absl").setLevel(logging.CRITICAL)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from flcl import npz
-from flcl.seals import NAME, Seals, digest
+from flcl.storage import npz
+from flcl.storage.seals import NAME, Seals, digest
 
 
 def test_a_file_of_the_run_is_told_from_another(tmp_path):

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from flcl import files
-from flcl.runs.stored import TIMING, read_timing
+from flcl.runs.saved.stored import TIMING, read_timing
 
 
 class Times:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flcl import files
-from flcl.runs import results, schema
-from flcl.runs.schema import left_out, rest
-from flcl.seals import Seals, digest
+from flcl.runs import results
+from flcl.storage import schema
+from flcl.storage.schema import left_out, rest
+from flcl.storage.seals import Seals, digest
 
 STREAM, TIMING = "stream.json", "timing.json"
 

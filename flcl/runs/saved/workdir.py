@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
-from flcl.runs.stored import STREAM, read_stream
-from flcl.seals import Seals, digest
+from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.settings import bridge, formats
+from flcl.storage.seals import Seals, digest
 
 _MOST_KEYS = 6  # in one error
 

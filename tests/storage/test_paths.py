@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flcl import paths
+from flcl.storage import paths
 
 
 def test_home_is_expanded(monkeypatch, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flcl import foreign
+from flcl.storage import foreign
 
 
 @pytest.fixture
