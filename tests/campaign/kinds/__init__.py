@@ -1,8 +1,7 @@
-"""The kinds of trials by name. A new kind is one function, one line here
-and one in `WEIGHTS` of run.py.
+"""The kinds of trials by name. A new kind is one function, one line here and one in run.py.
 
-A kind takes a `Trial` and returns how it ended: `EQUAL`, `REPAIRED`, `LINE` or `ACCEPTED`. It raises
-`Fault` for everything else; any other exception counts as a fault, too.
+A kind takes a `Trial` and returns how it ended: `EQUAL`, `REPAIRED`, `LINE` or `ACCEPTED`. It
+raises `Fault` for everything else; any other exception counts as a fault, too.
 """
 
 from campaign.kinds import damaged, folders, inputs, interrupted, stranger, weights

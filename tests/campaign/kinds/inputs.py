@@ -1,4 +1,4 @@
-"""Hostile values of keys, config files, arrays, archives and pictures: read rightly, or one line."""
+"""Hostile keys, config files, arrays, archives and pictures: read rightly, or one line."""
 
 import functools
 import io
@@ -28,7 +28,7 @@ from campaign.trial import (
 
 
 def begins(trial: Trial, method: str, *words):
-    """A training command on hostile input: the experiment that would begin, or the ended command."""
+    """A training command: the experiment that would begin, or the command that has ended."""
     with refusing_to_train(), little_memory():
         try:
             return trial.prepared.train(method, trial.workdir, *words)
@@ -53,8 +53,8 @@ _VALUES = (
     "(q,v)", "[1]", "{}", "None", "null", "True", "'x'", "1.5", "0x10", "1_000", "\u0661",
     "\u00e9" * 3, "a" * 5000, "\x1b[31mred", "../..", "~", "~nobody/x", "gs://bucket/x", "s3://b",
     "1,2,3", ",", "1,,2", "0-3", "3-0", "0-99999999999", "-", "seed:", "seed:-1", "natural", "dil",
-    "npz:", "npz:/dev/zero", "npz:/dev/stdin", "folder:/proc", "folder:/", "tfds:../x", "hub:", "off",
-    "/dev/null", "/", ".", "\u202e", "%s%n", "$(touch x)", "cil", "0.0001", "100000000",
+    "npz:", "npz:/dev/zero", "npz:/dev/stdin", "folder:/proc", "folder:/", "tfds:../x", "hub:",
+    "off",     "/dev/null", "/", ".", "\u202e", "%s%n", "$(touch x)", "cil", "0.0001", "100000000",
 )  # fmt: skip
 
 
@@ -74,8 +74,9 @@ def value(trial: Trial) -> str:
     words = [f"--config.{key}={given}"]
     if way == "workdir":
         given = trial.pick((
-            "", "gs://bucket/x", "s3://b/x", "/dev/null", "/dev/null/x", "/proc/x", "\x00", "a" * 300,
-            "~nobody-here/x", f"{trial.prepared.data}", "\x1b[31m", "http://x/y", "/sys/x",
+            "", "gs://bucket/x", "s3://b/x", "/dev/null", "/dev/null/x", "/proc/x", "\x00",
+            "a" * 300, "~nobody-here/x", f"{trial.prepared.data}", "\x1b[31m", "http://x/y",
+            "/sys/x",
         ))  # fmt: skip
         words, key = [f"--workdir={given}"], "workdir"
     trial.note(f"{method} {way}: {words[0][:200]!r}")
@@ -122,11 +123,13 @@ _CONFIGS = {
         "    c = bridge.defaults('funlora')\n    c.unknown = 3\n    return c\n"
     ),
     "a wrong type": (
-        "from flcl.settings import bridge\ndef get_config(arg=''):\n    c = bridge.defaults('funlora')"
+        "from flcl.settings import bridge\ndef get_config(arg=''):\n"
+        "    c = bridge.defaults('funlora')"
         "\n    with c.ignore_type():\n        c.model = 3\n    return c\n"
     ),
     "a method that is none": (
-        "from flcl.settings import bridge\ndef get_config(arg=''):\n    c = bridge.defaults('funlora')"
+        "from flcl.settings import bridge\ndef get_config(arg=''):\n"
+        "    c = bridge.defaults('funlora')"
         "\n    with c.ignore_type():\n        c.method = ['x']\n    return c\n"
     ),
 }
@@ -190,7 +193,7 @@ _CHANGES = {
     "a column": lambda a, _: a[..., None],
     "a row": lambda a, _: a[None],
     "flat": lambda a, _: a.reshape(-1),
-    "one-hot": lambda a, _: np.eye(300)[a.astype(int) % 300] if a.ndim == 1 and a.dtype.kind in "iu" else a,
+    "one-hot": lambda a, _: np.eye(300)[a % 300] if a.ndim == 1 and a.dtype.kind in "iu" else a,
     "five axes": lambda a, _: a[..., None, None],
     "a date": lambda a, _: np.zeros(a.shape, "M8[s]"),
     "a record": lambda a, _: np.zeros(a.shape, [("a", "i4"), ("b", "U3")]),
@@ -230,8 +233,7 @@ def source(trial: Trial) -> str:
         path = odd_file(path, change, trial.random)
     experiment = begins(trial, "funlora", f"--config.data.source=npz:{path}")
     if hasattr(experiment, "setup"):
-        data = experiment.setup.data
-        if not sum(len(data.train(task)) for task in data.stream.tasks):
+        if not len(experiment.setup.data.source.train.labels):
             raise Fault("a source without training images was accepted")
     return ending(experiment, str(path), path.name)
 
@@ -330,21 +332,26 @@ def _pickles(trial: Trial) -> dict[str, bytes]:
     }
 
 
+_TORN = ("cut", "flip", "garbage", "empty", "pipe", "folder", "device")
+
+
 def archive(trial: Trial) -> str:
     """An official archive with a forged member, a link, a bomb or damage."""
     folder = trial.folder / "archives"
     folder.mkdir()
     path = folder / "cifar-10-python.tar.gz"
     pickles = _pickles(trial)
-    way = trial.pick([*pickles, *pickles, "link", "outside", "cut", "flip", "garbage", "empty", "pipe",
-                      "folder", "bomb", "device"])  # fmt: skip
+    way = trial.pick([*pickles, *pickles, *_TORN, "link", "outside", "bomb"])
     trial.note(way)
     forged = trial.pick(("data_batch_1", "data_batch_4", "test_batch", "batches.meta"))
     _cifar(path, {forged: pickles[way]} if way in pickles else {}, way)
-    if way in ("cut", "flip", "garbage", "empty", "pipe", "folder", "device"):
+    if way in _TORN:
         odd_file(path, way, trial.random)
-    words = ["--config.data.source=tfds:cifar10", f"--config.data.manual_dir={folder}",
-             f"--config.data.tfds_dir={trial.folder / 'tfds'}", "--config.data.image_size=8"]  # fmt: skip
+    words = [
+        "--config.data.source=tfds:cifar10",
+        f"--config.data.manual_dir={folder}",
+        f"--config.data.tfds_dir={trial.folder / 'tfds'}",
+    ]
     done = begins(trial, "fmlora", *words)
     if (trial.folder / "ran").exists():
         raise Fault("the archive ran code")

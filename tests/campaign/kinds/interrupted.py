@@ -54,9 +54,9 @@ def kill(trial: Trial) -> str:
         trial.prepared.copy(method, start, trial.workdir)
         if real:
             trial.dying()
-        with moments.at(function, call, moments.die if real else moments.end):
-            with contextlib.suppress(Killed):
-                succeeded(trial.prepared.train(method, trial.workdir))
+        act = moments.die if real else moments.end
+        with contextlib.suppress(Killed), moments.at(function, call, act):
+            succeeded(trial.prepared.train(method, trial.workdir))
     return _again(trial, method)
 
 
