@@ -40,9 +40,11 @@ class Prepared:
         if start == "nothing":
             return None
         folder = self.folder / "runs" / method
-        if not (folder / "complete").exists():
-            shutil.rmtree(folder, ignore_errors=True)
-            self._make(method, folder)
+        if not (folder / start).exists():
+            making = folder / "making"  # renamed at the end, because this process may die
+            shutil.rmtree(making, ignore_errors=True)
+            self._make(method, start, making)
+            making.rename(folder / start)
         return folder / start
 
     def copy(self, method: str, start: str, workdir: Path) -> Path:
@@ -52,15 +54,13 @@ class Prepared:
             shutil.copytree(source, workdir, symlinks=True)
         return workdir
 
-    def _make(self, method: str, folder: Path) -> None:
-        """One run that is never disturbed, and one that dies while a task is stored, twice."""
-        succeeded(self.train(method, folder / "finished"))
-        for task in (2, 3):
-            with _dying_in(task):
-                self.train(method, folder / "run")
-            shutil.copytree(folder / "run", folder / f"inside {task}", symlinks=True)
-        shutil.rmtree(folder / "run")
-        (folder / "complete").touch()
+    def _make(self, method: str, start: str, workdir: Path) -> None:
+        """A run that is never disturbed, or one that dies before it stores a task."""
+        if start == "finished":
+            succeeded(self.train(method, workdir))
+            return
+        with _dying_in(int(start.split()[1])):
+            self.train(method, workdir)
 
     def counts(self, method: str, start: str) -> dict:
         """Calls and uses of files between `start` and the end of a run.

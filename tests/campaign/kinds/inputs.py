@@ -232,9 +232,8 @@ def source(trial: Trial) -> str:
         np.savez(path, **arrays)
         path = odd_file(path, change, trial.random)
     experiment = begins(trial, "funlora", f"--config.data.source=npz:{path}")
-    if hasattr(experiment, "setup"):
-        if not len(experiment.setup.data.source.train.labels):
-            raise Fault("a source without training images was accepted")
+    if hasattr(experiment, "setup") and not len(experiment.setup.data.source.train.labels):
+        raise Fault("a source without training images was accepted")
     return ending(experiment, str(path), path.name)
 
 
