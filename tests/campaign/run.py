@@ -60,6 +60,7 @@ def main(words: list[str] | None = None) -> int:
 def trial(driver: Driver, seed: int, number: int, kind: str) -> Result:
     """One trial, whose fault is printed at once."""
     result = driver.trial(seed, number, kind, WEIGHTS[kind][1])
+    print(f"{number} {kind}: {result.ended or 'fault'}, {result.seconds:.0f} s", file=sys.stderr)
     if result.problem:
         print(f"--- {result.repro()}: {'; '.join(result.notes)}\n{result.problem}\n", flush=True)
     return result
