@@ -5,7 +5,21 @@ from campaign import run
 from campaign.driver import Driver
 
 # (kind, number of the trial with seed 0). All runs are of one method: making another takes longer.
-TRIALS = ()
+TRIALS = (
+    ("array", 0),
+    ("value", 0),
+    ("source", 0),
+    ("folder", 0),
+    ("weights", 0),
+    ("archive", 0),
+    ("config_file", 0),
+    ("damage", 0),
+    ("stranger", 0),
+    ("kill", 0),
+    ("stop", 0),
+    ("disk", 0),
+    ("process", 10),
+)
 
 
 @pytest.fixture(scope="module")

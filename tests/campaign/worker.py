@@ -21,8 +21,9 @@ sys.path[0:1] = [str(ROOT), str(ROOT / "tests")]
 def main() -> None:
     """Runs the trials that the pipe names."""
     folder, read, write = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    faulthandler.enable()
-    faulthandler.register(signal.SIGUSR1, all_threads=False)
+    log = os.fdopen(os.dup(2), "w")  # a trial looks at what is written to 2
+    faulthandler.enable(log)
+    faulthandler.register(signal.SIGUSR1, log, all_threads=False)
     import flcl.api
     from campaign.kinds import KINDS
     from campaign.prepared import Prepared
