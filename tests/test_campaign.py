@@ -1,0 +1,43 @@
+"""The short form of the campaign of random faults: fixed trials of every kind."""
+
+import pytest
+from campaign import run
+from campaign.driver import Driver
+
+# (kind, number of the trial with seed 0). All runs are of one method: making another takes longer.
+TRIALS = (
+    ("array", 0),
+    ("value", 0),
+    ("source", 0),
+    ("folder", 0),
+    ("weights", 0),
+    ("archive", 0),
+    ("config_file", 0),
+    ("damage", 0),
+    ("stranger", 0),
+    ("kill", 0),
+    ("stop", 0),
+    ("disk", 0),
+    ("process", 10),
+)
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory):
+    """A worker process, and a folder for its runs."""
+    with Driver(tmp_path_factory.mktemp("campaign")) as driver:
+        yield driver
+
+
+@pytest.mark.parametrize(("kind", "number"), TRIALS)
+def test_a_trial_ends_well(driver, kind, number):
+    result = run.trial(driver, 0, number, kind)
+    assert not result.problem, f"{result.repro()} {result.notes}\n{result.problem}"
+    assert result.ended
+
+
+def test_every_kind_is_tried():
+    assert {kind for kind, _ in TRIALS} == set(run.WEIGHTS)
+    from campaign.kinds import KINDS
+
+    assert set(KINDS) == set(run.WEIGHTS)
