@@ -18,7 +18,7 @@ TRIALS = (
     ("stranger", 0),
     ("kill", 0),
     ("stop", 0),
-    ("disk", 0),
+    ("disk", 3),
     ("process", 10),
 )
 
