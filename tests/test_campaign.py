@@ -13,11 +13,12 @@ TRIALS = (
     ("weights", 0),
     ("archive", 0),
     ("config_file", 0),
-    ("damage", 0),
+    ("damage", 21),
+    ("damage", 25),
     ("stranger", 0),
     ("kill", 0),
     ("stop", 0),
-    ("disk", 0),
+    ("disk", 3),
     ("process", 10),
 )
 

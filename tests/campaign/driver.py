@@ -13,8 +13,6 @@ from typing import NamedTuple
 
 _WORKER = Path(__file__).with_name("worker.py")
 _TRIALS = 60  # of one process; then another one starts
-_PREPARING = 900  # seconds more for the first trials, which make the undisturbed runs ...
-_MADE = 2 * 3 + 2 * 4  # ... and count their moments: of two methods
 
 
 class Result(NamedTuple):
@@ -73,14 +71,12 @@ class Driver:
         self._left -= 1
         asked = {"seed": seed, "number": number, "kind": kind, "phase": phase}
         os.write(self._to, json.dumps(asked).encode() + b"\n")
-        # The first trials of a folder make what all others start from.
-        made = len(list(self._folder.glob("runs/*/*"))) + len(list(self._folder.glob("counts*")))
-        deadline = time.time() + seconds + (_PREPARING if made < _MADE else 0)
-        planned = False
+        deadline, planned = time.time() + seconds, False
         while (line := self._line(deadline)) is not None:
-            if "dying" not in line:
+            if "ended" in line:
                 return line
-            planned = True
+            planned = planned or "dying" in line
+            deadline += line.get("seconds", 0)
         self._died = self._reason(planned)
         return None
 

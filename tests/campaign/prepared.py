@@ -1,7 +1,10 @@
 """Runs that nothing disturbed, made once: what every trial starts from and is compared with."""
 
+import contextlib
 import json
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,13 +15,15 @@ from campaign.trial import Fault, Killed, command, succeeded
 
 METHODS = ("funlora", "fmlora")
 STARTS = ("nothing", "inside 2", "inside 3", "finished")
+_PREPARING = 900  # seconds that making a run may take
 _CONFIG = Path(__file__).with_name("config.py")
 
 
 class Prepared:
     """The folder of a campaign: data, finished and half-finished runs, counts of moments."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, more_time: Callable[[float], None] = lambda seconds: None):
+        self._more_time = more_time
         self.folder = Path(folder).absolute()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.data = self.folder / "six.npz"
@@ -43,7 +48,8 @@ class Prepared:
         if not (folder / start).exists():
             making = folder / "making"  # renamed at the end, because this process may die
             shutil.rmtree(making, ignore_errors=True)
-            self._make(method, start, making)
+            with self._longer():
+                self._make(method, start, making)
             making.rename(folder / start)
         return folder / start
 
@@ -74,6 +80,7 @@ class Prepared:
             self.copy(method, start, workdir)
             uses = []
             with (
+                self._longer(),
                 moments.counted() as calls,
                 moments.files_used(workdir, lambda *use: uses.append(use)),
             ):
@@ -83,6 +90,14 @@ class Prepared:
             path.write_text(json.dumps({"calls": calls, "files": len(uses)}))
             shutil.rmtree(workdir)
         return json.loads(path.read_text())
+
+    @contextlib.contextmanager
+    def _longer(self):
+        """What a trial makes for others, too, does not count as its time."""
+        started = time.time()
+        self._more_time(_PREPARING)
+        yield
+        self._more_time(time.time() - started - _PREPARING)
 
     def compare(self, method: str, workdir: Path, but: Path | None = None) -> None:
         """Raises `Fault` unless a finished run equals the undisturbed one, except the file `but`.

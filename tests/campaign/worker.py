@@ -30,10 +30,11 @@ def main() -> None:
     from campaign.trial import Fault, Trial
 
     assert flcl.api
-    prepared = Prepared(folder)
 
     def answer(**values) -> None:
         os.write(write, json.dumps(values).encode() + b"\n")
+
+    prepared = Prepared(folder, more_time=lambda seconds: answer(seconds=seconds))
 
     for line in os.fdopen(read):
         asked = json.loads(line)

@@ -4,10 +4,10 @@ A kind takes a `Trial` and returns how it ended: `EQUAL`, `REPAIRED`, `LINE` or 
 raises `Fault` for everything else; any other exception counts as a fault, too.
 """
 
-from campaign.kinds import damaged, folders, inputs, interrupted, stranger, weights
+from campaign.kinds import damaged, folders, inputs, interrupted, pictures, stranger, weights
 
 KINDS = {
-    "array": inputs.array,
+    "array": pictures.array,
     "value": inputs.value,
     "source": inputs.source,
     "folder": folders.folder,

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from campaign.kinds.inputs import _bomb, begins, ending
+from campaign.kinds.inputs import begins, bomb, ending
 from campaign.trial import Fault, Trial
 
 # Pairs of words that all mean training and test images.
@@ -98,7 +98,7 @@ def bad_image(root, trial):
         path.symlink_to({"link": "nothing", "loop": path.name, "device": "/dev/zero"}[way])
     else:
         good = (root / "train" / "a" / "0.png").read_bytes()
-        path.write_bytes({"empty": b"", "text": b"text", "cut": good[:40], "bomb": _bomb()}[way])
+        path.write_bytes({"empty": b"", "text": b"text", "cut": good[:40], "bomb": bomb()}[way])
     return True
 
 

@@ -102,7 +102,7 @@ def disk(trial: Trial) -> str:
         trial.note(f"no file may be larger than {size} bytes")
         failure = moments.limit(resource.RLIMIT_FSIZE, size)
     else:
-        opened = len(os.listdir("/proc/self/fd")) + size // 4096
+        opened = len(os.listdir("/proc/self/fd")) + 8 + size // 2048
         trial.note(f"at most {opened} open files")
         failure = moments.limit(resource.RLIMIT_NOFILE, opened)
     with failure:
