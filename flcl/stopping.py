@@ -168,7 +168,11 @@ def watched(slow: Callable[[], None], second: Callable[[], None]) -> Iterator[No
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    read, write = os.pipe()
+    try:
+        read, write = os.pipe()
+    except OSError:  # too many open files: then a second Ctrl-C waits for the main thread
+        yield
+        return
     os.set_blocking(write, False)  # as `signal.set_wakeup_fd` demands
     before = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
     watcher = threading.Thread(target=_watch, args=(read, slow, second), daemon=True)

@@ -1,8 +1,14 @@
 """The short form of the campaign of random faults: fixed trials of every kind."""
 
+import sys
+
 import pytest
 from campaign import run
 from campaign.driver import Driver
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info < (3, 12), reason="the campaign finds its moments by sys.monitoring"
+)
 
 # (kind, number of the trial with seed 0). All runs are of one method: making another takes longer.
 TRIALS = (

@@ -3,6 +3,7 @@
 import ast
 import asyncio
 import contextlib
+import errno
 import gc
 import os
 import re
@@ -175,3 +176,13 @@ def test_sigterm_does_not_change_the_code_of_a_program_that_has_ended():
     program = PROGRAM.replace("argv=[", "argv=None and [").format(work=late)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_a_free_file_nobody_watches(monkeypatch):
+    def full():
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(stopping.os, "pipe", full)
+    with stopping.watched(pytest.fail, pytest.fail):
+        pass
+    assert signal.set_wakeup_fd(-1) == -1
