@@ -105,7 +105,7 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
         "data.source": f"npz:{data}",
         "data.channels": 3,
         "stream.tasks": "3",
-        "model.variant": "Nano/4",
+        "model.variant": "Pico/4",
         "train.epochs": 2.0,
         "train.batch_size": 16,
         "train.learning_rate": 1e-2,

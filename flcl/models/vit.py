@@ -5,6 +5,7 @@ and with register tokens (Darcet et al. 2024) that of DINOv2 with registers.
 Queries, keys and values are three separate maps, so each of them can have an adapter.
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -176,6 +177,13 @@ def site_shapes(
 
 def abstract_parameters(model: settings.ViT, image_size: int) -> dict:
     """Shapes and dtypes (float32) of the tree "params"; nothing is allocated."""
+    # A copy of the dictionaries, because a caller may change its own.
+    return jax.tree.map(lambda leaf: leaf, _shapes(model, image_size))
+
+
+@functools.lru_cache(maxsize=8)
+def _shapes(model: settings.ViT, image_size: int) -> dict:
+    # Kept, because tracing takes a second for a large model, and several checks need the shapes.
     return jax.eval_shape(lambda key: init_parameters(model, image_size, key), jax.random.key(0))
 
 

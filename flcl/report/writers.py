@@ -56,8 +56,12 @@ class MetricWriter:
         values = {name: _finite(value) for name, value in scalars.items()}
         record = {"step": int(step), "task": int(task), "phase": phase, **values}
         record["time"] = round(time.time(), 3)
-        with files.writing(self._path), self._path.open("a") as file:
-            file.write(json.dumps(record, allow_nan=False) + "\n")
+        if _place(record) < self._last:  # a stored task is evaluated again
+            files.write(self._path, _text(sorted([*read_metrics(self._path), record], key=_place)))
+        else:
+            self._last = _place(record)
+            with files.writing(self._path), self._path.open("a") as file:
+                file.write(_text([record]))
         if self._events:
             self._events.add(record)
 
@@ -87,7 +91,8 @@ class MetricWriter:
         self.close()
 
     def _start(self, records: list[dict]) -> None:
-        text = "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
+        self._last = max(map(_place, records), default=(0,))
+        text = _text(records)
         if not self._path.exists() or self._path.read_text() != text:
             files.write(self._path, text)
         if self._events:
@@ -228,6 +233,15 @@ def _is_before(record: dict, task: int, step: int | None) -> bool:
     if record["task"] != task:
         return record["task"] < task
     return trained and record["step"] <= step
+
+
+def _place(record: dict) -> tuple[int, bool, int]:
+    """The place of a record in the file: by task, its training before its evaluation, by step."""
+    return record["task"], record["phase"] == EVALUATION, record["step"]
+
+
+def _text(records: list[dict]) -> str:
+    return "".join(json.dumps(record, allow_nan=False) + "\n" for record in records)
 
 
 def _finite(value) -> float | None:

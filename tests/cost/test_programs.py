@@ -1,5 +1,7 @@
 """The list of a run's programs, and the batches that they are lowered for."""
 
+import gc
+
 import jax
 import numpy as np
 import pytest
@@ -66,6 +68,7 @@ def test_the_abstract_batch_is_that_of_the_loader(data, method, phase):
 def test_a_sampler_that_is_only_looked_at_is_written_for_its_platform():
     """For a TPU, with a TPU's cosines, on a mesh of CPUs: from shapes, without a TPU."""
     method = method_of(tiny.settings_of("nowhere"))
+    gc.collect()  # arrays of earlier tests
     before = len(jax.live_arrays())
     program = programs.programs_of(method)[-1]
     mesh = meshes.make_mesh(devices=jax.devices()[:1])

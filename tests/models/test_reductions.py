@@ -66,7 +66,7 @@ def vit_loss(remat="none"):
 
 
 def judge_loss():
-    network, images = resnet.ResNet18(4, 8, jnp.bfloat16), noise(6, 8, 8, 3)
+    network, images = resnet.ResNet18(4, 8, dtype=jnp.bfloat16), noise(6, 8, 8, 3)
     variables = network.init(jax.random.key(0), images, False)
 
     def loss(p):

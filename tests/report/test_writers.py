@@ -93,6 +93,19 @@ def test_only_the_evaluation_of_a_task_is_repeated(tmp_path):
     ]
 
 
+def test_a_stored_task_that_is_evaluated_again_keeps_its_place(tmp_path):
+    with MetricWriter(tmp_path) as writer:
+        for task in (1, 2, 3):
+            train(writer, task, [10, 20])
+            writer.write(task=task, step=20, phase=EVALUATION, accuracy=0.9)
+    before = records(tmp_path)
+    with MetricWriter(tmp_path) as writer:
+        for task in (1, 2, 3):
+            writer.rewind(task, None)
+            writer.write(task=task, step=20, phase=EVALUATION, accuracy=0.9)
+    assert records(tmp_path) == before
+
+
 def test_rewind_to_the_start_of_a_task_and_of_the_run(tmp_path):
     with MetricWriter(tmp_path, tensorboard=False) as writer:
         train(writer, 1, [10])

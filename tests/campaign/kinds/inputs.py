@@ -73,7 +73,7 @@ def value(trial: Trial) -> str:
     if way == "workdir":
         given = trial.pick((
             "", "gs://bucket/x", "s3://b/x", "/dev/null", "/dev/null/x", "/proc/x", "\x00",
-            "a" * 300, "~nobody-here/x", f"{trial.prepared.data}", "\x1b[31m", "http:" + "//x/y",
+            "a" * 300, "~nobody-here/x", f"{trial.prepared.data}", "\x1b[31m",
             "/sys/x",
         ))  # fmt: skip
         words, key = [f"--workdir={given}"], "workdir"
