@@ -201,14 +201,15 @@ def test_another_class_order_trains_other_classes_first(data, tmp_path):
         opened.sample([0], 1, task=1)
 
 
-def test_a_workdir_of_another_config_is_refused_with_the_keys(finished, data):
+def test_a_workdir_of_another_config_is_refused_with_the_keys(finished, data, tmp_path):
     before = (finished / "config.json").read_bytes()
     with pytest.raises(ValueError, match=r"another config \(phase2.steps: 6 -> 7\)"):
         flcl.run(tiny.settings_of(data, phase2__steps=7), finished)
     with pytest.raises(ValueError, match=r"another config \(method: 'funlora' -> 'finetune'\)"):
         flcl.run(tiny.settings_of(data, "finetune"), finished)
     assert (finished / "config.json").read_bytes() == before
-    flcl.run(tiny.settings_of(data, runtime__log_every=3), finished)  # changes no result
+    copy = shutil.copytree(finished, tmp_path / "run")
+    flcl.run(tiny.settings_of(data, runtime__log_every=3), copy)  # changes no result
 
 
 def test_figures_are_not_taken_over_without_their_tasks(finished):
