@@ -13,6 +13,7 @@ from flcl.models import vit
 WIDTH, HEADS, DEPTH, SIZE = 64, 4, 6, 16
 PLAIN = settings.ViT(variant="Nano/4")
 SCALED = dataclasses.replace(PLAIN, layer_scale=True)
+REGISTERS = dataclasses.replace(SCALED, registers=4)
 
 
 def tree(model=PLAIN, size=SIZE, seed=0):

@@ -202,11 +202,13 @@ def _augreg_inside(norms: tuple[int, int], attention: int, mlp: int) -> dict:
     for ours, theirs in (("q", "query"), ("k", "key"), ("v", "value")):
         for kind in ("kernel", "bias"):
             table[f"{ours}/{kind}"] = (f"{attention}/{theirs}/{kind}", TO_HEADS)
-    for ours, theirs in (("norm1", norm1), ("norm2", norm2)):
-        for kind in ("scale", "bias"):
-            table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
-    for ours, theirs in (("fc1", f"{mlp}/Dense_0"), ("fc2", f"{mlp}/Dense_1")):
-        for kind in ("kernel", "bias"):
+    for ours, theirs, weight in (
+        ("norm1", norm1, "scale"),
+        ("norm2", norm2, "scale"),
+        ("fc1", f"{mlp}/Dense_0", "kernel"),
+        ("fc2", f"{mlp}/Dense_1", "kernel"),
+    ):
+        for kind in (weight, "bias"):
             table[f"{ours}/{kind}"] = (f"{theirs}/{kind}", SAME)
     return table | _gammas("LayerScale_0", "LayerScale_1")
 

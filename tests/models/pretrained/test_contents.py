@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from weight_files import (
     PLAIN,
+    REGISTERS,
     SCALED,
     SIZE,
     augreg,
@@ -20,8 +21,6 @@ from weight_files import (
 
 from flcl import settings
 from flcl.models.pretrained import load as pretrained
-
-REGISTERS = dataclasses.replace(SCALED, registers=4)
 
 
 def load(path, tensors, size=SIZE, **changes):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from weight_files import (
     PLAIN,
+    REGISTERS,
     SCALED,
     SIZE,
     augreg,
@@ -30,7 +31,6 @@ from flcl.data import sources
 from flcl.models import vit
 from flcl.models.pretrained import load as pretrained
 
-REGISTERS = dataclasses.replace(SCALED, registers=4)
 NEWER = "dinov2_with_registers."
 REFERENCE = np.load(Path(__file__).parents[1] / "vit_reference.npz")
 

@@ -10,6 +10,7 @@ from PIL import Image
 from weight_files import (
     HEADS,
     PLAIN,
+    REGISTERS,
     SCALED,
     SIZE,
     WIDTH,
@@ -24,8 +25,6 @@ from weight_files import (
 from flcl import settings
 from flcl.models import vit
 from flcl.models.pretrained import load as pretrained
-
-REGISTERS = dataclasses.replace(SCALED, registers=4)
 
 
 def values(model=REGISTERS):
