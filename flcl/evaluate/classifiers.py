@@ -100,10 +100,11 @@ class ClassifierEvaluation:
 
     def _tested(self, memory, task: Task) -> Iterator[tuple]:
         """For each group learned so far: the group, its test images, their features and scores."""
+        solved = self.method.solved(memory)  # once: it may take a large system of equations
         for group in self._learned(task):
             images = self.data.test(group)
             features = self._features(memory, images, group)
-            yield group, images, features, self._inference.scores(memory, features)
+            yield group, images, features, self._inference.scores(solved, features)
 
     def _features(self, memory, images: Selection, group: Task) -> np.ndarray:
         advance = self._progress(f"testing group {group.index}", len(images))
@@ -112,15 +113,14 @@ class ClassifierEvaluation:
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
         """The entries of `results.json` for a classifier, except the matrix of its head."""
         groups, counts = self.data.stream.groups, self.data.test_counts()
-        class_mean = None
-        # A second table is needed only if the class means are not already the head of the method.
-        if self.method.head == "linear" and rows:
-            matrix = [accuracy_matrix.filled(row["class_mean"], len(groups)) for row in rows]
-            class_mean = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
+        heads = {}
+        for head in self.method.heads:
+            matrix = [accuracy_matrix.filled(row[head], len(groups)) for row in rows]
+            heads[head] = {"matrix": matrix, "summary": accuracy_matrix.summary(matrix, counts)}
         return {
             "kind": "classifier",
             "head": self.method.head,
-            "class_mean": class_mean,
+            "heads": heads,
             "drift": {
                 name: [accuracy_matrix.filled(row["drift"][name], len(groups)) for row in rows]
                 for name in ("relative", "cosine")

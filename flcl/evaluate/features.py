@@ -52,8 +52,11 @@ class Inference:
         collect(waiting)
         return np.concatenate(done)[: len(images)]
 
-    def scores(self, memory, features: np.ndarray) -> dict[str, np.ndarray]:
-        """Scores of every head by name, [N, capacity]; -inf for a class that is not learned."""
+    def scores(self, solved, features: np.ndarray) -> dict[str, np.ndarray]:
+        """Scores of every head by name, [N, capacity]; -inf for a class that is not learned.
+
+        solved: what `Classifier.solved` returns.
+        """
         size, parts = self._size(len(features)), []
         for start in range(0, len(features), size):
             batch = features[start : start + size]
@@ -61,7 +64,7 @@ class Inference:
             # the other rows.
             filled = np.zeros((size, features.shape[1]), np.float32)
             filled[: len(batch)] = batch
-            scores = jax.device_get(self._scores(memory, filled))
+            scores = jax.device_get(self._scores(solved, filled))
             parts.append({name: value[: len(batch)] for name, value in scores.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 

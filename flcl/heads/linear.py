@@ -1,40 +1,71 @@
 """A linear layer with an output for every class, trained by gradient descent (M8)."""
 
-import chex
+import dataclasses
+
 import jax
 import jax.numpy as jnp
+import numpy as np
+
+from flcl.heads.base import affine
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The kernel [d, C] and the bias [C] that training changes; it counts no images."""
+
+    width: int
+    capacity: int
+    key: str = "head"
+
+    def init(self, key):
+        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero."""
+        bound = self.width**-0.5
+        shape = (self.width, self.capacity)
+        kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+        return {"kernel": kernel, "bias": jnp.zeros(self.capacity)}
+
+    def add(self, state, batch):
+        """Returns `state` unchanged."""
+        del batch
+        return state
+
+    def moved(self, state, move):
+        """Returns `state` unchanged: only training changes a layer."""
+        del move
+        return state
+
+    def take(self, state, labels, slot, everything):
+        """The columns of the kernel and the entries of the bias."""
+        del slot, everything
+        # Columns, because the class is the last axis of a kernel.
+        return {"kernel": state["kernel"][:, labels], "bias": state["bias"][labels]}
+
+    def put(self, state, labels, slot, taken):
+        """Inverse of `take`."""
+        del slot
+        return {
+            "kernel": state["kernel"].at[:, labels].set(taken["kernel"]),
+            "bias": state["bias"].at[labels].set(taken["bias"]),
+        }
+
+    def bytes_per_class(self):
+        """One column and one bias, in float32."""
+        return 4 * (self.width + 1)
 
 
 class Linear:
-    """Scores `features @ kernel + bias`. Part: kernel [d, capacity], bias [capacity]."""
+    """Scores `features @ kernel + bias`."""
 
-    key = "head"
+    def __init__(self, run, width: int, capacity: int, slots: int | None):
+        del run, slots
+        self.statistics = (Trained(width, capacity),)
 
-    def init(self, key, width, capacity):
-        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero."""
-        bound = width**-0.5
-        kernel = jax.random.uniform(key, (width, capacity), minval=-bound, maxval=bound)
-        return {"kernel": kernel, "bias": jnp.zeros(capacity)}
+    def solve(self, states, by_domain):
+        """The layer as it was trained."""
+        del by_domain
+        layer = states["head"]
+        return {name: np.asarray(layer[name], np.float32)[None] for name in ("kernel", "bias")}
 
     def scores(self, part, features):
         """Computed in full precision, because small differences can decide the answer."""
-        chex.assert_shape(features, (None, part["kernel"].shape[0]))
-        scores = jnp.matmul(features, part["kernel"], precision="highest")
-        return scores + part["bias"][None]
-
-    def fit(self, part, features, labels):
-        """Returns `part` unchanged: this head has no statistics."""
-        del features, labels
-        return part
-
-    def take(self, part, labels):
-        """The columns of the kernel and the entries of the bias."""
-        # Columns, because the class is the last axis of a kernel.
-        return {"kernel": part["kernel"][:, labels], "bias": part["bias"][labels]}
-
-    def put(self, part, labels, taken):
-        """Inverse of `take`."""
-        return {
-            "kernel": part["kernel"].at[:, labels].set(taken["kernel"]),
-            "bias": part["bias"].at[labels].set(taken["bias"]),
-        }
+        return affine(part["kernel"], part["bias"], features)

@@ -7,7 +7,7 @@ from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
 from flcl.methods.lora_baselines import LoRASequential, SDLoRA
 from flcl.methods.unet_baselines import Finetune, GenerativeReplay
-from flcl.methods.vit_baselines import ClassMean, LinearProbe
+from flcl.methods.vit_baselines import ClassMean, Frozen, LinearProbe
 from flcl.methods.vit_baselines import Finetune as ViTFinetune
 
 METHODS: dict[str, type[Method]] = {
@@ -17,6 +17,7 @@ METHODS: dict[str, type[Method]] = {
         Finetune,
         GenerativeReplay,
         FMLoRA,
+        Frozen,
         LinearProbe,
         ClassMean,
         ViTFinetune,

@@ -26,6 +26,7 @@ from flcl.methods import optimisation
 Memory = Any
 Tree = Any
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
+Score = Callable[[Tree, np.ndarray], Mapping[str, np.ndarray]]  # (solved, features) -> scores
 Generate = Callable[[Memory, int, int], Any]  # (memory, label, count) -> uint8 [count, H, W, C]
 
 
@@ -246,6 +247,13 @@ class Preliminary(NamedTuple):
     holdout: float
 
 
+class Moved(NamedTuple):
+    """The features of some images before and after the training of a task, both [N, d]."""
+
+    before: np.ndarray
+    after: np.ndarray
+
+
 class Classifier(Method):
     """A continual method that predicts the class of an image without its task id.
 
@@ -261,7 +269,7 @@ class Classifier(Method):
 
     spread = frozenset({"images", "labels"})
     heads: Mapping[str, Head]
-    head = "linear"
+    head: str
     run: settings.ClassifierRun
 
     def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
@@ -274,17 +282,39 @@ class Classifier(Method):
         """Features float32 [B, d] of images uint8 [B, H, W, C]."""
 
     @abc.abstractmethod
-    def scores(self, memory: Memory, features: jax.Array) -> dict[str, jax.Array]:
-        """Scores [B, capacity] of features [B, d], by name of the head.
+    def solved(self, memory: Memory) -> Tree:
+        """What `scores` reads: the heads, solved on the host from the statistics in the memory."""
+
+    @abc.abstractmethod
+    def scores(self, solved: Tree, features: jax.Array) -> dict[str, jax.Array]:
+        """Scores [B, capacity] of features [B, d], by name of the head; traced.
 
         A class that is not learned yet has the score -inf, so it is never the answer.
         """
 
     @abc.abstractmethod
-    def calibrate(self, memory: Memory, task: Task, features: np.ndarray, labels: np.ndarray):
-        """Adds the class statistics of a task's training images to the memory.
+    def temperatures(self, memory: Memory) -> dict[str, float]:
+        """T of each head: the softmax of scores / T are the probabilities."""
 
-        features: [N, d], computed with the memory that `end` returned; labels: [N].
+    def corrects(self, task: Task) -> bool:
+        """Whether old statistics follow the features that `task` has moved."""
+        del task
+        return False
+
+    @abc.abstractmethod
+    def calibrate(
+        self,
+        memory: Memory,
+        task: Task,
+        features: np.ndarray,
+        labels: np.ndarray,
+        moved: Moved | None,
+        score: Score,
+    ) -> Memory:
+        """Adds the statistics of a task's training images to the memory.
+
+        features: [N, d], computed with the memory that `end` returned; labels: [N]. moved: how the
+        task has moved features; None unless it `corrects`. score: a compiled `scores`.
         """
 
     def compared(self, task: Task) -> tuple[int, ...]:

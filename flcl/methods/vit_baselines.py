@@ -20,15 +20,21 @@ class LinearProbe(ViTClassifier):
         return "lower train.head_learning_rate"
 
 
-class ClassMean(ViTClassifier):
-    """No training: the nearest mean of frozen features (cosine similarity)."""
+class Frozen(ViTClassifier):
+    """No training: the head is solved from statistics of frozen features."""
 
-    name = "class_mean"
-    head = "class_mean"
+    name = "frozen"
+    trains_head = False
 
     def steps(self, task: Task, images: int) -> int:
         del task, images
         return 0
+
+
+class ClassMean(Frozen):
+    """The same with the nearest class mean as its head."""
+
+    name = "class_mean"
 
 
 class Finetune(ViTClassifier):

@@ -7,6 +7,7 @@ all learned classes. Heads with statistics get them from the training images at 
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,8 @@ import optax
 from flcl import settings
 from flcl.data import loader
 from flcl.data.stream import Task, TaskStream
-from flcl.heads import HEADS
-from flcl.heads.base import mask_unseen
+from flcl.heads.base import Batch, Move, mask_unseen
+from flcl.heads.calibration import Calibration
 from flcl.methods import base, optimisation
 from flcl.models import vit
 from flcl.models.pretrained import load as pretrained
@@ -27,17 +28,23 @@ from flcl.ops import accumulate, pixels
 class ViTClassifier(base.Classifier):
     """A trunk with heads. Subclasses define what trains and how the trunk is adapted.
 
-    Memory: `trunk`, the part of each head under its key (`head`, `means`), `seen` (bool
-    [capacity]), and the entries of the subclass.
+    Memory: `trunk`, the state of each statistic under its key (`head`, `means`, ...), `seen` (bool
+    [capacity]), `held_out` if images are held out, and the entries of the subclass.
     """
 
-    heads = HEADS
+    trains_head: ClassVar[bool] = True
 
     def __init__(self, run: settings.ClassifierRun, stream: TaskStream):
         super().__init__(run, stream)
         self.size = run.data.image_size
         self.width = run.model.sizes.width
         self.network = vit.VisionTransformer(run.model, self.size)
+        domains = stream.scenario == "dil" and not stream.joint
+        self.head = run.head
+        self.calibration = Calibration(
+            run, stream.capacity, len(stream.tasks) if domains else None, self.trains_head
+        )
+        self.heads = self.calibration.heads
 
     # Methods that subclasses override.
 
@@ -112,13 +119,11 @@ class ViTClassifier(base.Classifier):
         )
 
     def init(self, key):
-        capacity = self.stream.capacity
         key_trunk, key_head = jax.random.split(key)
-        heads = {h.key: h.init(key_head, self.width, capacity) for h in self.heads.values()}
         return {
             "trunk": self._stored(vit.init_parameters(self.run.model, self.size, key_trunk)),
-            **heads,
-            "seen": jnp.zeros(capacity, bool),
+            **self.calibration.init(key_head),
+            "seen": jnp.zeros(self.stream.capacity, bool),
         }
 
     def load(self, memory, weights):
@@ -137,7 +142,8 @@ class ViTClassifier(base.Classifier):
             "labels": jnp.asarray(np.isin(every, self.compared(task))),
             "columns": jnp.asarray(np.isin(every, task.labels)),
         }
-        return {"head": memory["head"]}, {"trunk": memory["trunk"], **masks}
+        trainable = {"head": memory["head"]} if self.trains_head else {}
+        return trainable, {"trunk": memory["trunk"], **masks}
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
         key_crop, key_flip, key_model = jax.random.split(key, 3)
@@ -163,36 +169,47 @@ class ViTClassifier(base.Classifier):
 
     def end(self, memory, task: Task, trainable):
         seen = memory["seen"].at[np.asarray(task.labels)].set(True)
-        return {**memory, "head": trainable.get("head", memory["head"]), "seen": seen}
+        head = {"head": trainable["head"]} if self.trains_head else {}
+        return {**memory, **head, "seen": seen}
 
-    def calibrate(self, memory, task: Task, features, labels):
-        """Adds a task's training images to the statistics of every head."""
-        del task
-        fitted = {h.key: h.fit(memory[h.key], features, labels) for h in self.heads.values()}
-        return {**memory, **fitted}
+    def corrects(self, task: Task) -> bool:
+        # Nothing is stored before the first task, and frozen features do not move.
+        drift = getattr(self.run, "drift", None)
+        return task.index > 1 and drift is not None and drift.correction != "none"
+
+    def calibrate(self, memory, task: Task, features, labels, moved, score):
+        move = None
+        if moved is not None:
+            drift = self.run.drift
+            move = Move(moved.before, moved.after, drift.correction, drift.ridge)
+        return self.calibration.add(memory, task, Batch(features, labels), move, score)
 
     def added(self, memory, task: Task):
-        labels = np.asarray(task.labels)
-        added = {h.key: h.take(memory[h.key], labels) for h in self.heads.values()}
+        taken = self.calibration.take(memory, task, everything=self.corrects(task))
         # The trunk is stored although it came from a file, because a run must open without that
         # file.
-        return {**added, "trunk": memory["trunk"]} if task.index == 1 else added
+        return {**taken, "trunk": memory["trunk"]} if task.index == 1 else taken
 
     def restore(self, memory, task: Task, added):
-        labels = np.asarray(task.labels)
         return {
             **memory,
             "trunk": added.get("trunk", memory["trunk"]),
-            **{h.key: h.put(memory[h.key], labels, added[h.key]) for h in self.heads.values()},
-            "seen": memory["seen"].at[labels].set(True),
+            **self.calibration.put(memory, task, added),
+            "seen": memory["seen"].at[np.asarray(task.labels)].set(True),
         }
 
     def features(self, memory, images):
         return self.encode(self._normalised(images), **self.inference(memory))
 
-    def scores(self, memory, features):
+    def solved(self, memory):
+        return {"heads": self.calibration.solve(memory), "seen": memory["seen"]}
+
+    def temperatures(self, memory):
+        return self.calibration.temperatures(memory)
+
+    def scores(self, solved, features):
         return {
-            name: mask_unseen(head.scores(memory[head.key], features), memory["seen"])
+            name: mask_unseen(head.scores(solved["heads"][name], features), solved["seen"])
             for name, head in self.heads.items()
         }
 
@@ -219,7 +236,8 @@ class ViTClassifier(base.Classifier):
             "trunk_parameters": vit.parameter_count(self.run.model, self.size),
             "shared_parameters": self.shared_parameters(),
             "parameters_per_task": self.parameters_per_task(),
-            "head_parameters": _size(memory["head"]),
+            "head_parameters": _size(memory["head"]) if self.trains_head else 0,
+            "statistics_bytes": self.calibration.bytes(),
             "trained_parameters": trained,
             "bytes_per_task": [
                 sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

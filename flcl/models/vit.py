@@ -90,9 +90,9 @@ class Block(nn.Module):
 
 
 class VisionTransformer(nn.Module):
-    """Features float32 [B, width] of normalised images [B, image_size, image_size, 3].
+    """Features float32 [B, feature_width] of normalised images [B, image_size, image_size, 3].
 
-    They are the class token after the last norm. `prompt` [m, width] or None is placed after the
+    They are class tokens after the last norm: see `model.features`. `prompt` [m, width] or None is placed after the
     class token, before registers and patches, and has no position (M7). Raises `ValueError` for
     images of another shape. The settings have already checked that the patch divides the image
     size.
@@ -122,6 +122,7 @@ class VisionTransformer(nn.Module):
         # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
         # what costs little to compute again.
         block = nn.remat(Block) if self.model.remat == "blocks" else Block
+        outputs = []
         for index in range(sizes.depth):
             x = block(
                 sizes.heads,
@@ -131,7 +132,19 @@ class VisionTransformer(nn.Module):
                 self.model.remat == "cheap",
                 name=block_name(index),
             )(x)
-        return _norm(self.model.layer_norm_eps, "norm")(x[:, 0])
+            outputs.append(x)
+        return self._features(outputs[-self.model.feature_blocks :])
+
+    def _features(self, outputs: list[jax.Array]) -> jax.Array:
+        """Features [B, feature_width] from the outputs [B, T, width] of the last blocks."""
+        norm = _norm(self.model.layer_norm_eps, "norm")
+        # The final norm is that of the last block; it also brings earlier tokens to one size.
+        features = [norm(x[:, 0]) for x in outputs]
+        if self.model.features == "cls+mean":
+            # Patches come last, after class token, prompt and registers.
+            patches = outputs[-1][:, -(grid_side(self.model, self.image_size) ** 2) :]
+            features.append(norm(patches).mean(axis=1))
+        return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
     def _tokens(self, images: jax.Array, sizes: settings.Sizes, dtype) -> jax.Array:
         """Class token and patches with their positions: [B, 1 + grid**2, width]."""

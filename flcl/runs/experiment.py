@@ -22,7 +22,7 @@ from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.pictures import Pictures
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
-from flcl.methods.base import Classifier, Generator, Memory
+from flcl.methods.base import Classifier, Generator, Memory, Moved
 from flcl.rng import stream_key
 from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
@@ -216,7 +216,7 @@ class Experiment:
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores the result."""
-        method, started = self.method, time.monotonic()
+        method, started, before = self.method, time.monotonic(), memory
         key = stream_key(self.setup.run.seed, "begin", task.index)
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
@@ -225,7 +225,7 @@ class Experiment:
         memory = method.end(memory, task, trainable)
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
-            memory = self._calibrate(memory, task)
+            memory = self._calibrate(before, memory, task)
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -305,12 +305,20 @@ class Experiment:
         images = self.data.train(task)
         return complexity(phase, task, trainable, frozen, images, short, self._progress)
 
-    def _calibrate(self, memory: Memory, task: Task) -> Memory:
-        """Adds the statistics of a task's training images to every head."""
+    def _calibrate(self, before: Memory, memory: Memory, task: Task) -> Memory:
+        """Adds the statistics of a task's training images; before: the memory before the task."""
         images = joined(self.data.train(task))
-        advance = self._progress(f"class means of task {task.index}", len(images))
-        features = self._inference.features(memory, images, advance)
-        return self.method.calibrate(memory, task, features, images.labels)
+
+        def features_of(memory: Memory, name: str) -> np.ndarray:
+            advance = self._progress(f"{name} of task {task.index}", len(images))
+            return self._inference.features(memory, images, advance)
+
+        features, moved = features_of(memory, "statistics"), None
+        # The same images through the network before the task: how old statistics have to follow.
+        if self.method.corrects(task):
+            moved = Moved(features_of(before, "drift"), features)
+        scores = self._inference.scores
+        return self.method.calibrate(memory, task, features, images.labels, moved, scores)
 
     def _phase(self, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; every task of the phase calls the same ones."""

@@ -136,7 +136,7 @@ class Weights:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class HeadResults:
-    """Accuracy of a head that is not the head of the method."""
+    """Accuracy of one head."""
 
     matrix: Matrix
     summary: Summary
@@ -194,11 +194,16 @@ class GeneratorResults(Results):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierResults(Results):
-    """`results.json` of a classifier. class_mean: results of that head beside a linear one."""
+    """`results.json` of a classifier.
+
+    head: the name of the head whose answers are those of the method. heads: the results of every
+    head by name. class_mean: the only second head of older versions.
+    """
 
     kind: Literal["classifier"] = "classifier"
     head: str
-    class_mean: HeadResults | None = None
+    heads: Mapping[str, HeadResults] = dataclasses.field(default_factory=dict)
+    class_mean: HeadResults | None = left_out()
     drift: Drift = Drift()
     rank_selection: tuple[RankSelection, ...] = ()
     weights: Weights | None = None

@@ -30,7 +30,8 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
             )
     # What the config file has changed stays changed, where the other method has the same key.
     shared = {name for name, _ in keys(run_class(method))} - {"method"}
-    kept = {name: value for name, value in _leaves(config) if name in shared}
+    usual = dict(_leaves(defaults(config.method)))
+    kept = {n: value for n, value in _leaves(config) if n in shared and value != usual[n]}
     switched.update_from_flattened_dict(kept)
     return switched
 

@@ -4,6 +4,7 @@ import dataclasses
 import re
 from typing import Literal
 
+from flcl.settings.heads import Drift, FrozenHeads, Gaussian, HeadName, Heads, Ridge, SolvedHead
 from flcl.settings.keys import (
     above,
     above_up_to,
@@ -165,18 +166,40 @@ class ClassifierRun(Run):
     stream: Stream = section(Stream)
     model: ViT = section(ViT)
     train: Testing = section(Testing)
+    head: HeadName = key("lda", "the head whose answers are those of the method")
+    heads: Heads = section(Heads)
+    ridge: Ridge = section(Ridge)
+    gaussian: Gaussian = section(Gaussian)
 
     def check(self) -> None:
         self.stream.check()
         self.model.check(self.data.image_size)
+        self.heads.check()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ClassMeanRun(ClassifierRun):
-    """The nearest mean of frozen features: nothing trains."""
+class FrozenRun(ClassifierRun):
+    """A head on frozen features: nothing trains."""
+
+    method: Literal["frozen"] = key("frozen", "the method")
+    model: FrozenViT = section(FrozenViT)
+    head: SolvedHead = key("lda", "the head whose answers are those of the method")
+    heads: FrozenHeads = section(FrozenHeads)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ClassMeanRun(FrozenRun):
+    """The nearest mean of frozen features: `frozen` with another head."""
 
     method: Literal["class_mean"] = key("class_mean", "the method")
-    model: FrozenViT = section(FrozenViT)
+    head: SolvedHead = key("class_mean", "the head whose answers are those of the method")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MovingRun(ClassifierRun):
+    """The keys of methods that change the features while they learn."""
+
+    drift: Drift = section(Drift)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,7 +213,7 @@ class LinearProbeRun(ClassifierRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ViTFinetuneRun(ClassifierRun):
+class ViTFinetuneRun(MovingRun):
     """Every parameter trains in every task, so the trunk is stored in float32."""
 
     method: Literal["vit_finetune"] = key("vit_finetune", "the method")
@@ -200,7 +223,7 @@ class ViTFinetuneRun(ClassifierRun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class LoRARun(ClassifierRun):
+class LoRARun(MovingRun):
     """One plain LoRA that every task trains further."""
 
     method: Literal["lora_sequential"] = key("lora_sequential", "the method")
@@ -223,7 +246,7 @@ class SDLoRARun(LoRARun):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FMLoRARun(ClassifierRun):
+class FMLoRARun(MovingRun):
     """FM-LoRA; also its joint upper bound with `stream.joint`."""
 
     method: Literal["fmlora"] = key("fmlora", "the method")

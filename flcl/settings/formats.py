@@ -9,9 +9,19 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from flcl import files, settings
 from flcl.settings import bridge
+
+
+
+class ByMethod(NamedTuple):
+    """A value that depends on the method: `values` by method, `others` for all others."""
+
+    values: Mapping[str, object]
+    others: object
+
 
 # Dotted key -> the value that every run of an older format used although it was not a key then.
 # Only a method that has the key gets it.
@@ -24,6 +34,23 @@ ADDED: dict[int, dict[str, object]] = {
         "lora.magnitudes": "per_map",
         "model.registers": 0,
         "model.position_resize": "bicubic",
+    },
+    4: {
+        "head": ByMethod({"class_mean": "class_mean"}, "linear"),
+        "heads.fit": ["linear", "class_mean"],
+        "heads.means": "class",
+        "heads.shrinkage": 0.3,
+        "heads.holdout": 0.0,
+        "ridge.width": 0,
+        "ridge.penalty": 1.0,
+        "ridge.rule": "relative",
+        "ridge.centred": True,
+        "ridge.unit": True,
+        "gaussian.rank": 16,
+        "gaussian.weight": 0.2,
+        "drift.correction": "none",
+        "drift.ridge": 0.1,
+        "drift.diagnose": False,
     },
 }
 
@@ -156,6 +183,8 @@ def upgraded(stored: dict) -> dict:
             if method in methods:
                 _drop(values, name.split("."))
         for name, value in ADDED.get(later, {}).items():
+            if isinstance(value, ByMethod):
+                value = value.values.get(method, value.others)
             if name in known:
                 _add(values, name.split("."), value)
     return values

@@ -80,6 +80,11 @@ class ViT:
         "weights",
         "how positions are resized to another grid; weights: as the family of the file does it",
     )
+    features: str = key(
+        "cls",
+        "what the heads see: cls, the class token; cls+mean, also the mean of the patch tokens; "
+        "layers:K, the class tokens of the last K blocks side by side",
+    )
     layer_norm_eps: float = key(1e-6, "every layer norm adds it to the variance", above(0))
     normalize: Literal["weights", "half", "imagenet", "unit"] = key(
         "weights",
@@ -101,6 +106,28 @@ class ViT:
                 "is not read here; set model.variant, such as B/16"
             )
         return vit_sizes(RANDOM_VARIANT if self.variant == "weights" else self.variant)
+
+    @property
+    def feature_blocks(self) -> int:
+        """Number of last blocks whose class tokens are the features: K of `layers:K`, else 1.
+
+        Raises `ValueError` for features of another form.
+        """
+        if self.features in ("cls", "cls+mean"):
+            return 1
+        kind, _, number = self.features.partition(":")
+        if kind != "layers" or not re.fullmatch("[1-9][0-9]{0,3}", number):
+            raise ValueError(
+                f"model.features={self.features!r}: accepted are cls, cls+mean, and layers:K with "
+                "K blocks, such as layers:4"
+            )
+        return int(number)
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the features: d, 2 d or K d."""
+        parts = 2 if self.features == "cls+mean" else self.feature_blocks
+        return parts * self.sizes.width
 
     @property
     def has_sizes(self) -> bool:
@@ -126,8 +153,14 @@ class ViT:
             raise ValueError(
                 f"model.sha256={self.sha256!r}: model.weights='random' reads no file to compare"
             )
+        blocks = self.feature_blocks
         if not self.has_sizes:
             return  # checked again when the file is read
+        if blocks > self.sizes.depth:
+            raise ValueError(
+                f"model.features={self.features!r}: model.variant={self.variant!r} has "
+                f"{self.sizes.depth} blocks"
+            )
         patch = self.sizes.patch
         if image_size % patch:
             nearest = max(patch, round(image_size / patch) * patch)

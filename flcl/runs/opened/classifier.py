@@ -1,11 +1,13 @@
 """A classifier on disk: it classifies a user's images and is tested on a user's data."""
 
 import dataclasses
+import functools
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 import numpy as np
+from scipy import special
 
 from flcl import settings
 from flcl.data.arrays.user import from_user
@@ -25,11 +27,14 @@ class Predictions(NamedTuple):
       classes: the class id of the data set with the highest score, [N].
       names: the names of these classes, [N].
       scores: [N, K], one score per class id; -inf for a class that is not learned.
+      probabilities: [N, K]: the softmax of the scores divided by the temperature of the head, which
+        was fitted on held-out training images; 0 for a class that is not learned.
     """
 
     classes: np.ndarray
     names: tuple[str, ...]
     scores: np.ndarray
+    probabilities: np.ndarray
 
 
 class ClassifierOnDisk(opened.Run):
@@ -40,6 +45,10 @@ class ClassifierOnDisk(opened.Run):
     def __init__(self, workdir: str | Path):
         super().__init__(workdir)
         self._inference = Inference(self._setup.method, self._mesh)
+        # Solved once: it may take a large system of equations.
+        self._solved = functools.lru_cache(maxsize=2)(
+            lambda last: self._setup.method.solved(self._memory(last))
+        )
 
     def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
         """The class of each image, among all learned classes.
@@ -48,19 +57,27 @@ class ClassifierOnDisk(opened.Run):
           images: uint8 [N, H, W, 3], [N, H, W] or one image, or a list of paths, pictures, encoded
             images (bytes) or arrays; see `flcl.data.arrays.user`. They are resized in the same way
             as the training images.
-          head: linear or class_mean; None = the head of the method.
+          head: one of the heads that the run fits (`heads.fit`); None = the head of the method.
           after: use the model as it was after this task; None = the newest. It chooses a stored
             model; it is not the task of the images.
 
         Raises:
           ValueError: for images of another kind, a task that is not learned, an unknown head.
         """
-        pixels = from_user(images, self.settings.data)
-        if not len(pixels):
-            raise ValueError("images: none were given; at least one is needed")
-        scores = self._scores(everything(pixels), head, after)
+        scores = self._scores(everything(self._pixels(images)), head, after)
         classes = scores.argmax(axis=1)
-        return Predictions(classes, tuple(self.class_names[i] for i in classes), scores)
+        last = self._task(after, "after").index
+        temperature = self._setup.method.temperatures(self._memory(last))[self._head(head)]
+        probabilities = special.softmax(scores / temperature, axis=1)
+        names = tuple(self.class_names[i] for i in classes)
+        return Predictions(classes, names, scores, probabilities)
+
+    def features(self, images, *, after: int | None = None) -> np.ndarray:
+        """Features float32 [N, d] of images; see `classify` for the arguments and errors."""
+        selection = everything(self._pixels(images))
+        memory = self._memory(self._task(after, "after").index)
+        with jax.set_mesh(self._mesh):
+            return self._inference.features(memory, selection)
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.
@@ -82,7 +99,7 @@ class ClassifierOnDisk(opened.Run):
         Args:
           data: such as folder:PATH or npz:PATH, with the class names of the run; None = all test
             images of the run's data.
-          head: linear or class_mean; None = the head of the method.
+          head: one of the heads that the run fits; None = the head of the method.
           after: use the model as it was after this task; None = the newest.
 
         Returns:
@@ -132,16 +149,25 @@ class ClassifierOnDisk(opened.Run):
             "class_names": list(self.class_names),
         }
 
+    def _pixels(self, images) -> np.ndarray:
+        pixels = from_user(images, self.settings.data)
+        if not len(pixels):
+            raise ValueError("images: none were given; at least one is needed")
+        return pixels
+
+    def _head(self, head: str | None) -> str:
+        heads = self._setup.method.heads
+        if head is not None and head not in heads:
+            raise ValueError(f"head={head!r}: accepted are {', '.join(heads)}")
+        return head or self._setup.method.head
+
     def _scores(self, images: Selection, head: str | None, after: int | None) -> np.ndarray:
         """Scores [N, K] by class id."""
-        head = head or self._setup.method.head
-        heads = self._setup.method.heads
-        if head not in heads:
-            raise ValueError(f"head={head!r}: accepted are {', '.join(heads)}")
-        memory = self._memory(self._task(after, "after").index)
+        head = self._head(head)
+        last = self._task(after, "after").index
         with jax.set_mesh(self._mesh):
-            features = self._inference.features(memory, images)
-            scores = self._inference.scores(memory, features)[head]
+            features = self._inference.features(self._memory(last), images)
+            scores = self._inference.scores(self._solved(last), features)[head]
         # Columns by class id of the data set, as users count classes; inside they are ordered by
         # label.
         return scores[:, self._labels(np.arange(len(self.class_names)))]
