@@ -104,11 +104,11 @@ class Gaussian:
         """Log-likelihoods up to a number that is the same for all classes."""
         chex.assert_shape(features, (None, len(part["centre"])))
         high = jax.lax.Precision.HIGHEST
-        white = jnp.matmul(features - part["centre"], part["whiten"], precision=high)
-        delta = white[:, None, None] - part["mean"]
+        white = jnp.matmul(features - part["centre"][None], part["whiten"], precision=high)
+        delta = white[:, None, None] - part["mean"][None]
         along = jnp.einsum("bscd,sckd->bsck", delta, part["axes"], precision=high)
         distance = jnp.square(delta).sum(-1) - jnp.square(along).sum(-1)
-        scores = (-distance / 2 - part["offset"]).max(axis=1)
+        scores = (-distance / 2 - part["offset"][None]).max(axis=1)
         return jnp.maximum(scores, jnp.finfo(scores.dtype).min)
 
 
