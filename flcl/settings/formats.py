@@ -51,6 +51,7 @@ ADDED: dict[int, dict[str, object]] = {
         "drift.correction": "none",
         "drift.ridge": 0.1,
         "drift.diagnose": False,
+        "model.features": "cls",
     },
 }
 
