@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
+from flcl.devices import hosts
 from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
@@ -48,6 +49,29 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
             file.write(str(os.getpid()))
             file.flush()
         yield lambda: _check_there(workdir, file.fileno())
+
+
+@contextlib.contextmanager
+def claimed(
+    workdir: Path, run: settings.Run, stream: dict, seals: Seals
+) -> Iterator[tuple[Callable[[], None], list[str]]]:
+    """Locks the workdir and writes config and stream into it, or refuses that of another run.
+
+    stream: the content of `stream.json`. Gives what `locked` gives, and a line for each of the two
+    files that was damaged. Raises what `locked`, `check_config` and `check_stream` raise. Only the
+    first process of a run does this; the others get a function that does nothing.
+    """
+    if not hosts.is_main():
+        yield (lambda: None), []
+        return
+    with locked(workdir) as check_there:
+        # Both checks come before the first write, so a refused folder stays as it was.
+        notes = [check_config(workdir, run, seals), check_stream(workdir, stream, seals)]
+        config = formats.to_store(run)
+        seals.note(formats.NAME, formats.identity(config))
+        files.write_json(workdir / formats.NAME, config)
+        seals.write(STREAM, files.as_json(stream))
+        yield check_there, list(filter(None, notes))
 
 
 def _check_there(workdir: Path, lock: int) -> None:
