@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from flcl import methods, settings
-from flcl.data.base import Source
+from flcl.data.base import Begun, Source
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sources import load_source
 from flcl.data.stream import Task, make_stream
@@ -51,15 +51,15 @@ def prepare(
     mesh: Mesh | None = None,
     *,
     stored: bool = False,
-    left_out: Sequence[str] | None = None,
+    begun: Begun | None = None,
     progress: Progress = silent,
 ) -> tuple[Setup, Any]:
     """Loads and checks the data, reads pre-trained weights and builds the method.
 
     Returns the setup and the weights, which may be large and are needed only for the first memory.
     mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
-    are already resolved, so no weights are read. left_out: the images that a run which has begun
-    leaves out; None = it has not begun. progress: shows how many images are read.
+    are already resolved, so no weights are read. begun: how a run that has begun chose its images;
+    None = it has not begun. progress: shows how many images are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
@@ -71,7 +71,7 @@ def prepare(
         room.check_images(run, mesh)
     # Before the data, too: a wrong weights file must not cost the minutes that images take.
     resolved = Resolved(run) if stored else methods.resolve(run)
-    source = _load(run, left_out, progress)
+    source = _load(run, begun, progress)
     data = TaskData(source, make_stream(run.stream, source))
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
@@ -83,11 +83,11 @@ def prepare(
     return setup, resolved.weights
 
 
-def _load(run: settings.Run, left_out: Sequence[str] | None, progress: Progress) -> Source:
+def _load(run: settings.Run, begun: Begun | None, progress: Progress) -> Source:
     threads = run.runtime.threads
     # The first process prepares official archives, and others find what it has checked.
     with hosts.together(), hosts.main_first("data"):
-        source = load_source(run.data, threads=threads, skipped=left_out, progress=progress)
+        source = load_source(run.data, threads=threads, begun=begun, progress=progress)
     # Each process may have its own copy of the images; all must train on the same ones.
     with hosts.together():
         first = set(hosts.from_main(source.skipped) or ())

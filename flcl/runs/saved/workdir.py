@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
+from flcl.data.base import Begun
 from flcl.devices import hosts
 from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.settings import bridge, formats
@@ -161,8 +162,8 @@ def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
     )
 
 
-def left_out(workdir: Path) -> list[str] | None:
-    """The images that a run with saves leaves out, by name; None = there is no such run.
+def begun(workdir: Path) -> Begun | None:
+    """How a run with saves chose its images; None = there is no such run.
 
     What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
     """
@@ -176,8 +177,10 @@ def left_out(workdir: Path) -> list[str] | None:
         return None
     skipped = stored.get("skipped", {"files": []})
     names = skipped.get("files") if isinstance(skipped, dict) else None
-    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if valid else None
+    rule = stored.get("split", "")
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, rule]):
+        return None
+    return Begun(tuple(names), rule)
 
 
 def has_saves(workdir: Path) -> bool:
