@@ -85,8 +85,9 @@ def run(
 
 def _prepared(run: settings.Run, workdir: Path, progress: Progress) -> tuple[Setup, Any]:
     """The checked setup and the pre-trained weights of a run that begins or goes on."""
-    if hosts.is_main():
-        foreign.check_folder(workdir)
+    with hosts.together():
+        if hosts.is_main():
+            foreign.check_folder(workdir)
     setup, weights = prepare(run, begun=workdirs.begun(workdir), progress=progress)
     if not (workdir / "config.json").exists():  # a run of an older version goes on
         setup.method.check()

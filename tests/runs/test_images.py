@@ -146,6 +146,14 @@ def test_a_run_of_an_older_version_keeps_its_split_of_domains(tmp_path):
 def test_processes_must_leave_the_same_images_out(pictures, monkeypatch):
     run = run_of(pictures, data__bad_images="skip")
     for first, where in (([], "process 0"), (["a.png", "train/class_4/1.png"], "the first proc")):
-        monkeypatch.setattr(hosts, "from_main", lambda value, first=first: first)
+        monkeypatch.setattr(hosts, "from_main", lambda value, first=first: [first, value[1]])
         with pytest.raises(ValueError, match=f"png is unreadable in {where}.* and not in others"):
             prepare(run)
+
+
+def test_processes_must_have_the_same_images(pictures, monkeypatch):
+    other = {"class_names": ["another"], "train_images": [3]}
+    monkeypatch.setattr(hosts, "from_main", lambda value: [value[0], {**value[1], **other}])
+    message = "class_names, train_images of process 0 are not those of the first process; give all"
+    with pytest.raises(ValueError, match=message):
+        prepare(run_of(pictures, data__bad_images="skip"))

@@ -1,6 +1,7 @@
 """The folder of a run: its lock, and the checks of its config and data."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 from collections.abc import Callable, Iterator
@@ -166,7 +167,15 @@ def begun(workdir: Path) -> Begun | None:
     """How a run with saves chose its images; None = there is no such run.
 
     What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
+    Every process calls this function; the first one reads, and the others get the same.
     """
+    with hosts.together():
+        chosen = _chosen(workdir) if hosts.is_main() else None
+    values = hosts.from_main(chosen and dataclasses.asdict(chosen))
+    return values and Begun(tuple(values["skipped"]), values["split_rule"])
+
+
+def _chosen(workdir: Path) -> Begun | None:
     if not has_saves(workdir):
         return None
     try:
