@@ -27,9 +27,9 @@ KINDS = [
 ]
 # Keys of FM-LoRA that no part of a baseline reads, beside its adapters, ranks and prompt.
 UNREAD = {
-    "baseline=class_mean": {"data.flip", "model.remat"}
+    "baseline=class_mean": {"data.flip", "model.remat", "drift", "head", "heads.fit"}
     | {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"},
-    "baseline=linear_probe": {"model.remat", "train.learning_rate"},
+    "baseline=linear_probe": {"model.remat", "train.learning_rate", "drift"},
     "baseline=finetune": {"model.trunk_dtype"},
 }
 

@@ -15,7 +15,6 @@ from flcl import files, settings
 from flcl.settings import bridge
 
 
-
 class ByMethod(NamedTuple):
     """A value that depends on the method: `values` by method, `others` for all others."""
 
