@@ -8,6 +8,7 @@ import pytest
 from edited import flat, set_value, small, with_value
 
 from flcl import cli, settings
+from flcl.runs.saved.differences import decisive
 from flcl.settings import bridge, keys
 
 # One value outside the accepted range for each key that has one.
@@ -244,7 +245,7 @@ def test_a_key_that_changes_no_result_says_so(method):
     free = {n for n, field in bridge.keys(settings.RUNS[method]) if field.metadata["free"]}
     assert free == expected
     values = bridge.as_dict(bridge.freeze(small(method)))
-    kept = {name for name, _ in flat(bridge.decisive(values))}
+    kept = {name for name, _ in flat(decisive(values))}
     assert kept == {name for name, _ in flat(values)} - expected
     assert values == bridge.as_dict(bridge.freeze(small(method))), "the given tree must not change"
 
