@@ -68,7 +68,7 @@ def heads(results: Results) -> dict[str, HeadResults]:
     """
     if not isinstance(results, ClassifierResults):
         return {}
-    known = dict(results.heads)
+    known = dict(results.heads or {})
     if results.class_mean:
         known.setdefault("class_mean", results.class_mean)
     known[results.head] = HeadResults(matrix=results.matrix, summary=results.summary)

@@ -67,7 +67,7 @@ def test_entries_are_typed():
 def test_the_results_of_every_head_are_typed():
     values = json.loads(frozen("fmlora"))
     names = ("linear", "class_mean", "lda")
-    values["heads"] = {name: values["class_mean"] for name in names}
+    values["heads"] = {name: copy.deepcopy(values["class_mean"]) for name in names}
     del values["class_mean"]
     read = from_json(values)
     assert read.class_mean is None and set(read.heads) == set(names)
