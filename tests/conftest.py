@@ -139,10 +139,21 @@ def launch_once():
     return run
 
 
+def flat(values: dict, prefix: str = "") -> dict:
+    """A tree of settings as {dotted key: value}."""
+    entries = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict)
+        entries |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return entries
+
+
 @pytest.fixture
 def smoke_runs(launch):
-    """Runs smoke variants, those that differ by name alone once, the first by its command line.
+    """Runs smoke variants, the first by its command line.
 
+    A variant runs if one of its values is in no run before it; names and keys that change no
+    result, such as threads, do not count. Of all others the programs are lowered.
     `smoke_runs([(file, settings), ...], folder)` returns the settings that were left behind.
     """
 
@@ -150,13 +161,25 @@ def smoke_runs(launch):
         import dataclasses
 
         import flcl
+        from flcl.cost.programs import programs_of
+        from flcl.runs.setup import prepare
         from flcl.settings import bridge, formats
 
-        distinct = {}
+        distinct, seen, chosen = {}, set(), []
         for name, settings in wanted:
-            distinct.setdefault(dataclasses.replace(settings, name="smoke"), (name, settings))
+            values = bridge.decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
+            distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings, values))
+        for name, settings, values in distinct.values():
+            leaves = set(bridge.differing_keys({}, flat(values)))
+            if leaves - seen:
+                chosen.append((name, settings))
+                seen |= leaves
+            else:
+                setup = prepare(settings)[0]
+                for program in programs_of(setup.method):
+                    program.lower(setup.method, setup.mesh, None)
         stored = []
-        for number, (name, settings) in enumerate(distinct.values()):
+        for number, (name, settings) in enumerate(chosen):
             workdir = folder / str(number)
             if number == 0:
                 launch("train", f"--config=configs/{name}:smoke", f"--workdir={workdir}")
