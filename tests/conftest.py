@@ -170,7 +170,7 @@ def smoke_runs(launch):
             values = bridge.decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
             distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings, values))
         for name, settings, values in distinct.values():
-            leaves = set(bridge.differing_keys({}, flat(values)))
+            leaves = {f"{key}={value!r}" for key, value in flat(values).items()}
             if leaves - seen:
                 chosen.append((name, settings))
                 seen |= leaves

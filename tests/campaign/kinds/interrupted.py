@@ -80,6 +80,10 @@ def stop(trial: Trial) -> str:
 
 
 def _check_stopped(done: Done, number: signal.Signals) -> None:
+    # Ctrl-C is answered at once where a step has to end first: then there is one more line.
+    answer = "\nstopping; press Ctrl-C again to stop at once\n"
+    if number == signal.SIGINT:
+        done = done._replace(err=done.err.replace(answer, "", 1))
     if done.code:
         one_line(done, "run the same command to continue", codes=(_ENDED[number],))
     else:
