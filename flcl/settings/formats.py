@@ -25,6 +25,15 @@ ADDED: dict[int, dict[str, object]] = {
         "model.registers": 0,
         "model.position_resize": "bicubic",
     },
+    4: {
+        "train.first_epochs": 0.0,
+        "lora.bases": "learned",
+        "lora.coverage": False,
+        "lora.capacity": 0,
+        "lora.grow": 0.5,
+        "prompt.init": "normal",
+        "prompt.average": False,
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
