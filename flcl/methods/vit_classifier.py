@@ -244,7 +244,10 @@ class ViTClassifier(base.Classifier):
         return self._cross_entropies(head, frozen["labels"], features, labels)
 
     def _cross_entropies(self, head, compared, features, labels):
-        """The loss of each image [B] over the classes of `compared` [capacity]."""
+        """The loss of each image [B] over the classes of `compared` [capacity].
+
+        head: kernel [d, capacity] and bias, one row [1, capacity].
+        """
         logits = features @ head["kernel"] + head["bias"]
         return optax.softmax_cross_entropy_with_integer_labels(
             mask_unseen(logits, compared), labels
