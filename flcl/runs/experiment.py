@@ -221,9 +221,7 @@ class Experiment:
         method, started = self.method, time.monotonic()
         key = stream_key(self.setup.run.seed, "begin", task.index)
         if isinstance(method, Classifier) and method.surveys(task):
-            images = joined(self.data.train(task))
-            advance = self._progress(f"survey of task {task.index}", len(images))
-            memory = self._survey.memory(memory, task, images, advance)
+            memory = self._survey.memory(memory, task, self.data.train(task), self._progress)
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
@@ -305,11 +303,10 @@ class Experiment:
 
     def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
         """The losses that the short run before `task` measures; None = no short run."""
-        short = self.method.preliminary(task)
-        if short is None:
+        if (short := self.method.preliminary(task)) is None:
             return None
-        images = self.data.train(task)
-        return held_out_losses(phase, task, trainable, frozen, images, short, self._progress)
+        images, show = self.data.train(task), self._progress
+        return held_out_losses(phase, task, trainable, frozen, images, short, show)
 
     def _calibrate(self, memory: Memory, task: Task) -> Memory:
         """Adds the statistics of a task's training images to every head."""
