@@ -51,6 +51,13 @@ ADDED: dict[int, dict[str, object]] = {
         "drift.ridge": 0.1,
         "drift.diagnose": False,
         "model.features": "cls",
+        "train.first_epochs": 0.0,
+        "lora.bases": "learned",
+        "lora.coverage": False,
+        "lora.capacity": 0,
+        "lora.grow": 0.5,
+        "prompt.init": "normal",
+        "prompt.average": False,
     },
 }
 
