@@ -15,7 +15,6 @@ from flcl import files, settings
 from flcl.settings import bridge
 
 
-
 class ByMethod(NamedTuple):
     """A value that depends on the method: `values` by method, `others` for all others."""
 
@@ -51,6 +50,11 @@ ADDED: dict[int, dict[str, object]] = {
         "drift.correction": "none",
         "drift.ridge": 0.1,
         "drift.diagnose": False,
+        "drift.images": "",
+        "memory.generator": "",
+        "memory.sha256": "",
+        "memory.use": "map",
+        "memory.per_class": 100,
     },
 }
 
