@@ -10,7 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from flcl.report import reading
+from flcl.report import old_classes, reading
 from flcl.report.console import Console
 from flcl.report.reading import percent
 from flcl.runs.results import ClassifierResults, GeneratorResults, RankSelection, Results
@@ -35,7 +35,8 @@ def as_text(results: Results, width: int = 100) -> str:
 def tables(results: Results, width: int) -> Iterator[Table]:
     """The matrix, divided by columns into pieces that fit `width` characters, and the summary.
 
-    For a classifier also the drift of its features and the rank of every task, if they are known.
+    For a classifier also the drift of its features, the diagnosis of its statistics and the rank of
+    every task, if they are known.
     """
     headings = _headings(results)
     sizes = [max(6, *map(len, heading.split("\n"))) + 2 for heading in headings]
@@ -53,6 +54,7 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     if drift := reading.last_drift(results):
         for piece in pieces:
             yield _drift(drift, headings, piece)
+    yield from old_classes.tables(results)
     if isinstance(results, ClassifierResults) and results.rank_selection:
         yield _ranks(results.rank_selection)
 

@@ -36,8 +36,19 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
     return switched
 
 
-def freeze(config: ml_collections.ConfigDict) -> settings.Run:
-    """Settings of a run from its edited config.
+def switched(
+    config: ml_collections.ConfigDict, part: str | None, method: str
+) -> ml_collections.ConfigDict:
+    """`config` with another method; part: of this one of its two runs, None = it is one run."""
+    if part is None and "method" in config:
+        return switch(config, method)
+    if part in settings.PARTS and part in config:
+        config[part] = switch(config[part], method)
+    return config
+
+
+def freeze(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
+    """Settings of a run from its edited config; of two runs if it has a generator and a classifier.
 
     Raises `ValueError` for an unknown method, for a key that the method does not read (with the
     nearest known key), for a missing key, for a value of a wrong type or outside its range, and
@@ -50,9 +61,8 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
         raise ValueError(hints.brief(str(error))) from None
 
 
-def _frozen(config: ml_collections.ConfigDict) -> settings.Run:
-    method = config.get("method")
-    cls = run_class(method)
+def _frozen(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
+    cls, method = class_of(config), config.get("method", "combined")
     known = [name for name, _ in keys(cls)]
     # Unknown keys first: a misspelt key must not leave the default in use without a word.
     for name, _ in _leaves(config):
@@ -71,6 +81,26 @@ def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]
             yield from keys(field.type, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field
+
+
+def class_of(config: ml_collections.ConfigDict) -> type:
+    """The settings class of a config; raises `ValueError` for an unknown method.
+
+    A config of two runs has the groups `generator` and `classifier`, and nothing beside them.
+    """
+    if set(config.keys()) != {*settings.PARTS}:
+        return run_class(config.get("method"))
+    methods = [config[name].get("method") for name in settings.PARTS]
+    return _combined(*map(run_class, methods))
+
+
+@functools.cache
+def _combined(*classes: type[settings.Run]) -> type[settings.Combined]:
+    fields = [(name, cls) for name, cls in zip(settings.PARTS, classes, strict=True)]
+    made = dataclasses.make_dataclass(
+        "Combined", fields, bases=(settings.Combined,), frozen=True, kw_only=True
+    )
+    return made
 
 
 def run_class(method: str) -> type[settings.Run]:
@@ -141,6 +171,9 @@ def unread(name: str, known: list[str], method: str) -> ValueError:
     inside = [key for key in known if key.startswith(f"{name}.")]
     if inside:
         return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
+    for part in settings.PARTS:
+        if f"{part}.{name}" in known:
+            return ValueError(f"config key {name!r}: this config has two runs; write {part}.{name}")
     # A key of another method is a different mistake than a misspelt key, and needs another
     # advice.
     others = [other for other, cls in settings.RUNS.items() if name in dict(keys(cls))]
