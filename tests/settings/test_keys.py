@@ -122,6 +122,22 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"model.layer_scale": 1}, "model.layer_scale=1: accepted are True, False"),
         ({"model.position_resize": "cubic"}, "model.position_resize='cubic': accepted are weights"),
         ({"stream.domain_order": "seed:1"}, "stream.domain_order='seed:1': read only with"),
+        (
+            {"memory.generator": "runs/g", "stream.scenario": "dil"},
+            "memory.generator='runs/g': a generator knows classes and no domains",
+        ),
+        (
+            {"memory.generator": "runs/g", "drift.correction": "none"},
+            "memory.use='map': drift.correction='none' fits no map",
+        ),
+        (
+            {"drift.images": "digits", "drift.correction": "none"},
+            "drift.images='digits': drift.correction='none' fits no map",
+        ),
+        (
+            {"memory.generator": "x", "memory.use": "statistics", "drift.images": "digits"},
+            "drift.images='digits': memory.use='statistics' fits no map",
+        ),
     ],
 )
 def test_values_of_a_classifier_that_do_not_fit_each_other(changes, message):
