@@ -9,6 +9,7 @@ import pytest
 
 from configs import classifiers
 from flcl import cli, settings
+from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -27,9 +28,9 @@ KINDS = [
 ]
 # Keys of FM-LoRA that no part of a baseline reads, beside its adapters, ranks and prompt.
 UNREAD = {
-    "baseline=class_mean": {"data.flip", "model.remat"}
+    "baseline=class_mean": {"data.flip", "model.remat", "drift", "head", "heads.fit"}
     | {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"},
-    "baseline=linear_probe": {"model.remat", "train.learning_rate"},
+    "baseline=linear_probe": {"model.remat", "train.learning_rate", "drift"},
     "baseline=finetune": {"model.trunk_dtype"},
 }
 
@@ -97,7 +98,7 @@ def test_other_arguments_are_refused(name, arg, message):
 def test_comparisons_differ_only_where_they_must(name, kind):
     """Same data, backbone, augmentation, epochs and adapters as FM-LoRA."""
     own, other = bridge.as_dict(load(name)), bridge.as_dict(load(name, kind))
-    changed = {line.split(":")[0] for line in bridge.differing_keys(own, other)}
+    changed = {line.split(":")[0] for line in differing_keys(own, other)}
     allowed = {
         "baseline=joint": {"stream.joint"},
         "baseline=finetune": {"train.learning_rate"},

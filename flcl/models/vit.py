@@ -92,10 +92,10 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Features float32 [B, feature_width] of normalised images [B, image_size, image_size, 3].
 
-    They are class tokens after the last norm: see `model.features`. `prompt` [m, width] or None is placed after the
-    class token, before registers and patches, and has no position (M7). Raises `ValueError` for
-    images of another shape. The settings have already checked that the patch divides the image
-    size.
+    They are class tokens after the last norm: see `model.features`. `prompt` [m, width] or None is
+    placed after the class token, before registers and patches, and has no position (M7). Raises
+    `ValueError` for images of another shape. The settings have already checked that the patch
+    divides the image size.
     """
 
     model: settings.ViT

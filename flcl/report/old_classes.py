@@ -11,8 +11,8 @@ from flcl.runs.results import Bytes, ClassifierResults, OldClasses, Results
 
 TITLE = "Statistics of old classes"
 MEANING = (
-    "Accuracy in % over all classes so far, if the statistics of old classes were stale (they never "
-    "followed the features), as in the run, or true (counted again from all training images)."
+    "Accuracy in % over all classes so far, if the statistics of old classes were stale (they "
+    "never followed the features), as in the run, or true (counted again from all images)."
 )
 
 

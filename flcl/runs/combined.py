@@ -48,8 +48,8 @@ def _check(both: settings.Combined, places: dict[str, Path], progress: Progress)
     with hosts.together():
         for name in settings.PARTS:
             try:
-                left_out = workdirs.left_out(places[name])
-                setup, _ = prepare(getattr(both, name), left_out=left_out, progress=progress)
+                begun = workdirs.begun(places[name])
+                setup, _ = prepare(getattr(both, name), begun=begun, progress=progress)
                 setup, _ = substitutes.prepare(setup, progress)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None

@@ -27,6 +27,7 @@ from flcl.settings.classification import (
     fixed_rank,
     vit_blocks,
 )
+from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 from flcl.settings.combined import PARTS, Combined
 from flcl.settings.generation import (
     Adapter,
@@ -51,7 +52,6 @@ from flcl.settings.shared import (
     TrainingData,
     methods_of,
 )
-from flcl.settings.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 
 RUNS: dict[str, type[Run]] = {
     method: cls

@@ -47,6 +47,35 @@ def switched(
     return config
 
 
+def check_form(config: ml_collections.ConfigDict) -> None:
+    """Raises `ValueError` unless a config has exactly the keys of its method, each of its type.
+
+    What has another form cannot be edited. None may stand for a value that is still to be given.
+    """
+    cls = class_of(config)
+    _check_known(config, cls)
+    for name, field in keys(cls):
+        entry = _entry(config, name)
+        if entry is not None:
+            _checked(name, entry, field.type)
+
+
+def errors(config: ml_collections.ConfigDict) -> list[str]:
+    """What `freeze` says about a config that passes `check_form`, for each key that it refuses."""
+    refused = []
+    for name, field in keys(class_of(config)):
+        try:
+            _in_range(name, _checked(name, _entry(config, name), field.type), field)
+        except ValueError as error:
+            refused.append(hints.brief(str(error)))
+    if not refused:
+        try:
+            freeze(config)
+        except ValueError as error:  # keys that do not fit each other
+            refused.append(str(error))
+    return refused
+
+
 def freeze(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
     """Settings of a run from its edited config; of two runs if it has a generator and a classifier.
 
@@ -62,16 +91,23 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run | settings.Combine
 
 
 def _frozen(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
-    cls, method = class_of(config), config.get("method", "combined")
-    known = [name for name, _ in keys(cls)]
-    # Unknown keys first: a misspelt key must not leave the default in use without a word.
-    for name, _ in _leaves(config):
-        if name not in known:
-            raise unread(name, known, method)
+    cls = class_of(config)
+    _check_known(config, cls)
     run = _build(cls, config, "")
     # Only now, because these checks compare keys that are each valid.
     run.check()
     return run
+
+
+def _check_known(config: ml_collections.ConfigDict, cls: type) -> None:
+    """Raises `ValueError` for an unknown key.
+
+    This check comes first: a misspelt key must not leave the default in use without a word.
+    """
+    known = [name for name, _ in keys(cls)]
+    for name, _ in _leaves(config):
+        if name not in known:
+            raise unread(name, known, config.get("method", "combined"))
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
@@ -88,19 +124,19 @@ def class_of(config: ml_collections.ConfigDict) -> type:
 
     A config of two runs has the groups `generator` and `classifier`, and nothing beside them.
     """
-    if set(config.keys()) != {*settings.PARTS}:
+    parts = [config.get(name) for name in settings.PARTS]
+    if len(config) != len(parts) or not all(isinstance(p, config_dict.ConfigDict) for p in parts):
         return run_class(config.get("method"))
-    methods = [config[name].get("method") for name in settings.PARTS]
+    methods = [each.get("method") for each in parts]
     return _combined(*map(run_class, methods))
 
 
 @functools.cache
 def _combined(*classes: type[settings.Run]) -> type[settings.Combined]:
-    fields = [(name, cls) for name, cls in zip(settings.PARTS, classes, strict=True)]
-    made = dataclasses.make_dataclass(
+    fields = zip(settings.PARTS, classes, strict=True)
+    return dataclasses.make_dataclass(
         "Combined", fields, bases=(settings.Combined,), frozen=True, kw_only=True
     )
-    return made
 
 
 def run_class(method: str) -> type[settings.Run]:
@@ -138,27 +174,6 @@ def from_dict(values: dict) -> settings.Run:
     return freeze(config)
 
 
-def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """`name: old -> new` for every key that differs between two `as_dict` trees."""
-    lines = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name, "(absent)"), new.get(name, "(absent)")
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differing_keys(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before!r} -> {after!r}")
-    return lines
-
-
-def decisive(values: dict, prefix: str = "") -> dict:
-    """An `as_dict` tree without the keys that change no result (`free` in `keys.key`)."""
-    return {
-        name: decisive(value, f"{prefix}{name}.") if isinstance(value, dict) else value
-        for name, value in values.items()
-        if f"{prefix}{name}" not in _free_keys()
-    }
-
-
 def explained(field: dataclasses.Field) -> str:
     """The comment of a key, and its range if it has one."""
     comment, accepts = field.metadata["comment"], field.metadata["range"]
@@ -194,13 +209,6 @@ def accepted(expected) -> str:
     return f"{expected.__name__} is needed"
 
 
-@functools.cache
-def _free_keys() -> frozenset[str]:
-    # A key that is free in one method is free in all of them.
-    every = [entry for cls in settings.RUNS.values() for entry in keys(cls)]
-    return frozenset(name for name, field in every if field.metadata["free"])
-
-
 def _to_config_dict(value) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     for field in dataclasses.fields(value):
@@ -219,6 +227,16 @@ def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _entry(config: ml_collections.ConfigDict, name: str):
+    """The value of a dotted key; `ValueError` if it is missing."""
+    entry = config
+    for level in name.split("."):
+        if level not in entry:
+            raise ValueError(f"config key {name!r} is missing")
+        entry = entry[level]
+    return entry
 
 
 def _build(cls: type, config: ml_collections.ConfigDict, prefix: str):

@@ -50,6 +50,7 @@ ADDED: dict[int, dict[str, object]] = {
         "drift.correction": "none",
         "drift.ridge": 0.1,
         "drift.diagnose": False,
+        "model.features": "cls",
         "drift.images": "",
         "memory.generator": "",
         "memory.sha256": "",
@@ -126,8 +127,8 @@ def load(workdir: Path) -> settings.Run | None:
     try:
         return bridge.from_dict(values)
     except ValueError as error:
-        reason = " ".join(str(error).split())  # a group of keys is shown in several lines
-        raise ValueError(f"{workdir / NAME}: {reason}") from None
+        # A group of keys is shown in several lines.
+        raise ValueError(f"{workdir / NAME}: {files.reason(error)}") from None
 
 
 def stored_keys(workdir: Path) -> dict | None:

@@ -48,7 +48,10 @@ def test_results(learned):
     results = json.loads((learned / "results.json").read_text())
     assert results["complete"] and results["kind"] == "classifier" and results["head"] == "linear"
     assert [sum(v is not None for v in row) for row in results["matrix"]] == [1, 2, 3]
-    assert [sum(v is not None for v in row) for row in results["class_mean"]["matrix"]] == [1, 2, 3]
+    assert list(results["heads"]) == ["linear", "class_mean", "lda", "ridge"]
+    for head in results["heads"].values():
+        assert [sum(v is not None for v in row) for row in head["matrix"]] == [1, 2, 3]
+    assert results["heads"]["lda"]["summary"]["last_accuracy"] > 0.9
     assert results["summary"]["last_accuracy"] > 1 / 3  # chance is one sixth
     assert results["steps_per_task"] == [6, 6, 6]
     drift = np.array(results["drift"]["relative"], float)
@@ -127,7 +130,7 @@ def test_trunk_bases_and_old_rows_keep_their_bits(learned, data):
         np.testing.assert_array_equal(
             old["head"]["kernel"][:, rows], new["head"]["kernel"][:, rows]
         )
-        np.testing.assert_array_equal(old["means"]["sum"][rows], new["means"]["sum"][rows])
+        np.testing.assert_array_equal(old["means"]["count"][rows], new["means"]["count"][rows])
         assert new["seen"].tolist() == [i < 2 * task + 2 for i in range(6)]
 
 
@@ -179,7 +182,7 @@ def test_domains_come_one_after_the_other(tmp_path):
     assert results["test_counts"] == [48, 24]
     assert len(results["rank_selection"]) == 2
     counts = memories(tmp_path / "run", run)[1]["means"]["count"]
-    assert counts.tolist() == [24 + 12] * 6
+    assert counts.tolist() == [[24] * 6, [12] * 6]
 
 
 @pytest.fixture(scope="module")
@@ -238,6 +241,17 @@ def test_evaluation_counts_as_a_loop_does(run, data):
         assert found["per_class"][name] == pytest.approx(want)
         row = found["confusion"][class_id]
         assert row == [int(np.sum(answers[labels == class_id] == other)) for other in range(6)]
+    assert found["per_domain"] == {}
+
+
+def test_domains_of_other_images_are_counted_apart(run, tmp_path):
+    path = tiny.write_domains(tmp_path / "two.npz")
+    found = run.evaluate_on(f"npz:{path}")
+    with np.load(path) as arrays:
+        images, labels, domains = (arrays[f"test_{n}"] for n in ("images", "labels", "domains"))
+    right = run.classify(images).classes == labels
+    wanted = {name: right[domains == d].mean() for d, name in enumerate(("ink", "oil"))}
+    assert found["per_domain"] == pytest.approx(wanted) and len(right) == found["images"]
 
 
 def test_the_matrix_is_made_again_from_disk(run, learned):

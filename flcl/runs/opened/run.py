@@ -61,7 +61,7 @@ class Run:
         self._mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
         hosts.connect(self._mesh)
         # Inference needs no data: only evaluation loads the source.
-        method = methods.build(self.settings, self.stream)
+        method = methods.shared(self.settings, self.stream)
         data = TaskData(None, self.stream)
         self._setup = Setup(self.settings, data, method, self._mesh)
         # Two at most, the newest and one to compare: a memory may contain a whole network.
@@ -84,8 +84,8 @@ class Run:
         """A dictionary like `results.json` for every learned task, with the settings `run`."""
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
-        left_out = workdirs.left_out(self.workdir)
-        setup, _ = prepare(run, self._mesh, stored=True, left_out=left_out)
+        begun = workdirs.begun(self.workdir)
+        setup, _ = prepare(run, self._mesh, stored=True, begun=begun)
         # Other images would give a matrix that cannot be compared with the stored one.
         workdirs.check_stream(self.workdir, setup.data.to_dict(), self._seals)
         with jax.set_mesh(setup.mesh):
