@@ -12,28 +12,34 @@ from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import hosts
 from flcl.report.progress import ProgressBar
 from flcl.report.reporter import Reporter
-from flcl.runs import experiment
+from flcl.runs import combined, experiment
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
-from flcl.settings import bridge
+from flcl.settings import Combined, bridge
 from flcl.shown import show_everything
 from flcl.storage import paths
 
 
-def run(settings: settings.Run, workdir: str | Path) -> dict:
+def run(settings: settings.Run | settings.Combined, workdir: str | Path) -> dict:
     """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
 
-    `flcl.runs.experiment.run` lists the errors that it raises. In `workdir`, `~` is the home
-    folder; an address such as `gs://bucket/run` raises `ValueError`.
+    Settings of two runs train both in folders of `workdir`, and return the results of each by its
+    name: see `flcl.runs.combined`. `flcl.runs.experiment.run` lists the errors that it raises. In
+    `workdir`, `~` is the home folder; an address such as `gs://bucket/run` raises `ValueError`.
     """
     show_everything()
 
+    two = isinstance(settings, Combined)
+    shows = (settings.generator if two else settings).runtime.progress
+
     def progress(description: str, total: int) -> ProgressBar:
-        enabled = settings.runtime.progress and hosts.is_main()
-        return ProgressBar(description, total, enabled=enabled)
+        return ProgressBar(description, total, enabled=shows and hosts.is_main())
 
     workdir = paths.local(workdir, "workdir")
+    if two:
+        bridge.from_dict(bridge.as_dict(settings))
+        return combined.run(settings, workdir, Reporter, progress)
     return experiment.run(_checked(settings), workdir, Reporter, progress)
 
 
@@ -79,6 +85,11 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
 
 def _checked(run: settings.Run) -> settings.Run:
     """`run` itself; `ValueError` for values that a config file could not have either."""
+    if isinstance(run, settings.Combined):
+        raise ValueError(
+            "settings: they are those of two runs; use the config of the generator or of the "
+            "classifier alone"
+        )
     if not isinstance(run, settings.Run):
         raise ValueError(
             f"settings: a {type(run).__name__} is no settings.Run; use "

@@ -23,6 +23,7 @@ from flcl.shown import show_everything, shown
 from flcl.storage import paths
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
+_METHOD = re.compile(r"--?config\.(?:(\w+)\.)?method=(.*)")
 _SPEC = re.compile(r"--?config(=|$)")
 
 
@@ -30,7 +31,7 @@ class Arguments(NamedTuple):
     """A parsed command line: the flags of the program and, if it takes a config, the settings."""
 
     flags: flags.FlagValues
-    run: settings.Run | None
+    run: settings.Run | settings.Combined | None
 
 
 def main(
@@ -223,12 +224,11 @@ def _define_overrides(
 ) -> ConfigDict:
     """Adds a flag for every `--config.key` in `argv`; returns the config that parsing will edit."""
     given = [match[2] for match in map(_OVERRIDE.match, argv) if match]
-    for word in argv:
-        method = re.fullmatch(r"--?config\.method=(.*)", word)
-        if method:  # first, because the method decides which keys exist
-            config = bridge.switch(config, method[1])
-    name = config.get("method")
-    known = [key for key, _ in bridge.keys(bridge.run_class(name))]
+    for word in argv:  # first, because the method decides which keys exist
+        if method := _METHOD.fullmatch(word):
+            config = bridge.switched(config, method[1], method[2])
+    name = config.get("method", "combined")
+    known = [key for key, _ in bridge.keys(bridge.class_of(config))]
     for key in given:
         if key not in known:
             raise bridge.unread(key, known, name)
@@ -240,9 +240,7 @@ def _similar_flag(name: str, flag_names: list[str], config: ConfigDict | None) -
     """A suggestion among the flags, and among the keys for a word without `config.`."""
     if hint := hints.did_you_mean(name, flag_names):
         return hint
-    keys = (
-        [] if config is None else [key for key, _ in bridge.keys(bridge.run_class(config.method))]
-    )
+    keys = [] if config is None else [key for key, _ in bridge.keys(bridge.class_of(config))]
     near = hints.nearest(name, keys)
     return "" if near is None else f" Did you mean 'config.{near}'?"
 
@@ -255,7 +253,7 @@ def _plain(error: Exception, config: ConfigDict | None) -> str:
     prefix, name, value, reason = match.groups()
     value = hints.brief(value)
     if prefix and config is not None:
-        kinds = dict(bridge.keys(bridge.run_class(config.method)))
+        kinds = dict(bridge.keys(bridge.class_of(config)))
         return f"--config.{name}={value}: {bridge.accepted(kinds[name].type)}"
     # absl shows what Python says about a text that is no number.
     for said, needed in (("int()", "a whole number"), ("float", "a number"), ("limit", "a number")):

@@ -7,9 +7,11 @@ Examples:
   python launch/train.py --config=configs/funlora_digits.py --workdir=runs/digits
   python launch/train.py --config=configs/funlora_digits.py:baseline=joint --workdir=runs/joint
   python launch/train.py --config=configs/funlora_digits.py --workdir=runs/w --config.model.width=64
+  python launch/train.py --config=configs/combined_digits.py --workdir=runs/combined
   python launch/train.py --config=configs/funlora_digits.py --help     (lists every key)
 
 The workdir then contains config.json, metrics.jsonl, results.json, report.html and checkpoints/.
+With a config of two runs it contains the folders generator/ and classifier/, each with these.
 """
 
 import _start  # noqa: F401 # isort: skip

@@ -14,7 +14,15 @@ from flcl.data.encoded.check import Progress, silent
 from flcl.data.folders import source as folders
 from flcl.storage import paths
 
-__all__ = ["SOURCES", "Begun", "Source", "Split", "load_labelled", "load_source"]
+__all__ = [
+    "SOURCES",
+    "Begun",
+    "Source",
+    "Split",
+    "load_labelled",
+    "load_source",
+    "load_unlabelled",
+]
 
 # Accepted form of `data.source` -> loader(text after the colon, settings). Loaders decode nothing:
 # they return arrays that are ready to use, or `LazyImages`.
@@ -98,6 +106,33 @@ def load_labelled(
     notes = "".join(f"; {note}" for note in source.notes)
     say(f"{spec}: {len(np.unique(labels))} classes, {len(labels):,} images{notes}")
     return dataclasses.replace(split, labels=labels), source.domain_names
+
+
+def load_unlabelled(
+    spec: str, data: settings.Data, *, threads: int = 4, progress: Progress = silent
+) -> Split:
+    """Images that are used without their labels, in the shape of `data`.
+
+    spec: folder:PATH with pictures and no folders in it gives all of them; any other source in the
+    form of `data.source`, which is itself not read, gives all its training images. Unreadable
+    images are an error or left out, as `data.bad_images` says. Raises `ValueError` for the errors
+    of `load_source`, beginning with the key `drift.images`.
+    """
+    key = "drift.images"
+    loader, argument = _loader(key, spec)
+    nothing = base.make_split(np.zeros((0, 1, 1, 1), np.uint8), [])
+    try:
+        pictures = None
+        if loader is folders.load_folder:
+            pictures = folders.load_pictures(argument, data)
+        source = Source(spec, pictures, nothing, ()) if pictures else loader(argument, data)
+        source = dataclasses.replace(source, test=nothing)
+        train = usable.checked(source, data, threads, None, progress).train
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from None
+    if not len(train.labels):
+        raise ValueError(f"{key}={spec!r}: no image of it can be used")
+    return train
 
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:

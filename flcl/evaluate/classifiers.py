@@ -4,14 +4,14 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from flcl.data.selection import Selection
+from flcl.data.selection import Selection, joined
 from flcl.data.stream import Task
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.evaluate.features import Inference, Progress
 from flcl.evaluate.pictures import AnswerCount, Pictures
 from flcl.evaluate.references import References
-from flcl.methods.base import Classifier
+from flcl.methods.base import Classifier, Labelled
 from flcl.metrics import classification
 from flcl.metrics import matrix as accuracy_matrix
 
@@ -51,12 +51,19 @@ class ClassifierEvaluation:
 
         `accuracy`: accuracy of the method's head for each group learned so far; the name of each
         head: the same for that head; `drift`: how far the features of each group moved since the
-        end of its task.
+        end of its task; `statistics`, if heads are diagnosed: see `results.StatisticsRow`.
         """
         heads = list(self.method.heads)
         count = AnswerCount(self.data.stream.capacity)
         row: dict = {**{head: [] for head in heads}, "drift": {"relative": [], "cosine": []}}
+        others = self._other_statistics(memory, task)
+        diagnosed = {kind: {head: [] for head in self.method.diagnosed} for kind in others}
         for group, images, features, scores in self._tested(memory, task):
+            for kind, solved in others.items():
+                answers = self._inference.scores(solved, features)
+                for head in self.method.diagnosed:
+                    right = classification.top_k_accuracy(answers[head], images.labels, 1)
+                    diagnosed[kind][head].append(right)
             for head in heads:
                 row[head].append(classification.top_k_accuracy(scores[head], images.labels, 1))
             # The pictures show the answers of the method's own head; the other heads are only
@@ -68,7 +75,11 @@ class ClassifierEvaluation:
             for name, value in self._drift(group, _followed(features), newest).items():
                 row["drift"][name].append(value)
         self.pictures = Pictures(answers=count.answers())
-        return {"accuracy": row[self.method.head], **row}
+        return {
+            "accuracy": row[self.method.head],
+            **row,
+            **({"statistics": diagnosed} if diagnosed else {}),
+        }
 
     def mend(self, memory, task: Task) -> str:
         """Makes the reference features of a task again if their file is damaged or was replaced.
@@ -105,6 +116,24 @@ class ClassifierEvaluation:
             images = self.data.test(group)
             features = self._features(memory, images, group)
             yield group, images, features, self._inference.scores(solved, features)
+
+    def _other_statistics(self, memory, task: Task) -> dict:
+        """What the scores read with statistics that never followed the features, and with true
+        ones, from all training images so far; empty if no head is diagnosed."""
+        method = self.method
+        if not method.diagnosed:
+            return {}
+        counted = []
+        for each in self.data.stream.tasks[: task.index]:
+            images = joined(self.data.train(each))
+            advance = self._progress(f"true statistics of task {each.index}", len(images))
+            features = self._inference.features(memory, images, advance)
+            counted.append((each, Labelled(features, images.labels)))
+        memories = {
+            "stale": method.uncorrected(memory),
+            "true": method.recounted(memory, counted),
+        }
+        return {kind: method.solved(other) for kind, other in memories.items()}
 
     def _features(self, memory, images: Selection, group: Task) -> np.ndarray:
         advance = self._progress(f"testing group {group.index}", len(images))

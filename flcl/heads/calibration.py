@@ -1,6 +1,6 @@
 """All heads of a run together: one pass over the training images of a task serves every head."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import jax
 import numpy as np
@@ -11,6 +11,9 @@ from flcl.heads import HEADS, held_out
 from flcl.heads.base import Batch, Head, Move, Statistic, in_memory, joined, on_host
 from flcl.heads.linear import Trained
 from flcl.rng import host_generator
+
+STALE = "stale"
+"""The entry of the memory with states that never follow the features, for `drift.diagnose`."""
 
 Memory = dict
 Scores = Callable[[dict, np.ndarray], Mapping[str, np.ndarray]]
@@ -24,6 +27,8 @@ class Calibration:
 
     Attributes:
       heads: the heads by name, `run.head` included.
+      solved_heads: the names of those that are solved from counted images.
+      keeps_stale: whether the memory also has states that never follow the features.
     """
 
     def __init__(
@@ -41,36 +46,77 @@ class Calibration:
         if trains_head:
             # Also without a linear head among those that are shown: it gives the gradients.
             self.statistics.setdefault("head", Trained(width, capacity))
+        # Those that images change; gradients alone change the others.
+        self._counted = {
+            key: each for key, each in self.statistics.items() if not isinstance(each, Trained)
+        }
+        self.solved_heads = tuple(
+            name
+            for name, head in self.heads.items()
+            if any(each.key in self._counted for each in head.statistics)
+        )
         self._held_out = held_out.HeldOut(self.heads) if run.heads.holdout else None
+        self.keeps_stale = hasattr(run, "drift") and run.drift.diagnose
 
     def init(self, key: jax.Array) -> Memory:
         """The states before the first task by key."""
         states = {name: each.init(key) for name, each in self.statistics.items()}
-        return states | ({"held_out": self._held_out.init()} if self._held_out else {})
+        stale = {STALE: {name: states[name] for name in self._counted}} if self.keeps_stale else {}
+        return states | stale | ({"held_out": self._held_out.init()} if self._held_out else {})
 
     def add(
-        self, memory: Memory, task: Task, batch: Batch, move: Move | None, score: Scores
+        self,
+        memory: Memory,
+        task: Task,
+        batch: Batch,
+        move: Move | None,
+        score: Scores,
+        old: Batch | None = None,
     ) -> Memory:
         """The memory with the training images of a task.
 
         move: how features have moved since the old states were counted; None = not at all. score:
         (what `Classifier.solved` returns, features) -> scores [N, capacity] by name of the head.
+        old: images that stand for all earlier tasks, from which the states of these tasks are made
+        anew; None = the states stay, or follow `move`.
         """
-        counted = {k: s for k, s in self.statistics.items() if not isinstance(s, Trained)}
-        states = {key: on_host(memory[key]) for key in counted}
+        if old is not None:
+            states = self._added(self._empty(), old)
+        else:
+            states = {key: on_host(memory[key]) for key in self._counted}
         if move is not None:
-            states = {key: counted[key].moved(state, move) for key, state in states.items()}
+            states = {key: self._counted[key].moved(state, move) for key, state in states.items()}
         batch = batch._replace(slot=self._slot(task))
 
         def with_images(rows) -> dict:
             some = batch._replace(features=batch.features[rows], labels=batch.labels[rows])
-            return {key: counted[key].add(state, some) for key, state in states.items()}
+            return self._added(states, some)
 
         updated = dict(memory)
         if self._held_out:
             updated |= self._measure(memory, task, batch, with_images, score)
-        every = with_images(slice(None))
-        return updated | {key: in_memory(state) for key, state in every.items()}
+        if self.keeps_stale:
+            updated[STALE] = in_memory(self._added(on_host(memory[STALE]), batch))
+        return updated | in_memory(with_images(slice(None)))
+
+    def uncorrected(self, memory: Memory) -> Memory:
+        """The memory with the states that never followed the features; needs `keeps_stale`."""
+        return {**memory, **memory[STALE]}
+
+    def recounted(self, memory: Memory, tasks: Iterable[tuple[Task, Batch]]) -> Memory:
+        """The memory with states that are counted from the images of all `tasks` again."""
+        states = self._empty()
+        for task, batch in tasks:
+            states = self._added(states, batch._replace(slot=self._slot(task)))
+        return {**memory, **in_memory(states)}
+
+    def _empty(self) -> dict:
+        """The counted states before the first task, on the host."""
+        key = jax.random.key(0)  # no count is random
+        return {name: on_host(each.init(key)) for name, each in self._counted.items()}
+
+    def _added(self, states: dict, batch: Batch) -> dict:
+        return {key: self._counted[key].add(state, batch) for key, state in states.items()}
 
     def _measure(self, memory, task: Task, batch: Batch, with_images, score: Scores) -> Memory:
         """The entry `held_out`, from images that the heads have not seen yet."""
@@ -111,6 +157,11 @@ class Calibration:
             key: each.take(memory[key], labels, slot, everything)
             for key, each in self.statistics.items()
         }
+        if self.keeps_stale:
+            taken[STALE] = {
+                key: each.take(memory[STALE][key], labels, slot, False)
+                for key, each in self._counted.items()
+            }
         return taken | ({"held_out": memory["held_out"]} if self._held_out else {})
 
     def put(self, memory: Memory, task: Task, added: Memory) -> Memory:
@@ -120,11 +171,17 @@ class Calibration:
             key: each.put(memory[key], labels, slot, added[key])
             for key, each in self.statistics.items()
         }
+        if self.keeps_stale:
+            changed[STALE] = {
+                key: each.put(memory[STALE][key], labels, slot, added[STALE][key])
+                for key, each in self._counted.items()
+            }
         return changed | ({"held_out": added["held_out"]} if self._held_out else {})
 
     def bytes(self) -> dict[str, int]:
-        """Bytes of all statistics: for each class, and once."""
+        """Bytes of all statistics: for each class, and once; without those of the diagnosis."""
         states = jax.eval_shape(self.init, jax.random.key(0))
+        states.pop(STALE, None)
         total = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(states))
         capacity = self._capacity
         per_class = sum(each.bytes_per_class() for each in self.statistics.values())

@@ -256,6 +256,13 @@ class Preliminary(NamedTuple):
     holdout: float
 
 
+class Labelled(NamedTuple):
+    """Features [N, d] of images, and their labels [N]."""
+
+    features: np.ndarray
+    labels: np.ndarray
+
+
 class Moved(NamedTuple):
     """The features of some images before and after the training of a task, both [N, d]."""
 
@@ -274,7 +281,11 @@ class Classifier(Method):
     Attributes:
       heads: the heads by name; all of them are tested side by side.
       head: the name of the head that gives the answers of the method.
+      diagnosed: the heads that are also tested with other statistics; then the memory also has
+        those that never followed the features.
     """
+
+    diagnosed: tuple[str, ...] = ()
 
     spread = frozenset({"images", "labels"})
     heads: Mapping[str, Head]
@@ -310,6 +321,11 @@ class Classifier(Method):
         del task
         return False
 
+    def makes_anew(self, task: Task) -> bool:
+        """Whether the statistics of old classes are made from samples after `task`."""
+        del task
+        return False
+
     @abc.abstractmethod
     def calibrate(
         self,
@@ -319,12 +335,22 @@ class Classifier(Method):
         labels: np.ndarray,
         moved: Moved | None,
         score: Score,
+        old: Labelled | None = None,
     ) -> Memory:
         """Adds the statistics of a task's training images to the memory.
 
         features: [N, d], computed with the memory that `end` returned; labels: [N]. moved: how the
-        task has moved features; None unless it `corrects`. score: a compiled `scores`.
+        task has moved features; None unless it `corrects`. score: a compiled `scores`. old: images
+        that stand for the earlier tasks, if the task `makes_anew` their statistics.
         """
+
+    def uncorrected(self, memory: Memory) -> Memory:
+        """The memory with statistics that never followed the features; only if `diagnosed`."""
+        raise NotImplementedError(f"{self.name} has one kind of statistics")
+
+    def recounted(self, memory: Memory, tasks: Sequence[tuple[Task, Labelled]]) -> Memory:
+        """The memory with statistics of all training images so far, counted again."""
+        raise NotImplementedError(f"{self.name} has one kind of statistics")
 
     def compared(self, task: Task) -> tuple[int, ...]:
         """The labels that the loss of `task` compares.

@@ -45,6 +45,7 @@ class ViTClassifier(base.Classifier):
             run, stream.capacity, len(stream.tasks) if domains else None, self.trains_head
         )
         self.heads = self.calibration.heads
+        self.diagnosed = self.calibration.solved_heads if self.calibration.keeps_stale else ()
 
     # Methods that subclasses override.
 
@@ -61,6 +62,11 @@ class ViTClassifier(base.Classifier):
     def inference(self, memory) -> dict:
         """Arguments of `encode` after training; they do not depend on a task id."""
         return {"trunk": memory["trunk"]}
+
+    @property
+    def _moves(self) -> bool:
+        """Whether training changes the features."""
+        return isinstance(self.run, settings.MovingRun)
 
     # The contract.
 
@@ -176,18 +182,28 @@ class ViTClassifier(base.Classifier):
 
     def corrects(self, task: Task) -> bool:
         # Nothing is stored before the first task, and frozen features do not move.
-        drift = getattr(self.run, "drift", None)
-        return task.index > 1 and drift is not None and drift.correction != "none"
+        return task.index > 1 and self._moves and self.run.fits_map
 
-    def calibrate(self, memory, task: Task, features, labels, moved, score):
+    def makes_anew(self, task: Task) -> bool:
+        return task.index > 1 and self._moves and self.run.makes_anew
+
+    def calibrate(self, memory, task: Task, features, labels, moved, score, old=None):
         move = None
         if moved is not None:
             drift = self.run.drift
             move = Move(moved.before, moved.after, drift.correction, drift.ridge)
-        return self.calibration.add(memory, task, Batch(features, labels), move, score)
+        batch, old = Batch(features, labels), old and Batch(*old)
+        return self.calibration.add(memory, task, batch, move, score, old)
+
+    def uncorrected(self, memory):
+        return self.calibration.uncorrected(memory)
+
+    def recounted(self, memory, tasks):
+        return self.calibration.recounted(memory, [(task, Batch(*each)) for task, each in tasks])
 
     def added(self, memory, task: Task):
-        taken = self.calibration.take(memory, task, everything=self.corrects(task))
+        every = self.corrects(task) or self.makes_anew(task)
+        taken = self.calibration.take(memory, task, everything=every)
         # The trunk is stored although it came from a file, because a run must open without that
         # file.
         return {**taken, "trunk": memory["trunk"]} if task.index == 1 else taken

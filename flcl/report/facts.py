@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from flcl.report import reading
+from flcl.report import old_classes, reading
 from flcl.report.reading import percent
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, Sampling, Weights
 
@@ -38,6 +38,7 @@ def facts(results: Results, timing: Mapping, config: Mapping) -> Iterator[tuple[
     if isinstance(results, ClassifierResults):
         yield "head of the accuracies", reading.head_name(results.head)
         yield from _weights(results.weights)
+        yield from old_classes.facts(results)
     elif isinstance(results, GeneratorResults) and results.sampling:
         yield from _sampling(results.sampling)
     for key, value in results.parameters.items():

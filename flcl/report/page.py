@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flcl import files
-from flcl.report import answers, command, facts, reading
+from flcl.report import answers, command, facts, old_classes, reading
 from flcl.report.kept import OVER_TASKS, read_picture, samples_name
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
@@ -84,6 +84,10 @@ def _numbers(results: Results) -> dict:
             for kind, row in reading.last_drift(results).items()
         ],
         "drift_sentences": reading.drift_sentences(results),
+        "diagnosed": [
+            (old_classes.name_of(row), row[2:]) for row in old_classes.diagnosed(results)
+        ],
+        "diagnosis": (old_classes.TITLE, old_classes.MEANING),
     }
 
 

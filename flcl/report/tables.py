@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from flcl.report import reading
+from flcl.report import old_classes, reading
 from flcl.report.console import Console
 from flcl.report.reading import percent
 from flcl.runs.results import (
@@ -47,7 +47,8 @@ def as_text(results: Results, width: int = 100) -> str:
 def tables(results: Results, width: int) -> Iterator[Table]:
     """The matrix, divided by columns into pieces that fit `width` characters, and the summary.
 
-    For a classifier also the drift of its features and the rank of every task, if they are known.
+    For a classifier also the drift of its features, the diagnosis of its statistics and the rank of
+    every task, if they are known.
     The matrix is that of the method's head; every other head has its last row.
     """
     headings = _headings(results)
@@ -61,6 +62,7 @@ def tables(results: Results, width: int) -> Iterator[Table]:
         names = [reading.DRIFTS.get(kind, kind) for kind in drift]
         for piece in _pieces(headings, width - 2 - max(map(len, names))):
             yield _drift(drift, headings, piece)
+    yield from old_classes.tables(results)
     if isinstance(results, ClassifierResults) and results.rank_selection:
         yield _ranks(results.rank_selection)
 

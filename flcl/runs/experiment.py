@@ -13,7 +13,6 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.selection import joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -21,8 +20,9 @@ from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
-from flcl.methods.base import Classifier, Generator, Memory, Moved
+from flcl.methods.base import Classifier, Generator, Memory
 from flcl.rng import stream_key
+from flcl.runs import substitutes
 from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
@@ -32,6 +32,7 @@ from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
 from flcl.runs.saved.earlier import Earlier
 from flcl.runs.saved.timing import Times
 from flcl.runs.setup import Setup, prepare, use_compile_cache
+from flcl.runs.statistics import Statistics
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
 from flcl.train.complexity import held_out_losses
@@ -65,6 +66,7 @@ def run(
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
             setup, weights = _prepared(run, workdir, progress)
+            setup, old_images = substitutes.prepare(setup, progress)
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
             claim = workdirs.claimed(workdir, setup.run, setup.data.to_dict(), seals)
@@ -80,7 +82,9 @@ def run(
         del weights
         reporter = make_reporter(workdir, setup.run)
         _introduce(reporter, setup, notes)
-        experiment = Experiment(setup, workdir, checkpoints, reporter, check_there, seals)
+        experiment = Experiment(
+            setup, workdir, checkpoints, reporter, check_there, seals, old_images
+        )
         return experiment.run(memory, stored)
 
 
@@ -114,6 +118,7 @@ class Experiment:
         reporter: Reporter,
         check_there: Callable[[], None],
         seals: Seals,
+        old_images: substitutes.Substitutes,
     ):
         self.setup, self.method, self.data = setup, setup.method, setup.data
         self.workdir, self.checkpoints = workdir, checkpoints
@@ -125,6 +130,7 @@ class Experiment:
         else:
             self._inference = Inference(self.method, setup.mesh)
             self._survey = Survey(self.method, setup.mesh)
+            self._statistics = Statistics(setup, self._inference, old_images, self._progress)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
         self._phases: dict[int, Phase] = {}
@@ -165,7 +171,7 @@ class Experiment:
         memory = method.end(memory, task, trainable)
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
-            memory = self._calibrate(before, memory, task)
+            memory = self._statistics.add(before, memory, task)
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -243,21 +249,6 @@ class Experiment:
             return None
         images, show = self.data.train(task), self._progress
         return held_out_losses(phase, task, trainable, frozen, images, short, show)
-
-    def _calibrate(self, before: Memory, memory: Memory, task: Task) -> Memory:
-        """Adds the statistics of a task's training images; before: the memory before the task."""
-        images = joined(self.data.train(task))
-
-        def features_of(memory: Memory, name: str) -> np.ndarray:
-            advance = self._progress(f"{name} of task {task.index}", len(images))
-            return self._inference.features(memory, images, advance)
-
-        features, moved = features_of(memory, "statistics"), None
-        # The same images through the network before the task: how old statistics have to follow.
-        if self.method.corrects(task):
-            moved = Moved(features_of(before, "drift"), features)
-        scores = self._inference.scores
-        return self.method.calibrate(memory, task, features, images.labels, moved, scores)
 
     def _phase(self, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; every task of the phase calls the same ones."""

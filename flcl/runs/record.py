@@ -25,6 +25,10 @@ _IDENTITY = ("method", "scenario", "seed", "class_order", "class_names", "tasks"
 _IDENTITY += ("steps_per_task", "stream_fingerprint", "test_counts", "matrix")
 
 
+# Real images per class to which the memory of a classifier is compared.
+_COMPARED = 100
+
+
 class Evaluation(Protocol):
     """Tests a model after every task; there is one for generators and one for classifiers.
 
@@ -129,6 +133,7 @@ class Record:
             "summary": accuracy_matrix.summary(matrix, self._fixed["test_counts"]),
             **self.evaluation.sections(self.rows, self.diagnosis),
             **_weights(setup),
+            **_old_classes(setup, self._fixed["parameters"]),
             "diagnosis": self.diagnosis,
             "rows": self.rows,
             "versions": {
@@ -150,6 +155,20 @@ class Record:
         for place, each in enumerate(self.diagnosis):
             stored[place] = each.get("bytes", stored[place])
         return {**sizes, "bytes_per_task": stored}
+
+
+def _old_classes(setup: Setup, parameters: dict) -> dict:
+    """What a classifier has in the place of old images, in bytes."""
+    if not isinstance(setup.run, settings.ClassifierRun):
+        return {}
+    data = setup.run.data
+    image = data.image_size**2 * data.channels
+    costs = {
+        "statistics": parameters["statistics_bytes"],
+        "real_images": {"once": 0, "per_class": _COMPARED * image},
+        "real_images_per_class": _COMPARED,
+    }
+    return {"old_classes": costs | dict(setup.substitutes)}
 
 
 def _weights(setup: Setup) -> dict:

@@ -103,11 +103,24 @@ class DriftRow:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class StatisticsRow:
+    """Accuracy of each group by head with other statistics than those in use, after a task.
+
+    stale: they never followed the features that later tasks moved. true: they are counted from all
+    training images so far, with the features after the task.
+    """
+
+    stale: Mapping[str, Numbers]
+    true: Mapping[str, Numbers]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierRow:
     """The evaluation after a task: accuracy of each group, also for every head by name."""
 
     accuracy: Numbers
     drift: DriftRow
+    statistics: StatisticsRow | None = left_out()
     heads: Mapping[str, Numbers] = rest()
 
 
@@ -166,6 +179,31 @@ class Drift:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Bytes:
+    """Bytes that are needed once, and for each class."""
+
+    once: int
+    per_class: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OldClasses:
+    """What stands for the images of old classes, and what it costs.
+
+    statistics: those of the heads, float32. generator: its parameters, float32. real_images: what
+    is compared: `real_images_per_class` images as uint8, which no run stores. samples_per_class: of
+    the generator, after each task. unlabelled_images: those of `drift.images`.
+    """
+
+    statistics: Bytes
+    real_images: Bytes
+    real_images_per_class: int
+    generator: Bytes | None = left_out()
+    samples_per_class: int | None = left_out()
+    unlabelled_images: int | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
     """The entries of both kinds of runs. Labels are positions in `class_order` and `class_names`.
 
@@ -219,6 +257,7 @@ class ClassifierResults(Results):
     drift: Drift = Drift()
     rank_selection: tuple[RankSelection, ...] = ()
     weights: Weights | None = None
+    old_classes: OldClasses | None = left_out()
     rows: tuple[ClassifierRow, ...] = ()
 
 

@@ -32,6 +32,7 @@ class Setup:
       mesh: the devices.
       origin: the origin of pre-trained weights, for `results.json`.
       note: one line about them for people; empty if there are none.
+      substitutes: what stands for old images, for `results.json`; see `results.OldClasses`.
     """
 
     run: settings.Run
@@ -40,6 +41,7 @@ class Setup:
     mesh: Mesh
     origin: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     note: str = ""
+    substitutes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def steps(self, task: Task) -> int:
         """Optimiser steps of a task."""

@@ -28,6 +28,7 @@ from flcl.settings.classification import (
     vit_blocks,
 )
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
+from flcl.settings.combined import PARTS, Combined
 from flcl.settings.generation import (
     Adapter,
     FamilyName,
@@ -71,6 +72,7 @@ RUNS: dict[str, type[Run]] = {
 """The settings class of each method; each class declares the methods that it is for."""
 
 __all__ = [
+    "PARTS",
     "RUNS",
     "SITES",
     "AdaptedViT",
@@ -78,6 +80,7 @@ __all__ = [
     "ClassMeanRun",
     "ClassStream",
     "ClassifierRun",
+    "Combined",
     "Data",
     "FLoRA",
     "FMLoRARun",

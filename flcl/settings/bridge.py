@@ -1,6 +1,7 @@
 """Turns a `ConfigDict` into frozen settings: the only place where the keys are checked."""
 
 import dataclasses
+import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -35,12 +36,23 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
     return switched
 
 
+def switched(
+    config: ml_collections.ConfigDict, part: str | None, method: str
+) -> ml_collections.ConfigDict:
+    """`config` with another method; part: of this one of its two runs, None = it is one run."""
+    if part is None and "method" in config:
+        return switch(config, method)
+    if part in settings.PARTS and part in config:
+        config[part] = switch(config[part], method)
+    return config
+
+
 def check_form(config: ml_collections.ConfigDict) -> None:
     """Raises `ValueError` unless a config has exactly the keys of its method, each of its type.
 
     What has another form cannot be edited. None may stand for a value that is still to be given.
     """
-    cls = run_class(config.get("method"))
+    cls = class_of(config)
     _check_known(config, cls)
     for name, field in keys(cls):
         entry = _entry(config, name)
@@ -51,7 +63,7 @@ def check_form(config: ml_collections.ConfigDict) -> None:
 def errors(config: ml_collections.ConfigDict) -> list[str]:
     """What `freeze` says about a config that passes `check_form`, for each key that it refuses."""
     refused = []
-    for name, field in keys(run_class(config.method)):
+    for name, field in keys(class_of(config)):
         try:
             _in_range(name, _checked(name, _entry(config, name), field.type), field)
         except ValueError as error:
@@ -64,8 +76,8 @@ def errors(config: ml_collections.ConfigDict) -> list[str]:
     return refused
 
 
-def freeze(config: ml_collections.ConfigDict) -> settings.Run:
-    """Settings of a run from its edited config.
+def freeze(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
+    """Settings of a run from its edited config; of two runs if it has a generator and a classifier.
 
     Raises `ValueError` for an unknown method, for a key that the method does not read (with the
     nearest known key), for a missing key, for a value of a wrong type or outside its range, and
@@ -78,8 +90,8 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
         raise ValueError(hints.brief(str(error))) from None
 
 
-def _frozen(config: ml_collections.ConfigDict) -> settings.Run:
-    cls = run_class(config.get("method"))
+def _frozen(config: ml_collections.ConfigDict) -> settings.Run | settings.Combined:
+    cls = class_of(config)
     _check_known(config, cls)
     run = _build(cls, config, "")
     # Only now, because these checks compare keys that are each valid.
@@ -87,7 +99,7 @@ def _frozen(config: ml_collections.ConfigDict) -> settings.Run:
     return run
 
 
-def _check_known(config: ml_collections.ConfigDict, cls: type[settings.Run]) -> None:
+def _check_known(config: ml_collections.ConfigDict, cls: type) -> None:
     """Raises `ValueError` for an unknown key.
 
     This check comes first: a misspelt key must not leave the default in use without a word.
@@ -95,7 +107,7 @@ def _check_known(config: ml_collections.ConfigDict, cls: type[settings.Run]) -> 
     known = [name for name, _ in keys(cls)]
     for name, _ in _leaves(config):
         if name not in known:
-            raise unread(name, known, config.method)
+            raise unread(name, known, config.get("method", "combined"))
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
@@ -105,6 +117,26 @@ def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]
             yield from keys(field.type, f"{prefix}{field.name}.")
         else:
             yield f"{prefix}{field.name}", field
+
+
+def class_of(config: ml_collections.ConfigDict) -> type:
+    """The settings class of a config; raises `ValueError` for an unknown method.
+
+    A config of two runs has the groups `generator` and `classifier`, and nothing beside them.
+    """
+    parts = [config.get(name) for name in settings.PARTS]
+    if len(config) != len(parts) or not all(isinstance(p, config_dict.ConfigDict) for p in parts):
+        return run_class(config.get("method"))
+    methods = [each.get("method") for each in parts]
+    return _combined(*map(run_class, methods))
+
+
+@functools.cache
+def _combined(*classes: type[settings.Run]) -> type[settings.Combined]:
+    fields = zip(settings.PARTS, classes, strict=True)
+    return dataclasses.make_dataclass(
+        "Combined", fields, bases=(settings.Combined,), frozen=True, kw_only=True
+    )
 
 
 def run_class(method: str) -> type[settings.Run]:
@@ -154,6 +186,9 @@ def unread(name: str, known: list[str], method: str) -> ValueError:
     inside = [key for key in known if key.startswith(f"{name}.")]
     if inside:
         return ValueError(f"config key {name!r} is a group of keys, such as {inside[0]!r}")
+    for part in settings.PARTS:
+        if f"{part}.{name}" in known:
+            return ValueError(f"config key {name!r}: this config has two runs; write {part}.{name}")
     # A key of another method is a different mistake than a misspelt key, and needs another
     # advice.
     others = [other for other, cls in settings.RUNS.items() if name in dict(keys(cls))]

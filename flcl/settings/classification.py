@@ -10,6 +10,7 @@ from flcl.settings.classifier.heads import (
     Gaussian,
     HeadName,
     Heads,
+    Memory,
     Ridge,
     SolvedHead,
 )
@@ -243,6 +244,31 @@ class MovingRun(ClassifierRun):
     """The keys of methods that change the features while they learn."""
 
     drift: Drift = section(Drift)
+    memory: Memory = section(Memory)
+
+    def check(self) -> None:
+        super().check()
+        self.memory.check(self.drift, self.stream.scenario)
+        if self.drift.images and not self.fits_map:
+            key = (
+                "memory.use='statistics'"
+                if self.drift.correction != "none"
+                else "drift.correction='none'"
+            )
+            raise ValueError(
+                f"drift.images={self.drift.images!r}: {key} fits no map that could use them; leave "
+                "drift.images empty"
+            )
+
+    @property
+    def makes_anew(self) -> bool:
+        """Whether the statistics of old classes are made anew from samples after each task."""
+        return bool(self.memory.generator) and self.memory.use == "statistics"
+
+    @property
+    def fits_map(self) -> bool:
+        """Whether a map takes old statistics to the features that a task has moved."""
+        return self.drift.correction != "none" and not self.makes_anew
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

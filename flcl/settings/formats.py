@@ -58,6 +58,11 @@ ADDED: dict[int, dict[str, object]] = {
         "lora.grow": 0.5,
         "prompt.init": "normal",
         "prompt.average": False,
+        "drift.images": "",
+        "memory.generator": "",
+        "memory.sha256": "",
+        "memory.use": "map",
+        "memory.per_class": 100,
     },
 }
 

@@ -152,6 +152,22 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"model.layer_scale": 1}, "model.layer_scale=1: accepted are True, False"),
         ({"model.position_resize": "cubic"}, "model.position_resize='cubic': accepted are weights"),
         ({"stream.domain_order": "seed:1"}, "stream.domain_order='seed:1': read only with"),
+        (
+            {"memory.generator": "runs/g", "stream.scenario": "dil"},
+            "memory.generator='runs/g': a generator knows classes and no domains",
+        ),
+        (
+            {"memory.generator": "runs/g", "drift.correction": "none"},
+            "memory.use='map': drift.correction='none' fits no map",
+        ),
+        (
+            {"drift.images": "digits", "drift.correction": "none"},
+            "drift.images='digits': drift.correction='none' fits no map",
+        ),
+        (
+            {"memory.generator": "x", "memory.use": "statistics", "drift.images": "digits"},
+            "drift.images='digits': memory.use='statistics' fits no map",
+        ),
         ({"heads.fit": ("lda", "ncm")}, "heads.fit=('lda', 'ncm'): accepted are some of linear,"),
         ({"heads.fit": ("lda", "lda")}, "heads.fit=('lda', 'lda'): accepted are some of linear,"),
         ({"model.features": "layers"}, "model.features='layers': accepted are cls, cls+mean, and"),
@@ -275,6 +291,7 @@ FREE |= {f"runtime.{field.name}" for field in dataclasses.fields(settings.Runtim
 def test_a_key_that_changes_no_result_says_so(method):
     expected = FREE | ({"sample.chunk"} if "sample" in small(method) else set())
     expected |= {"adapter.strategy"} if "adapter" in small(method) else set()
+    expected |= {"memory.generator"} if "memory" in small(method) else set()
     free = {n for n, field in bridge.keys(settings.RUNS[method]) if field.metadata["free"]}
     assert free == expected
     values = bridge.as_dict(bridge.freeze(small(method)))

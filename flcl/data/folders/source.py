@@ -4,6 +4,8 @@ import os
 import pathlib
 from collections.abc import Sequence
 
+import numpy as np
+
 from flcl import settings
 from flcl.data import base
 from flcl.data.encoded.lazy import EncodedImages, ImageFiles
@@ -59,6 +61,21 @@ def load_folder(path: str, data: settings.Data, begun: base.Begun | None = None)
     halves = [_split(folder, tree, classes, domains, data) for tree in (train, test)]
     rule = BY_PICTURE if domains and by_picture else ""
     return base.Source(folder.name, *halves, classes, domains, tuple(notes), split_rule=rule)
+
+
+def load_pictures(path: str, data: settings.Data) -> base.Split | None:
+    """All pictures of a folder without class folders; their labels are 0. None = it has folders.
+
+    Raises `ValueError` if it is no folder, or an empty one.
+    """
+    folder = _opened(path)
+    folders, names = folder.entries()
+    if folders:
+        return None
+    if not names:
+        raise ValueError(f"{folder.name}: there are no pictures in it")
+    files = ImageFiles(folder.name, folder.root, names)
+    return base.make_split(EncodedImages(files, data), np.zeros(len(names)))
 
 
 def load_labelled(path: str, data: settings.Data) -> base.Source:

@@ -2,7 +2,7 @@
 
 import functools
 import numbers
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -42,8 +42,8 @@ class GeneratorOnDisk(opened.Run):
 
     settings: settings.GeneratorRun
 
-    def __init__(self, workdir: str | Path):
-        super().__init__(workdir)
+    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
+        super().__init__(workdir, compile_cache=compile_cache)
         setup = self._setup
         # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(
@@ -98,6 +98,20 @@ class GeneratorOnDisk(opened.Run):
             images, calls = self._sampler(sample)(self._memory(last.index), key, labels, per_class)
         names = tuple(self.class_names[i] for i in ids)
         return Samples(images, tuple(ids), names, calls)
+
+    def draw(self, names: Sequence[str], count: int, key: jax.Array) -> Iterator[np.ndarray]:
+        """`count` images uint8 [count, H, W, C] of each named class, one class after the other.
+
+        The model is that of the first task after which all of them are learned. An image depends
+        only on (key, class, index). One program serves any number of classes.
+        """
+        ids = [self.class_names.index(name) for name in names]
+        labels = self._labels(ids)
+        last = next(t for t in self.stream.tasks if max(labels) <= max(t.labels))
+        known, sampler = self._learned_labels(ids, last), self._sampler(self.settings.sample)
+        with jax.set_mesh(self._mesh):
+            for label in known:
+                yield sampler.one_class(self._memory(last.index), key, label, count)[0]
 
     def evaluate(self, sample: dict | None = None, judge: dict | None = None) -> dict:
         """Evaluates every learned task again, with some keys of `sample` and `judge` changed.

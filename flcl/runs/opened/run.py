@@ -41,11 +41,13 @@ class Run:
       learned: the numbers of the tasks that are learned.
     """
 
-    def __init__(self, workdir: str | Path):
+    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
+        """compile_cache: False = the run that opens this one has chosen where programs are kept."""
         self.workdir = Path(workdir)
         self.settings, stream = read(self.workdir)
-        # The cache of this user. A folder that the run names may have programs of somebody else.
-        use_compile_cache(settings.Runtime())
+        if compile_cache:
+            # The cache of this user. A folder that the run names may have programs of others.
+            use_compile_cache(settings.Runtime())
         self.class_names = tuple(stream["class_names"])
         self.stream = TaskStream.from_dict(stream["stream"])
         # Read only, because another process may still be training this run.
@@ -127,6 +129,12 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
     if layers.startswith("top:"):  # a run stores the layers that it took from another folder
         raise ValueError(f"{workdir / formats.NAME}: adapter.layers={layers!r} is another folder")
     return run, stream
+
+
+def bytes_of(run: settings.GeneratorRun, stream: TaskStream) -> dict[str, int]:
+    """Bytes of the parameters of a generator in float32: once, and for each class."""
+    sizes = methods.build(run, stream).describe()
+    return {"once": 4 * sizes["trunk_parameters"], "per_class": 4 * sizes["parameters_per_class"]}
 
 
 def changed(run: settings.Run, **sections: dict) -> settings.Run:

@@ -205,6 +205,10 @@ class Checkpoints:
         except DamagedError as error:
             raise DamagedError(f"{error}; {self._advice(task)}") from error
 
+    def digest_of(self, task: int) -> str:
+        """SHA-256 of the arrays that a task has stored; raises `DamagedError`."""
+        return self._meta("tasks", task)["digest"]
+
     def save_running(self, position: int, state, meta: dict) -> None:
         """Stores the state inside a task in the background; keeps the two newest states."""
         self._save("running", position, state, meta)

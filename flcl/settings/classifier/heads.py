@@ -1,4 +1,4 @@
-"""Keys of the heads of a classifier, and of the correction of drift."""
+"""Keys of the heads of a classifier, of the correction of drift, and of samples as memory."""
 
 import dataclasses
 from typing import Literal
@@ -90,7 +90,45 @@ class Drift:
         "below",
     )
     ridge: float = key(0.1, "ridge of the linear map towards the identity (ours)", above(0))
+    images: str = key(
+        "",
+        "images without labels that the map also sees: a data.source, or folder:PATH of pictures; "
+        "empty = none",
+    )
     diagnose: bool = key(
         False,
         "also test the head with uncorrected and with true statistics; reads all old images",
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Samples of a generator in the place of old images, of which none is stored (ours)."""
+
+    generator: str = key(
+        "",
+        "workdir of a FunLoRA run that knows the old classes by name; empty = none",
+        free=True,
+    )
+    sha256: str = key("", "the generator must have this SHA-256; empty = any")
+    use: Literal["map", "statistics"] = key(
+        "map",
+        "what samples are for: map, the map of the drift is also fitted on them; statistics, those "
+        "of old classes are made anew from them",
+    )
+    per_class: int = key(100, "samples of each old class after each task", at_least(1, 1_000_000))
+
+    def check(self, drift: Drift, scenario: str) -> None:
+        """Raises `ValueError` for a use that `drift` leaves without effect, and for domains."""
+        if not self.generator:
+            return
+        if scenario == "dil":
+            raise ValueError(
+                f"memory.generator={self.generator!r}: a generator knows classes and no domains; "
+                "use stream.scenario=cil"
+            )
+        if self.use == "map" and drift.correction == "none":
+            raise ValueError(
+                "memory.use='map': drift.correction='none' fits no map; use memory.use=statistics, "
+                "or another drift.correction"
+            )
