@@ -5,10 +5,10 @@ from flcl.data.stream import TaskStream
 from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
-from flcl.methods.lora_baselines import LoRASequential, SDLoRA
+from flcl.methods.peers.lora_baselines import LoRASequential, SDLoRA
 from flcl.methods.unet_baselines import Finetune, GenerativeReplay
-from flcl.methods.vit_baselines import ClassMean, Frozen, LinearProbe
-from flcl.methods.vit_baselines import Finetune as ViTFinetune
+from flcl.methods.peers.vit_baselines import ClassMean, Frozen, LinearProbe
+from flcl.methods.peers.vit_baselines import Finetune as ViTFinetune
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
