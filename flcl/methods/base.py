@@ -7,7 +7,7 @@ traced arrays, so one step is compiled per phase, however many tasks follow.
 """
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import grain
@@ -171,6 +171,14 @@ class Method(abc.ABC):
     def restore(self, memory: Memory, task: Task, added: Tree) -> Memory:
         """Inverse of `added`: puts the part of the task back into the memory."""
 
+    def stored_as(self, target: Tree, shapes: Mapping[str, tuple[int, ...]]) -> Tree:
+        """`target`, the shapes that `added` has before a task, as a stored task has them.
+
+        shapes: those of the stored arrays by name, such as `['cores']['block_00']['q']`.
+        """
+        del shapes
+        return target
+
     @abc.abstractmethod
     def describe(self) -> dict:
         """Sizes of the method by name, as JSON values: see `Generator` and `Classifier`."""
@@ -236,7 +244,7 @@ class Generator(Method):
 
 
 class Preliminary(NamedTuple):
-    """A short run before a task that measures how hard the task is.
+    """A short run before a task that measures losses on held-out images.
 
     Attributes:
       epochs: passes over its training images.
@@ -332,20 +340,43 @@ class Classifier(Method):
         """The short run before `task`; None = there is no short run."""
         del task
 
-    def probing(self, frozen: Tree) -> Tree:
-        """The `frozen` tree for the short run."""
-        return frozen
+    def probing(self, frozen: Tree) -> tuple[Tree, list[Tree]]:
+        """`frozen` for the training of the short run, and for each loss that it measures."""
+        return frozen, [frozen]
 
-    def with_complexity(self, memory: Memory, frozen: Tree, task: Task, complexity: float):
-        """`(memory, frozen)` with the result of the short run."""
-        del task, complexity
+    def with_losses(self, memory: Memory, frozen: Tree, task: Task, losses: Sequence[float]):
+        """`(memory, frozen)` with the losses of the short run, each divided by ln(classes)."""
+        del task, losses
         return memory, frozen
+
+    def surveys(self, task: Task) -> bool:
+        """Whether sums over all images of `task` are collected before it trains: see `survey`."""
+        del task
+        return False
+
+    def survey(self, memory: Memory, compared: jax.Array, batch: dict) -> Tree:
+        """Sums over the images of a batch, with the memory before the task; traced.
+
+        compared: bool [capacity], the labels that the loss of the task compares. batch: as in
+        training, without augmentation, and `weights` [B], 0 for an image that does not count.
+        """
+        raise NotImplementedError
+
+    def with_survey(self, memory: Memory, task: Task, sums: Tree) -> Memory:
+        """The memory from which `task` begins, from the sums of `survey` over all its images."""
+        del task, sums
+        return memory
 
     @abc.abstractmethod
     def task_losses(
         self, phase: int, trainable: Tree, frozen: Tree, images: jax.Array, labels: jax.Array
     ) -> jax.Array:
         """Cross-entropy [B] of each image over the `compared` classes, without augmentation."""
+
+
+def bytes_of(tree: Tree) -> int:
+    """Bytes of the (abstract) arrays of a tree."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def _batch(data: settings.Data, leading: tuple[int, ...], labels: tuple[int, ...]) -> dict:

@@ -97,9 +97,11 @@ class ViTClassifier(base.Classifier):
             )
 
     def steps(self, task: Task, images: int) -> int:
-        del task
-        train = self.run.train
-        return max(1, round(train.epochs * images / train.batch_size))
+        train, epochs = self.run.train, self.run.train.epochs
+        # Not in a run of one task, such as the joint one: it compares equal numbers of epochs.
+        if task.index == 1 and len(self.stream.tasks) > 1 and train.first_epochs:
+            epochs = train.first_epochs
+        return max(1, round(epochs * images / train.batch_size))
 
     def ema_decay(self, phase: int) -> float:
         del phase
@@ -239,10 +241,7 @@ class ViTClassifier(base.Classifier):
             "head_parameters": _size(memory["head"]) if self.trains_head else 0,
             "statistics_bytes": self.calibration.bytes(),
             "trained_parameters": trained,
-            "bytes_per_task": [
-                sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-                for tree in stored
-            ],
+            "bytes_per_task": [base.bytes_of(tree) for tree in stored],
         }
 
     def shared_parameters(self) -> int:
@@ -260,9 +259,14 @@ class ViTClassifier(base.Classifier):
             lambda v: jnp.where(frozen["columns"][None], v, jax.lax.stop_gradient(v)),
             {"kernel": trainable["head"]["kernel"], "bias": trainable["head"]["bias"][None]},
         )
+        return self._cross_entropies(head, frozen["labels"], features, labels)
+
+    def _cross_entropies(self, head, compared, features, labels):
+        """The loss of each image [B] over the classes of `compared` [capacity]."""
         logits = features @ head["kernel"] + head["bias"]
-        logits = mask_unseen(logits, frozen["labels"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return optax.softmax_cross_entropy_with_integer_labels(
+            mask_unseen(logits, compared), labels
+        )
 
     def _normalised(self, images):
         mean, std = pretrained.normalization(self.run.model.normalize)

@@ -35,9 +35,10 @@ from flcl.runs.setup import Setup, prepare, use_compile_cache
 from flcl.settings import formats
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
-from flcl.train.complexity import complexity
+from flcl.train.complexity import held_out_losses
 from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase
+from flcl.train.survey import Survey
 
 
 class Reporter(Protocol):
@@ -164,6 +165,7 @@ class Experiment:
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
             self._inference = Inference(self.method, setup.mesh)
+            self._survey = Survey(self.method, setup.mesh)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
         self._phases: dict[int, Phase] = {}
@@ -218,6 +220,10 @@ class Experiment:
         """Trains one task from its start or from its last save, and stores the result."""
         method, started, before = self.method, time.monotonic(), memory
         key = stream_key(self.setup.run.seed, "begin", task.index)
+        if isinstance(method, Classifier) and method.surveys(task):
+            images = joined(self.data.train(task))
+            advance = self._progress(f"survey of task {task.index}", len(images))
+            memory = self._survey.memory(memory, task, images, advance)
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
@@ -241,11 +247,11 @@ class Experiment:
         phase = self._phase(method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
-        # A save inside a task contains the complexity, so only a new task measures it.
+        # A save inside a task contains the losses, so only a new task measures them.
         if measured is None and isinstance(method, Classifier):
-            measured = self._complexity(phase, task, trainable, frozen)
+            measured = self._held_out(phase, task, trainable, frozen)
         if measured is not None:
-            memory, frozen = method.with_complexity(memory, frozen, task, measured)
+            memory, frozen = method.with_losses(memory, frozen, task, measured)
         first = int(state.step)
         self.reporter.begin_task(task, phase.index, first)
         training = self._training(phase, task, total, measured)
@@ -266,7 +272,7 @@ class Experiment:
 
         def save(done: int, state) -> None:
             self._check_workdir()
-            meta = {"task": task.index, "step": done, "complexity": measured}
+            meta = {"task": task.index, "step": done, "held_out": measured}
             self.checkpoints.save_running(position + done, state, meta)
 
         return TaskTraining(
@@ -297,13 +303,13 @@ class Experiment:
         threads, prefetch = run.runtime.threads, run.runtime.prefetch
         return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
 
-    def _complexity(self, phase: Phase, task: Task, trainable, frozen) -> float | None:
-        """The complexity that the short run before `task` measures; None = no short run."""
+    def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
+        """The losses that the short run before `task` measures; None = no short run."""
         short = self.method.preliminary(task)
         if short is None:
             return None
         images = self.data.train(task)
-        return complexity(phase, task, trainable, frozen, images, short, self._progress)
+        return held_out_losses(phase, task, trainable, frozen, images, short, self._progress)
 
     def _calibrate(self, before: Memory, memory: Memory, task: Task) -> Memory:
         """Adds the statistics of a task's training images; before: the memory before the task."""
@@ -332,7 +338,7 @@ class Experiment:
         return self._phases[index]
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):
-        """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
+        """`(state, held-out losses)` of the newest readable save of this task; or new, None."""
         # For the devices of this process, which may be more or fewer than those that wrote the
         # save.
         target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
@@ -351,7 +357,7 @@ class Experiment:
             self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
             # A restored buffer cannot always be donated; a copy can.
             copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-            return copy(restored), meta["complexity"]
+            return copy(restored), meta.get("held_out")
         return phase.create(trainable, total), None
 
     def _evaluation(self) -> Evaluation:

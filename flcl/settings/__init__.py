@@ -24,7 +24,7 @@ from flcl.settings.classification import (
     Testing,
     Train,
     ViTFinetuneRun,
-    fixed_rank,
+    rank_selector,
     vit_blocks,
 )
 from flcl.settings.generation import (
@@ -113,8 +113,8 @@ __all__ = [
     "UNet",
     "ViT",
     "ViTFinetuneRun",
-    "fixed_rank",
     "methods_of",
+    "rank_selector",
     "vit_blocks",
     "vit_sizes",
 ]

@@ -35,6 +35,11 @@ class HeadTrain(Testing):
     """Training of the linear head in one task; the same for all tasks."""
 
     epochs: float = key(20.0, "passes over the images of a task", EPOCHS)
+    first_epochs: float = key(
+        0.0,
+        "passes over the images of the first task of several; 0 = train.epochs",
+        at_least(0, 1_000_000),
+    )
     batch_size: int = key(128, "global batch: images over all devices", BATCH)
     optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
     head_learning_rate: float = key(1e-3, "learning rate of the linear head", above(0))
@@ -109,13 +114,56 @@ class FLoRA(LowRank):
         "learning rate of M and N after the first task, relative to the first task (M6)",
         above(0),
     )
+    bases: Literal["learned", "gradient"] = key(
+        "learned",
+        "start of A and B: learned from A random and B = 0, or the largest singular vectors of the "
+        "first task's gradient (M6)",
+    )
+    coverage: bool = key(
+        False, "measure before each task how much of its gradient the bases hold (ours)"
+    )
+    capacity: int = key(
+        0,
+        "columns to which A and B may grow before later tasks; 0 = lora.rank, they do not (ours)",
+        at_least(0),
+    )
+    grow: float = key(
+        0.5, "they grow until they hold this share of the task's gradient (ours)", between(0, 1)
+    )
+
+    @property
+    def columns(self) -> int:
+        """The columns of A and B, also those that are not used yet."""
+        return self.capacity or self.rank
+
+    def check(self, model: ViT) -> None:
+        """Also raises `ValueError` for a capacity below the rank or above the width."""
+        super().check(model)
+        if 0 < self.capacity < self.rank:
+            raise ValueError(
+                f"lora.capacity={self.capacity}: is below lora.rank={self.rank}, the columns of "
+                "the first task; 0 = the bases do not grow"
+            )
+        if model.has_sizes and self.capacity > model.sizes.width:
+            raise ValueError(
+                f"lora.capacity={self.capacity}: exceeds the width {model.sizes.width} of "
+                f"model.variant={model.variant!r}"
+            )
+
+
+SELECTORS = ("centred", "literal", "full", "fixed:R", "energy:SHARE", "holdout:TOLERANCE")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankSelection:
-    """DRS: the rank of each task after the first, from its complexity H (M3-M5)."""
+    """DRS: the rank of each task after the first (M3-M5)."""
 
-    selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
+    selector: str = key(
+        "centred",
+        "centred | literal (as printed): by the complexity H | energy:0.99: the least rank that "
+        "keeps this share of the change of the outputs | holdout:0.01: the least candidate whose "
+        "held-out loss / ln(classes) is so close to that of the largest | full | fixed:R",
+    )
     candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from", every(at_least(1)))
     temperature: float = key(1.0, "Gumbel-Softmax temperature at the start of a task", above(0))
     final_temperature: float = key(0.1, "temperature at the end of the schedule", above(0))
@@ -153,9 +201,17 @@ class Prompt:
         "m, tokens put before the others after the positions are added; 0 = off",
         at_least(0, 10_000),
     )
+    init: Literal["normal", "mean", "gated"] = key(
+        "normal",
+        "normal: a small random start, as in other prompts; mean: the mean patch token of the "
+        "first task's images is added to it; gated: in each block, a gate that starts at 0",
+    )
     sigma: float = key(0.02, "standard deviation of the initial truncated normal", above(0))
     later_factor: float = key(
         1.0, "learning rate after the first task, relative to the first task", at_least(0)
+    )
+    average: bool = key(
+        False, "a task keeps the mean of its prompt and those of all earlier tasks (ours)"
     )
 
 
@@ -260,29 +316,40 @@ class FMLoRARun(MovingRun):
     def check(self) -> None:
         super().check()
         self.lora.check(self.model)
-        fixed_rank(self)
+        rank_selector(self)
 
 
-def fixed_rank(run: FMLoRARun) -> int | None:
-    """R of `rank.selector=fixed:R` or `full`; None for a selector that chooses.
+def rank_selector(run: FMLoRARun) -> tuple[str, float]:
+    """`(kind, number)` of `rank.selector`: `energy:0.99` is `("energy", 0.99)`.
 
-    Raises `ValueError` for an unknown selector, for a rank above `lora.rank` and for invalid
-    candidates.
+    The kinds are centred, literal, fixed (also for `full`), energy and holdout; a kind without a
+    number has 0. Raises `ValueError` for an unknown selector, for a number outside its range and
+    for invalid candidates.
     """
-    selector, most = run.rank.selector, run.lora.rank
-    kind, _, number = selector.partition(":")
-    if kind in ("centred", "literal") and not number:
+    selector, most = run.rank.selector, run.lora.columns
+    kind, colon, number = selector.partition(":")
+    if kind in ("centred", "literal", "holdout"):
         run.rank.check_choice(most)
-        return None
+    if selector in ("centred", "literal"):
+        return kind, 0.0
     if selector == "full":
-        return most
+        return "fixed", most
+    if kind in ("energy", "holdout") and colon:
+        return kind, _share(selector, number, 1.0 if kind == "energy" else 0.0)
     if kind != "fixed" or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
-        raise ValueError(
-            f"rank.selector={selector!r}: accepted are centred, literal, full, fixed:R"
-        )
+        raise ValueError(f"rank.selector={selector!r}: accepted are {', '.join(SELECTORS)}")
     if not 1 <= int(number) <= most:
         raise ValueError(f"rank.selector={selector!r}: R must be 1 to lora.rank={most}")
-    return int(number)
+    return "fixed", int(number)
+
+
+def _share(selector: str, number: str, included: float) -> float:
+    """A number between 0 and 1, one of which is `included`."""
+    valid = re.fullmatch(r"\d{0,9}\.?\d{1,9}(e-?\d{1,2})?", number, re.ASCII)
+    if valid and (0 < float(number) < 1 or float(number) == included):
+        return float(number)
+    words = "above 0 and at most 1" if included else "at least 0 and below 1"
+    raise ValueError(f"rank.selector={selector!r}: the number after the colon must be {words}")
 
 
 def vit_blocks(text: str, depth: int) -> tuple[int, ...]:

@@ -15,7 +15,6 @@ from flcl import files, settings
 from flcl.settings import bridge
 
 
-
 class ByMethod(NamedTuple):
     """A value that depends on the method: `values` by method, `others` for all others."""
 
@@ -51,6 +50,13 @@ ADDED: dict[int, dict[str, object]] = {
         "drift.correction": "none",
         "drift.ridge": 0.1,
         "drift.diagnose": False,
+        "train.first_epochs": 0.0,
+        "lora.bases": "learned",
+        "lora.coverage": False,
+        "lora.capacity": 0,
+        "lora.grow": 0.5,
+        "prompt.init": "normal",
+        "prompt.average": False,
     },
 }
 

@@ -54,7 +54,7 @@ def learn(moved):
     def one(method, memory, task):
         trainable, frozen = method.begin(memory, task, jax.random.key(task.index))
         if method.preliminary(task) is not None:
-            memory, frozen = method.with_complexity(memory, frozen, task, 0.5 + 0.1 * task.index)
+            memory, frozen = method.with_losses(memory, frozen, task, [0.5 + 0.1 * task.index])
         trained = moved(trainable, task.index)
         # Rows of other classes have no gradient: they stay.
         own = np.isin(np.arange(method.stream.capacity), task.labels)

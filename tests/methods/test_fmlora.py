@@ -143,7 +143,7 @@ def test_the_selection_sees_the_schedule_and_the_short_run_does_not(build, image
 
     assert selector_gradient(frozen, 0.1) > 1e-3
     assert selector_gradient(frozen, 0.9) == 0
-    assert selector_gradient(method.probing(frozen), 0.1) == 0
+    assert selector_gradient(method.probing(frozen)[0], 0.1) == 0
 
 
 def test_the_rank_follows_the_complexity_of_the_task(build, learn):
@@ -152,7 +152,7 @@ def test_the_rank_follows_the_complexity_of_the_task(build, learn):
     found = []
     for complexity in (0.1, 3.0):
         trainable, frozen = method.begin(memory, method.stream.tasks[1], KEY)
-        after, frozen = method.with_complexity(memory, frozen, method.stream.tasks[1], complexity)
+        after, frozen = method.with_losses(memory, frozen, method.stream.tasks[1], [complexity])
         after = method.end(after, method.stream.tasks[1], trainable)
         found.append(method.diagnose(after, method.stream.tasks[1])["rank_selection"])
     assert [each["rank"] for each in found] == [1, 4]

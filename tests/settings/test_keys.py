@@ -65,6 +65,7 @@ OUTSIDE_CLASSIFIER = [
     ("model.registers", -1),
     ("model.registers", 1_025),
     ("train.epochs", 0.0),
+    ("train.first_epochs", -1.0),
     ("train.batch_size", 0),
     ("train.learning_rate", 0.0),
     ("train.head_learning_rate", 0.0),
@@ -108,6 +109,18 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
         ({"rank.final_temperature": 2.0}, "rank.final_temperature=2.0: exceeds"),
         ({"model.sha256": "abc"}, "model.sha256='abc': model.weights='random' reads no file"),
+        (
+            {"rank.selector": "energy:1.1"},
+            "must be above 0 and at most 1",
+        ),
+        ({"rank.selector": "energy:0"}, "'energy:0': the number after the colon must be above 0"),
+        ({"rank.selector": "energy"}, "accepted are centred, literal, full, fixed:R, energy:SHARE"),
+        (
+            {"rank.selector": "holdout:1"},
+            "'holdout:1': the number after the colon must be",
+        ),
+        ({"rank.selector": "holdout:nan"}, "must be at least 0 and below 1"),
+        ({"rank.selector": "centred:1"}, "rank.selector='centred:1': accepted are centred"),
         ({"rank.selector": "fixed:11"}, "rank.selector='fixed:11': R must be 1 to lora.rank=10"),
         ({"lora.sites": ("q", "qkv")}, "lora.sites=('q', 'qkv'): accepted are one or more of q, k"),
         ({"lora.blocks": "4-6"}, "lora.blocks='4-6': accepted are all, a range"),
@@ -140,16 +153,27 @@ def test_a_generator_has_no_domains():
         bridge.from_dict(with_value("stream.domain_order", "natural"))
 
 
-@pytest.mark.parametrize(("selector", "rank"), [("centred", None), ("full", 4), ("fixed:3", 3)])
-def test_a_rank_that_is_not_chosen_needs_no_candidates(selector, rank):
+@pytest.mark.parametrize(
+    ("selector", "want"),
+    [
+        ("centred", None),
+        ("literal", None),
+        ("holdout:0.02", None),
+        ("full", ("fixed", 4)),
+        ("fixed:3", ("fixed", 3)),
+        ("energy:0.99", ("energy", 0.99)),
+        ("energy:1", ("energy", 1.0)),
+    ],
+)
+def test_only_a_rank_that_is_chosen_from_candidates_needs_them(selector, want):
     values = bridge.as_dict(bridge.freeze(small("fmlora")))
     values["lora"]["rank"] = 4
     values["rank"]["selector"] = selector
-    if rank is None:
+    if want is None:
         with pytest.raises(ValueError, match="6 exceeds lora.rank=4"):
             bridge.from_dict(values)
     else:
-        assert settings.fixed_rank(bridge.from_dict(values)) == rank
+        assert settings.rank_selector(bridge.from_dict(values)) == want
 
 
 @pytest.mark.parametrize(
