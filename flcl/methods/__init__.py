@@ -5,10 +5,13 @@ from flcl.data.stream import TaskStream
 from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
+from flcl.methods.peers.first_session import FirstSession
 from flcl.methods.peers.lora_baselines import LoRASequential, SDLoRA
-from flcl.methods.unet_baselines import Finetune, GenerativeReplay
+from flcl.methods.peers.rsiat import RSIAT
+from flcl.methods.peers.slca import SLCA
 from flcl.methods.peers.vit_baselines import ClassMean, Frozen, LinearProbe
 from flcl.methods.peers.vit_baselines import Finetune as ViTFinetune
+from flcl.methods.unet_baselines import Finetune, GenerativeReplay
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -23,6 +26,9 @@ METHODS: dict[str, type[Method]] = {
         ViTFinetune,
         LoRASequential,
         SDLoRA,
+        FirstSession,
+        SLCA,
+        RSIAT,
     )
 }
 

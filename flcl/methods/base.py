@@ -325,6 +325,14 @@ class Classifier(Method):
         task has moved features; None unless it `corrects`. score: a compiled `scores`.
         """
 
+    def align(self, memory: Memory, key: jax.Array) -> Memory:
+        """The entries of the memory that training without images changes after `calibrate`; traced.
+
+        It is compiled once for all tasks. By default there are none.
+        """
+        del memory, key
+        return {}
+
     def compared(self, task: Task) -> tuple[int, ...]:
         """The labels that the loss of `task` compares.
 

@@ -138,7 +138,7 @@ class FMLoRA(ViTClassifier):
                 model["prompt"],
                 mutable="seen",
             )
-            losses = self._cross_entropies(head, compared, features, batch["labels"])
+            losses = self.cross_entropies(head, compared, features, batch["labels"])
             return weights @ losses, seen["seen"]
 
         # In float32, whatever the type of the trunk is.

@@ -165,6 +165,8 @@ class Experiment:
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
             self._inference = Inference(self.method, setup.mesh)
+            same = sharding.replicated(setup.mesh)
+            self._align = jax.jit(self.method.align, out_shardings=same)
             self._survey = Survey(self.method, setup.mesh)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
@@ -232,6 +234,8 @@ class Experiment:
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._calibrate(before, memory, task)
+            aligning = stream_key(self.setup.run.seed, "align", task.index)
+            memory = {**memory, **self._align(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.

@@ -41,6 +41,7 @@ from flcl.settings.generation import (
     Sample,
     UNet,
 )
+from flcl.settings.peers.runs import FirstSessionRun, RSIATRun, SLCARun
 from flcl.settings.shared import (
     ClassStream,
     Data,
@@ -65,6 +66,9 @@ RUNS: dict[str, type[Run]] = {
         ViTFinetuneRun,
         LoRARun,
         SDLoRARun,
+        FirstSessionRun,
+        SLCARun,
+        RSIATRun,
     )
     for method in methods_of(cls)
 }
@@ -83,6 +87,7 @@ __all__ = [
     "FMLoRARun",
     "FamilyName",
     "FinetuneRun",
+    "FirstSessionRun",
     "Flow",
     "FrozenRun",
     "FrozenViT",
@@ -96,12 +101,14 @@ __all__ = [
     "MovingRun",
     "Phase",
     "Prompt",
+    "RSIATRun",
     "RankSelection",
     "Replay",
     "ReplayRun",
     "Run",
     "Runtime",
     "SDLoRARun",
+    "SLCARun",
     "Sample",
     "Sizes",
     "Stream",

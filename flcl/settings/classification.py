@@ -41,6 +41,15 @@ class HeadTrain(Testing):
         at_least(0, 1_000_000),
     )
     batch_size: int = key(128, "global batch: images over all devices", BATCH)
+    loss: Literal["local", "gaussian", "cosine"] = key(
+        "local",
+        "local: cross-entropy over the task's classes; gaussian: over all classes so far, old ones "
+        "drawn from Gaussians; cosine: CosFace over the task's classes",
+    )
+    scale: float = key(20.0, "cosine: s, the factor on cosines", above(0))
+    margin: float = key(
+        0.0, "cosine: m, taken from the cosine of the right class", from_to_below(0, 1)
+    )
     optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
     head_learning_rate: float = key(1e-3, "learning rate of the linear head", above(0))
     schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")

@@ -66,6 +66,8 @@ OUTSIDE_CLASSIFIER = [
     ("model.registers", 1_025),
     ("train.epochs", 0.0),
     ("train.first_epochs", -1.0),
+    ("train.scale", 0.0),
+    ("train.margin", 1.0),
     ("train.batch_size", 0),
     ("train.learning_rate", 0.0),
     ("train.head_learning_rate", 0.0),
