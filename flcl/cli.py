@@ -148,12 +148,14 @@ def parse(
     """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
     define(values)
-    edited = None
+    edited, spec, refused = None, None, []
     if config:
         spec, argv = _split_spec(argv)
         if spec is None:
             raise ValueError("--config is missing, such as --config=configs/funlora_digits.py")
-        edited = _define_overrides(load_config(spec), argv, values)
+        given = load_config(spec)
+        refused = bridge.errors(given)
+        edited = _define_overrides(given, argv, values)
     try:
         words = values(argv)
     except flags.UnrecognizedFlagError as error:
@@ -165,7 +167,17 @@ def parse(
         raise ValueError(_plain(error, edited)) from error
     if len(words) > 1:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
-    return Arguments(values, None if edited is None else bridge.freeze(edited))
+    return Arguments(values, None if edited is None else _frozen(edited, spec, refused))
+
+
+def _frozen(edited: ConfigDict, spec: str, refused: list[str]) -> settings.Run:
+    """The settings of an edited config. refused: what is wrong with the file `spec` by itself."""
+    try:
+        return bridge.freeze(edited)
+    except ValueError as error:
+        if str(error) in refused:
+            raise ValueError(f"--config={hints.quoted(spec)}: {error}") from None
+        raise
 
 
 def require(value, flag: str, example: str):

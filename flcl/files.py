@@ -99,13 +99,20 @@ def regular(path: str | Path) -> Path:
     """
     path = Path(path)
     try:
-        mode = path.stat().st_mode
+        kind = special(path.stat())
     except ValueError as error:  # a zero byte or half a character, which no file system stores
         raise ValueError(f"{str(path)!r}: no file can have this name ({error})") from None
-    if not stat.S_ISREG(mode):
-        kind = next((word for is_kind, word in _KINDS if is_kind(mode)), "a special file")
+    if kind:
         raise ValueError(f"{path}: is {kind}; a regular file is needed")
     return path
+
+
+def special(status: os.stat_result) -> str:
+    """What is no regular file, such as `a named pipe`; empty for a regular file."""
+    mode = status.st_mode
+    if stat.S_ISREG(mode):
+        return ""
+    return next((word for is_kind, word in _KINDS if is_kind(mode)), "a special file")
 
 
 _KINDS = (
@@ -151,7 +158,12 @@ def reading(path: str | Path, damaged: Callable[[str], Exception]) -> Iterator[N
     except Exception as error:  # readers raise anything from struct.error to zlib.error
         if (passing := may_pass(error, path)) is not None:
             raise passing from error
-        raise damaged(" ".join(str(error).split()) or type(error).__name__) from error
+        raise damaged(reason(error)) from error
+
+
+def reason(error: BaseException) -> str:
+    """The text of an error in one line; the name of its class if it has no text."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def may_pass(error: BaseException, path: str | Path) -> OSError | None:

@@ -209,6 +209,47 @@ def test_mistakes_in_a_word(word, message, capsys):
     _expect_one_line([f"--config={CONFIG}", word], message, capsys)
 
 
+@pytest.mark.parametrize(
+    ("line", "words", "message"),
+    [
+        ("c.seed = -1", [], "{file}: seed=-1: must be 0 or more"),
+        ("c.seed = -1", ["--config.name=x"], "{file}: seed=-1: must be 0 or more"),
+        ("c.seed = -1", ["--config.method=funlora"], "{file}: seed=-1: must be 0 or more"),
+        ("c.seed = -1", ["--config.seed=-2"], "error: seed=-2: must be 0 or more"),
+        ("c.seed = -1; c.phase1.steps = 0", ["--config.seed=1"], "{file}: phase1.steps=0: must"),
+        ("c.model.attention = (5,)", [], "{file}: model.attention=(5,): no level has size 5"),
+        ("pass", ["--config.model.attention=(5,)"], "error: model.attention=(5,): no level has"),
+        ("c.update(seed=placeholder(int))", [], "{file}: seed=None: int is needed"),
+        ("del c.seed", ["--config.seed=3"], "{file}: config key 'seed' is missing"),
+        ("del c.method", ["--config.method=finetune"], "{file}: method=None: accepted are"),
+        ("del c.model", ["--config.model.width=8"], "{file}: config key 'model.width' is missing"),
+        ("c.sed = 3", ["--config.method=finetune"], "{file}: config key 'sed' is read by no part"),
+    ],
+)
+def test_what_the_file_gave_by_itself_is_told_with_its_name(line, words, message, tmp_path, capsys):
+    file = _written(tmp_path, line)
+    name = f"error: --config={str(file)!r}"
+    _expect_one_line([f"--config={file}", *words], message.replace("{file}", name), capsys)
+
+
+def test_a_value_of_the_file_may_be_given_on_the_command_line(tmp_path):
+    for line in ("c.seed = -1", "c.update(seed=placeholder(int))"):
+        assert parse("--config.seed=3", spec=_written(tmp_path, line)).seed == 3
+
+
+def _written(folder, line: str):
+    """A config file for the digits with one more line."""
+    file = folder / "mine.py"
+    file.write_text(
+        "from ml_collections.config_dict import placeholder\n"
+        "from flcl.settings import bridge\n"
+        "def get_config(arg):\n"
+        "    c = bridge.defaults('finetune')\n"
+        f"    c.model.attention = ()\n    with c.ignore_type():\n        {line}\n    return c\n"
+    )
+    return file
+
+
 def _expect_one_line(words, message, capsys):
     def program(arguments):
         raise AssertionError("must not be reached")

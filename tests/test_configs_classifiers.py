@@ -211,7 +211,11 @@ def test_ranpac_is_as_published_and_small_in_a_smoke_run(name, kind):
 def test_published_recipes():
     run = load("imagenet_r", "baseline=slca")
     assert (run.train.optimizer, run.train.learning_rate) == ("sgd", 1e-4)
-    assert (run.train.head_learning_rate, run.head, run.drift.correction) == (1e-2, "linear", "none")
+    assert (run.train.head_learning_rate, run.head, run.drift.correction) == (
+        1e-2,
+        "linear",
+        "none",
+    )
     align = run.align
     assert (align.epochs, align.batch_size, align.temperature, align.decay) == (5.0, 256, 0.1, 0.1)
     run = load("imagenet_r", "baseline=rsiat")

@@ -45,6 +45,22 @@ def test_what_cannot_be_read_is_named(tmp_path):
         files.read_json(tmp_path / "torn.json")
 
 
+def test_what_is_special_is_named_without_being_opened(tmp_path):
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to("file")
+    os.mkfifo(tmp_path / "pipe")
+    kinds = {"file": "", "link": "", "pipe": "a named pipe", ".": "a folder"}
+    assert {name: files.special((tmp_path / name).stat()) for name in kinds} == kinds
+    assert files.special(os.stat("/dev/zero")) == "a device"
+    with pytest.raises(ValueError, match="pipe: is a named pipe; a regular file is needed"):
+        files.regular(tmp_path / "pipe")
+
+
+def test_a_reason_is_one_line_and_never_empty():
+    assert files.reason(ValueError("two\n  lines")) == "two lines"
+    assert files.reason(KeyError()) == "KeyError"
+
+
 def test_two_writers_of_a_shared_file_do_not_mix(tmp_path):
     path = tmp_path / "labels"
 

@@ -5,6 +5,7 @@ import importlib.metadata
 from collections.abc import Callable, Sequence
 
 import jax
+from jax.sharding import Mesh
 
 from flcl import methods, settings
 from flcl.adapters.modulate import strategy_for
@@ -63,6 +64,16 @@ def check(
     return {
         "name": run.name,
         "topology": topology,
+        **_machine(target, mesh),
+        "assumptions": projection.assumptions(target.chip, utilisation),
+        "programs": figures,
+        "problems": [line for entry in figures for line in problems(entry, target.chip.usable)],
+    }
+
+
+def _machine(target: Target, mesh: Mesh) -> dict:
+    """What `check` returns about the devices and their compiler."""
+    return {
         "chip": target.chip.name,
         "devices": mesh.size,
         "devices_per_chip": target.chip.devices,
@@ -71,9 +82,6 @@ def check(
         "usable_bytes": target.chip.usable,
         "replicated_above": REPLICATED,
         "versions": _versions(),
-        "assumptions": projection.assumptions(target.chip, utilisation),
-        "programs": figures,
-        "problems": [line for entry in figures for line in problems(entry, target.chip.usable)],
     }
 
 

@@ -48,6 +48,19 @@ class Source:
     skipped: tuple[str, ...] | None = None
 
 
+@dataclasses.dataclass(frozen=True)
+class Begun:
+    """How a run that has begun chose its images; it needs the same ones until its end.
+
+    Attributes:
+      skipped: the names of the images that it leaves out, whether they are readable or not.
+      split_rule: `Source.split_rule` of its source; empty = the rule of older versions.
+    """
+
+    skipped: tuple[str, ...] = ()
+    split_rule: str = ""
+
+
 def make_split(images, labels, domains=None) -> Split:
     """A `Split` with int32 labels [N]; `domains=None` = there are no domains."""
     labels = np.asarray(labels, np.int32)

@@ -33,14 +33,7 @@ def class_groups(
     shards together are the whole batch. Raises `ValueError` for an empty pool, images of different
     shapes and a `per_group` that the shards do not divide.
     """
-    if groups < 1 or per_group < 1:
-        raise ValueError(
-            f"training batches: {groups} groups of {per_group} images; both must be at least 1"
-        )
-    _check_pools(pools)
-    for label, pool in pools.items():
-        if len(pool) == 0:
-            raise ValueError(f"training batches: label {label} has no images; add some")
+    _check_groups(pools, groups, per_group)
     _check_draw(seed, shard)
     if per_group % shard[1]:
         raise ValueError(
@@ -91,11 +84,7 @@ def shuffled_batches(
     be empty, because a domain may lack a class. Raises `ValueError` if all pools are empty, for
     images of different shapes and for a `batch_size` that the shards do not divide.
     """
-    if batch_size < 1:
-        raise ValueError(f"training batches: batch_size={batch_size}; must be at least 1")
-    _check_pools(pools)
-    if not any(map(len, pools.values())):
-        raise ValueError("training batches: no label has images; a task needs at least one")
+    _check_union(pools, batch_size)
     _check_draw(seed, shard)
     if batch_size % shard[1]:
         raise ValueError(
@@ -104,15 +93,7 @@ def shuffled_batches(
         )
     local = batch_size // shard[1]
     offset = local * shard[0]
-    # All images of all pools get one number, label after label; `owners` says in which array an
-    # image is.
-    ordered = [(label, pools[label]) for label in sorted(pools)]
-    arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
-    places = {id(images): place for place, images in enumerate(arrays)}
-    sizes = [len(pool) for _, pool in ordered]
-    rows = np.concatenate([pool.indices for _, pool in ordered])
-    labels = np.repeat(np.array([label for label, _ in ordered], np.int32), sizes)
-    owners = np.repeat([places[id(pool.images)] for _, pool in ordered], sizes)
+    arrays, owners, rows, labels = _numbered(pools)
     order = Shuffled(np.arange(len(rows)), [seed, task, _UNION_ORDER], _KEPT_EPOCHS)
 
     def batch(k: int) -> dict[str, np.ndarray]:
@@ -127,6 +108,30 @@ def shuffled_batches(
         return {"images": images, "labels": labels[chosen]}
 
     return grain.MapDataset.range(sys.maxsize // batch_size).map(batch)
+
+
+def _check_union(pools: Mapping[int, Selection], batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"training batches: batch_size={batch_size}; must be at least 1")
+    _check_pools(pools)
+    if not any(map(len, pools.values())):
+        raise ValueError("training batches: no label has images; a task needs at least one")
+
+
+def _numbered(pools: Mapping[int, Selection]) -> tuple[list, np.ndarray, np.ndarray, np.ndarray]:
+    """All images of all pools, numbered label after label.
+
+    Returns the arrays (or decoders) of images, and for image i [N]: the place of its array among
+    them, its row in that array and its label (int32).
+    """
+    ordered = [(label, pools[label]) for label in sorted(pools)]
+    arrays = list({id(pool.images): pool.images for _, pool in ordered}.values())
+    places = {id(images): place for place, images in enumerate(arrays)}
+    sizes = [len(pool) for _, pool in ordered]
+    owners = np.repeat([places[id(pool.images)] for _, pool in ordered], sizes)
+    rows = np.concatenate([pool.indices for _, pool in ordered])
+    labels = np.repeat(np.array([label for label, _ in ordered], np.int32), sizes)
+    return arrays, owners, rows, labels
 
 
 def in_order(images: Selection, size: int, rows: slice = slice(None)) -> grain.MapDataset:
@@ -163,6 +168,17 @@ def iterate(
     options = grain.ReadOptions(num_threads=min(threads, prefetch), prefetch_buffer_size=prefetch)
     with contextlib.closing(iter(dataset[start:stop].to_iter_dataset(options))) as batches:
         yield from batches
+
+
+def _check_groups(pools: Mapping[int, Selection], groups: int, per_group: int) -> None:
+    if groups < 1 or per_group < 1:
+        raise ValueError(
+            f"training batches: {groups} groups of {per_group} images; both must be at least 1"
+        )
+    _check_pools(pools)
+    for label, pool in pools.items():
+        if len(pool) == 0:
+            raise ValueError(f"training batches: label {label} has no images; add some")
 
 
 def _check_pools(pools: Mapping[int, Selection]) -> None:

@@ -62,7 +62,8 @@ def checked(name: str, complaint: str, advice: str) -> Iterator[None]:
     """Turns every error of a damaged content inside the block into one line.
 
     It is the `ValueError` "{name}: {complaint} ({reason}); {advice}". For a content that does not
-    fit into memory, the line does not speak of damage.
+    fit into memory, the line does not speak of damage. Unlike `files.reading`, no error may pass
+    here: its text may be a stranger's, and `opened` remembers what the disk itself has said.
     """
     try:
         yield
@@ -75,9 +76,6 @@ def checked(name: str, complaint: str, advice: str) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     """One line that can be printed: the text of `error` may come from the damaged file."""
-    if isinstance(error, KeyError):
-        text = f"there is no {error}"
-    else:
-        text = " ".join(str(error).split()) or type(error).__name__
+    text = f"there is no {error}" if isinstance(error, KeyError) else files.reason(error)
     text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."

@@ -8,13 +8,13 @@ import numpy as np
 from flcl import hints, settings
 from flcl.data import base, subset, tfds_source
 from flcl.data.arrays import npz
-from flcl.data.base import Source, Split, check_classes
+from flcl.data.base import Begun, Source, Split, check_classes
 from flcl.data.encoded import usable
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.folders import source as folders
 from flcl.storage import paths
 
-__all__ = ["SOURCES", "Source", "Split", "load_labelled", "load_source"]
+__all__ = ["SOURCES", "Begun", "Source", "Split", "load_labelled", "load_source"]
 
 # Accepted form of `data.source` -> loader(text after the colon, settings). Loaders decode nothing:
 # they return arrays that are ready to use, or `LazyImages`.
@@ -31,7 +31,7 @@ def load_source(
     data: settings.Data,
     *,
     threads: int = 4,
-    skipped: Sequence[str] | None = None,
+    begun: Begun | None = None,
     progress: Progress = silent,
 ) -> Source:
     """Training and test images of `data.source`, uint8 [N, image_size, image_size, channels].
@@ -42,16 +42,15 @@ def load_source(
     were checked as `data.verify` says. Images that are unreadable are an error that names all of
     them, or they are left out if `data.bad_images` is "skip".
 
-    skipped: the images that a run which has begun leaves out, whether they are readable or not; any
-    other unreadable image is then an error. None = the run has not begun. progress: shows how many
-    images are read.
+    begun: how a run that has begun chose its images; an unreadable image that it does not leave out
+    is then an error. None = the run has not begun. progress: shows how many images are read.
 
     Raises `ValueError` for an unknown source, for a class without images, for an unreadable image
     and for all errors of the source; `OSError` for a file that cannot be read now.
     """
     loader, argument = _loader("data.source", data.source)
     if loader is folders.load_folder:
-        source = folders.load_folder(argument, data, absent=skipped or ())
+        source = folders.load_folder(argument, data, begun)
     else:
         source = loader(argument, data)
     source = check_classes(source)
@@ -61,6 +60,7 @@ def load_source(
         test=subset.per_class(source.test, data.test_per_class, "test"),
     )
     # Again, because a class may have had no other images than those that are left out.
+    skipped = None if begun is None else begun.skipped
     return check_classes(usable.checked(source, data, threads, skipped, progress))
 
 

@@ -51,8 +51,8 @@ def load_tfds(name: str, data: settings.Data) -> base.Source:
     except OSError:  # may pass, and is no damage
         raise
     except Exception as error:  # damaged metadata raises anything from KeyError to ParseError
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{source}: {folder} is damaged ({reason}); prepare it again") from error
+        line = f"{source}: {folder} is damaged ({files.reason(error)}); prepare it again"
+        raise ValueError(line) from error
     image_key, label_key = _keys(source, builder.info)
     domain_key = _domain_key(features, label_key)
     if "train" not in splits:

@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,54 +19,25 @@ from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
-from flcl.evaluate.pictures import Pictures
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory, Moved
 from flcl.rng import stream_key
 from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
-from flcl.runs.results import NAME, Results, to_json
+from flcl.runs.reporter import Reporter
+from flcl.runs.results import NAME, to_json
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
-from flcl.runs.saved.stored import STREAM, earlier_results
+from flcl.runs.saved.earlier import Earlier
 from flcl.runs.saved.timing import Times
 from flcl.runs.setup import Setup, prepare, use_compile_cache
-from flcl.settings import formats
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
 from flcl.train.complexity import held_out_losses
 from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase
 from flcl.train.survey import Survey
-
-
-class Reporter(Protocol):
-    """Receives the progress of a run; `report.reporter.Reporter` shows it to people."""
-
-    def say(self, text: str) -> None:
-        """Shows one line."""
-
-    def progress(self, description: str, total: int) -> Callable[..., None]:
-        """Starts a bar; call the result with the number of finished items and perhaps a loss."""
-
-    def begin_task(self, task: Task, phase: int, first_step: int) -> None:
-        """Training of `task` starts or continues at `first_step`."""
-
-    def record(self, step: int, metrics: dict) -> None:
-        """Stores the mean metrics since the last record of the task."""
-
-    def evaluated(self, task: Task, results: Results, pictures: Pictures) -> None:
-        """Shows the results after `task`, and the pictures of its evaluation."""
-
-    def lacks(self, task: Task, results: Results) -> bool:
-        """Whether stored pictures of an evaluated task are missing, damaged or replaced."""
-
-    def mend(self, task: Task, results: Results, pictures: Pictures) -> None:
-        """Stores the pictures of an evaluated task again."""
-
-    def finished(self, results: Results) -> None:
-        """The run is complete."""
 
 
 def run(
@@ -87,23 +58,17 @@ def run(
     loss that is not finite; `StoppedError` after SIGTERM or Ctrl-C, when everything is saved.
     """
     use_compile_cache(run.runtime)
-    workdir, check_there, notes = Path(workdir), _nothing, []
+    workdir = Path(workdir)
     seals = Seals(workdir, writes=hosts.is_main())
     # In a run of several processes JAX handles SIGTERM: see `hosts.stop_now`.
     with stopping.on_signals(jax.process_count() > 1), contextlib.ExitStack() as held:
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
-            if hosts.is_main():
-                foreign.check_folder(workdir)
-            left_out = workdirs.left_out(workdir)
-            setup, weights = prepare(run, left_out=left_out, progress=progress)
-            if not (workdir / "config.json").exists():  # a run of an older version goes on
-                setup.method.check()
-            if hosts.is_main():
-                # What is entered first is released last: the lock is held until all checkpoints
-                # are written.
-                check_there = held.enter_context(workdirs.locked(workdir))
-                notes = _claim(workdir, setup.run, setup.data.to_dict(), seals)
+            setup, weights = _prepared(run, workdir, progress)
+            # Entered first, so it is released last: the lock is held until all checkpoints are
+            # written.
+            claim = workdirs.claimed(workdir, setup.run, setup.data.to_dict(), seals)
+            check_there, notes = held.enter_context(claim)
         # Before the first program is compiled: that may take longer in one process than in others.
         hosts.connect(setup.mesh)
         checkpoints = held.enter_context(Checkpoints(workdir / "checkpoints", seals=seals))
@@ -114,34 +79,28 @@ def run(
         # The memory has its own copy. Without this line a large trunk would stay in memory twice.
         del weights
         reporter = make_reporter(workdir, setup.run)
-        reporter.say(
-            f"{setup.data.summary()}, {jax.device_count()} x {jax.devices()[0].device_kind}"
-        )
-        for note in filter(None, [setup.note, *notes]):
-            reporter.say(note)
+        _introduce(reporter, setup, notes)
         experiment = Experiment(setup, workdir, checkpoints, reporter, check_there, seals)
         return experiment.run(memory, stored)
 
 
-def _nothing() -> None:
-    """Does nothing."""
+def _prepared(run: settings.Run, workdir: Path, progress: Progress) -> tuple[Setup, Any]:
+    """The checked setup and the pre-trained weights of a run that begins or goes on."""
+    with hosts.together():
+        if hosts.is_main():
+            foreign.check_folder(workdir)
+    setup, weights = prepare(run, begun=workdirs.begun(workdir), progress=progress)
+    if not (workdir / "config.json").exists():  # a run of an older version goes on
+        setup.method.check()
+    return setup, weights
 
 
-def _claim(workdir: Path, run: settings.Run, stream: dict, seals: Seals) -> list[str]:
-    """Writes config and stream into the folder, or refuses the folder of another run.
-
-    Returns a line for each of the two files that was damaged.
-    """
-    # Both checks come before the first write, so a refused folder stays as it was.
-    notes = [
-        workdirs.check_config(workdir, run, seals),
-        workdirs.check_stream(workdir, stream, seals),
-    ]
-    config = formats.to_store(run)
-    seals.note(formats.NAME, formats.identity(config))
-    files.write_json(workdir / formats.NAME, config)
-    seals.write(STREAM, files.as_json(stream))
-    return list(filter(None, notes))
+def _introduce(reporter: Reporter, setup: Setup, notes: list[str]) -> None:
+    """Says what the run has: images, devices, weights, and files that were damaged."""
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    reporter.say(f"{setup.data.summary()}, {devices}")
+    for note in filter(None, [setup.note, *notes]):
+        reporter.say(note)
 
 
 class Experiment:
@@ -175,7 +134,8 @@ class Experiment:
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
         """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained."""
-        self._load_earlier(len(stored))
+        earlier = Earlier(self.record, self.reporter)
+        earlier.load(self.workdir, len(stored), self._seals)
         for task in self.data.stream.tasks:
             # Stored tasks are restored, all others are trained.
             if task.index in stored:
@@ -186,37 +146,13 @@ class Experiment:
             if task.index > len(self.record.rows):
                 self._evaluate(memory, task)
             elif task.index in stored:
-                self._mend(memory, task)
+                earlier.mend(memory, task)
         # Something is left only if a process was killed right after it stored the last task.
         self.checkpoints.drop_running()
         results = self.record.results()
         self.reporter.finished(results)
         self._check_workdir()
         return to_json(results)
-
-    def _load_earlier(self, tasks: int) -> None:
-        """Loads what an earlier process measured for the stored tasks, if its files are good."""
-        earlier, damage = None, ""
-        if hosts.is_main():
-            earlier, damage = earlier_results(self.workdir, self._seals)
-        # The first process alone reads, so that all continue from the same rows.
-        earlier, damage = hosts.from_main([earlier, damage])
-        try:
-            self.record.load(earlier, tasks)
-        except ValueError as error:
-            damage = str(error)
-        self._earlier = self.record.results() if self.record.rows else None
-        if damage and tasks:
-            self.reporter.say(f"{damage}; the {tasks} stored tasks are evaluated again")
-
-    def _mend(self, memory: Memory, task: Task) -> None:
-        """Makes files of an evaluated task again that are damaged or have been replaced."""
-        unfinished = len(self.record.rows) < len(self.data.stream.tasks)
-        if unfinished and (line := self.evaluation.mend(memory, task)):
-            self.reporter.say(line)
-        if hosts.from_main(self.reporter.lacks(task, self._earlier)):
-            self.reporter.say(f"pictures of task {task.index} are missing or damaged: made again")
-            self.reporter.mend(task, self._earlier, self.evaluation.draw(memory, task))
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores the result."""
@@ -366,13 +302,9 @@ class Experiment:
 
     def _evaluation(self) -> Evaluation:
         if isinstance(self.method, Generator):
+            sampler, mesh = self._sampler, self.setup.mesh
             return GeneratorEvaluation(
-                self.method,
-                self.data,
-                self._sampler,
-                self.setup.mesh,
-                self._progress,
-                self.checkpoints,
+                self.method, self.data, sampler, mesh, self._progress, self.checkpoints
             )
         # Only one process may write the reference features.
         references = References(self._seals) if hosts.is_main() else None

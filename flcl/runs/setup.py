@@ -2,14 +2,14 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 from jax.sharding import Mesh
 
 from flcl import methods, settings
-from flcl.data.base import Source
+from flcl.data.base import Begun
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sources import load_source
 from flcl.data.stream import Task, make_stream
@@ -51,53 +51,70 @@ def prepare(
     mesh: Mesh | None = None,
     *,
     stored: bool = False,
-    left_out: Sequence[str] | None = None,
+    begun: Begun | None = None,
     progress: Progress = silent,
 ) -> tuple[Setup, Any]:
     """Loads and checks the data, reads pre-trained weights and builds the method.
 
     Returns the setup and the weights, which may be large and are needed only for the first memory.
     mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
-    are already resolved, so no weights are read. left_out: the images that a run which has begun
-    leaves out; None = it has not begun. progress: shows how many images are read.
+    are already resolved, so no weights are read. begun: how a run that has begun chose its images;
+    None = it has not begun. progress: shows how many images are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
     """
-    if mesh is None:
-        mesh = meshes.make_mesh(run.runtime.fsdp)
-        # Before the data is read: a wrong batch size must not cost minutes.
-        check_batches(run, mesh)
-        room.check_images(run, mesh)
-    # Before the data, too: a wrong weights file must not cost the minutes that images take.
-    resolved = Resolved(run) if stored else methods.resolve(run)
-    source = _load(run, left_out, progress)
-    data = TaskData(source, make_stream(run.stream, source))
+    # Whatever may fail in one process alone ends before the next exchange between processes.
+    with hosts.together():
+        if mesh is None:
+            mesh = meshes.make_mesh(run.runtime.fsdp)
+            # Before the data is read: a wrong batch size must not cost minutes.
+            check_batches(run, mesh)
+            room.check_images(run, mesh)
+        # Before the data, too: a wrong weights file must not cost the minutes that images take.
+        resolved = Resolved(run) if stored else methods.resolve(run)
+    data = _load(run, begun, progress)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
     method = methods.build(resolved.run, data.stream)
     room.check_model(resolved.run, method, mesh)
-    room.check_generated(resolved.run, len(source.class_names))
+    room.check_generated(resolved.run, len(data.source.class_names))
     room.check_steps(resolved.run, method, data)
     setup = Setup(resolved.run, data, method, mesh, resolved.origin, resolved.note)
     return setup, resolved.weights
 
 
-def _load(run: settings.Run, left_out: Sequence[str] | None, progress: Progress) -> Source:
+def _load(run: settings.Run, begun: Begun | None, progress: Progress) -> TaskData:
+    """The images of every task; `ValueError` if a process has others than the first one."""
     threads = run.runtime.threads
     # The first process prepares official archives, and others find what it has checked.
     with hosts.together(), hosts.main_first("data"):
-        source = load_source(run.data, threads=threads, skipped=left_out, progress=progress)
-    # Each process may have its own copy of the images; all must train on the same ones.
+        source = load_source(run.data, threads=threads, begun=begun, progress=progress)
     with hosts.together():
-        first = set(hosts.from_main(source.skipped) or ())
-        for name in sorted(first.symmetric_difference(source.skipped or ())):
-            where = "the first process" if name in first else f"process {jax.process_index()}"
+        data = TaskData(source, make_stream(run.stream, source))
+    _check_same(data)
+    return data
+
+
+def _check_same(data: TaskData) -> None:
+    """Raises `ValueError` in all processes if one has other images than the first one.
+
+    Each process may have its own copy of them; all must train on the same ones.
+    """
+    source, here = data.source, data.to_dict()
+    skipped, first = hosts.from_main([source.skipped or (), here])
+    process, advice = f"process {jax.process_index()}", "give all processes the same images"
+    with hosts.together():
+        for name in sorted(set(skipped).symmetric_difference(source.skipped or ())):
+            where = "the first process" if name in skipped else process
             raise ValueError(
-                f"{source.name}: {name} is unreadable in {where} and not in others; give all "
-                "processes the same images"
+                f"{source.name}: {name} is unreadable in {where} and not in others; {advice}"
             )
-    return source
+        if differing := sorted(name for name in here if first.get(name) != here[name]):
+            raise ValueError(
+                f"{source.name}: {', '.join(differing)} of {process} are not those of the first "
+                f"process; {advice}"
+            )
 
 
 def check_batches(run: settings.Run, mesh: Mesh) -> None:

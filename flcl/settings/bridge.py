@@ -36,6 +36,35 @@ def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.Con
     return switched
 
 
+def check_form(config: ml_collections.ConfigDict) -> None:
+    """Raises `ValueError` unless a config has exactly the keys of its method, each of its type.
+
+    What has another form cannot be edited. None may stand for a value that is still to be given.
+    """
+    cls = run_class(config.get("method"))
+    _check_known(config, cls)
+    for name, field in keys(cls):
+        entry = _entry(config, name)
+        if entry is not None:
+            _checked(name, entry, field.type)
+
+
+def errors(config: ml_collections.ConfigDict) -> list[str]:
+    """What `freeze` says about a config that passes `check_form`, for each key that it refuses."""
+    refused = []
+    for name, field in keys(run_class(config.method)):
+        try:
+            _in_range(name, _checked(name, _entry(config, name), field.type), field)
+        except ValueError as error:
+            refused.append(hints.brief(str(error)))
+    if not refused:
+        try:
+            freeze(config)
+        except ValueError as error:  # keys that do not fit each other
+            refused.append(str(error))
+    return refused
+
+
 def freeze(config: ml_collections.ConfigDict) -> settings.Run:
     """Settings of a run from its edited config.
 
@@ -51,17 +80,23 @@ def freeze(config: ml_collections.ConfigDict) -> settings.Run:
 
 
 def _frozen(config: ml_collections.ConfigDict) -> settings.Run:
-    method = config.get("method")
-    cls = run_class(method)
-    known = [name for name, _ in keys(cls)]
-    # Unknown keys first: a misspelt key must not leave the default in use without a word.
-    for name, _ in _leaves(config):
-        if name not in known:
-            raise unread(name, known, method)
+    cls = run_class(config.get("method"))
+    _check_known(config, cls)
     run = _build(cls, config, "")
     # Only now, because these checks compare keys that are each valid.
     run.check()
     return run
+
+
+def _check_known(config: ml_collections.ConfigDict, cls: type[settings.Run]) -> None:
+    """Raises `ValueError` for an unknown key.
+
+    This check comes first: a misspelt key must not leave the default in use without a word.
+    """
+    known = [name for name, _ in keys(cls)]
+    for name, _ in _leaves(config):
+        if name not in known:
+            raise unread(name, known, config.method)
 
 
 def keys(cls: type, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field]]:
@@ -186,6 +221,16 @@ def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tup
             yield from _leaves(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def _entry(config: ml_collections.ConfigDict, name: str):
+    """The value of a dotted key; `ValueError` if it is missing."""
+    entry = config
+    for level in name.split("."):
+        if level not in entry:
+            raise ValueError(f"config key {name!r} is missing")
+        entry = entry[level]
+    return entry
 
 
 def _build(cls: type, config: ml_collections.ConfigDict, prefix: str):

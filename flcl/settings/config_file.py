@@ -4,14 +4,14 @@ import importlib.util
 import inspect
 import os
 import re
-import stat
 import traceback
 from pathlib import Path
 from types import ModuleType
 
 import ml_collections
 
-from flcl import hints
+from flcl import files, hints
+from flcl.settings import bridge
 from flcl.stopping import StoppedError
 from flcl.storage import paths
 
@@ -33,8 +33,8 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
 
     Raises `ValueError` in one line, with the line of the file where there is one: if the file is
     missing, is no Python or has no `get_config`, if its code or `get_config` raises anything, if
-    that does not accept the argument, and if it returns anything but a `ConfigDict`. An `OSError`
-    of the file itself is raised unchanged.
+    that does not accept the argument, and if it returns anything but a `ConfigDict` with the keys
+    of a method. An `OSError` of the file itself is raised unchanged.
     """
     name, argument = _SPEC.fullmatch(spec).groups()
     path = paths.local(name, "--config") if name else Path()
@@ -61,13 +61,17 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
         config.copy_and_resolve_references()
     except Exception as error:  # a required value that is not set, references in a circle
         raise _broken(path, error) from error
+    try:
+        bridge.check_form(config)
+    except ValueError as error:
+        raise ValueError(f"--config={name!r}: {hints.brief(str(error))}") from None
     # A frozen one could not be overridden.
     return ml_collections.ConfigDict(config)
 
 
 def _is_regular(path: Path) -> bool:
     try:
-        return stat.S_ISREG(path.stat().st_mode)
+        return not files.special(path.stat())
     except (FileNotFoundError, NotADirectoryError):  # a folder that may not be read is told as such
         return False
 

@@ -60,6 +60,7 @@ ADDED: dict[int, dict[str, object]] = {
         "lora.grow": 0.5,
         "prompt.init": "normal",
         "prompt.average": False,
+        "model.features": "cls",
     },
 }
 
@@ -131,8 +132,8 @@ def load(workdir: Path) -> settings.Run | None:
     try:
         return bridge.from_dict(values)
     except ValueError as error:
-        reason = " ".join(str(error).split())  # a group of keys is shown in several lines
-        raise ValueError(f"{workdir / NAME}: {reason}") from None
+        # A group of keys is shown in several lines.
+        raise ValueError(f"{workdir / NAME}: {files.reason(error)}") from None
 
 
 def stored_keys(workdir: Path) -> dict | None:

@@ -1,8 +1,9 @@
 """A folder from somebody else is data: nothing in it may lead a program to another place."""
 
 import os
-import stat
 from pathlib import Path
+
+from flcl import files
 
 _ADVICE = "put a plain copy of the run into another folder and use that"
 
@@ -48,7 +49,7 @@ def _objection(entry: os.DirEntry, root: str) -> str:
         state = entry.stat(follow_symlinks=False)
     except FileNotFoundError:
         return ""
-    if not stat.S_ISREG(state.st_mode):
+    if files.special(state):
         return "is neither a file nor a folder"
     if state.st_nlink > 1 and _written_in_place(entry.name):
         return "is also a file elsewhere (a hard link)"

@@ -10,10 +10,6 @@ from flcl.stopping import StoppedError
 from flcl.train.step import Phase, TrainState
 
 
-def _nothing(*_) -> None:
-    """Does nothing."""
-
-
 @dataclasses.dataclass(frozen=True)
 class TaskTraining:
     """The plan for training one task: its length and its callbacks.
@@ -37,10 +33,10 @@ class TaskTraining:
     remedy: str
     log_every: int
     save_every: int
-    save: Callable[[int, TrainState], None] = _nothing
+    save: Callable[[int, TrainState], None] = lambda done, state: None
     stop: Callable[[int], bool] = lambda done: False
-    record: Callable[[int, dict], None] = _nothing
-    advance: Callable[[int], None] = _nothing
+    record: Callable[[int, dict], None] = lambda done, metrics: None
+    advance: Callable[[int], None] = lambda done: None
 
     def run(self, phase: Phase, state: TrainState, frozen, batches: Iterable[dict]) -> TrainState:
         """Trains from step `state.step` to the last step, on batches in host memory.

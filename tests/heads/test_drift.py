@@ -112,7 +112,7 @@ def test_batches_of_two_tasks_compose(images):
     state = base.on_host(added(head, start(head), old, LABELS)["means"])
     for old_features, new_features in ((before, first_features), (first_features, second_features)):
         state = head.moments.moved(state, Move(old_features, new_features, "linear", 1e-12))
-    new = ((old.astype(float) @ weight + shift) @ second)
+    new = (old.astype(float) @ weight + shift) @ second
     want = head.moments.add(start(head)["means"], Batch(new, LABELS))
     np.testing.assert_allclose(state["sum"], want["sum"], atol=1e-5)
     np.testing.assert_allclose(state["scatter"], want["scatter"], atol=1e-5)

@@ -89,13 +89,9 @@ def test_what_is_taken_puts_the_classes_back(variant, features):
         batch = Batch(features[rows], LABELS[rows])
         state = base.in_memory(statistic.add(base.on_host(empty), batch))
         taken = statistic.take(state, labels, 0, everything=False)
-        jax.tree.map(
-            np.testing.assert_array_equal, statistic.put(empty, labels, 0, taken), state
-        )
+        jax.tree.map(np.testing.assert_array_equal, statistic.put(empty, labels, 0, taken), state)
         whole = statistic.take(state, labels, 0, everything=True)
-        jax.tree.map(
-            np.testing.assert_array_equal, statistic.put(empty, labels, 0, whole), state
-        )
+        jax.tree.map(np.testing.assert_array_equal, statistic.put(empty, labels, 0, whole), state)
 
 
 @pytest.mark.parametrize("order", [[0, 1, 2, 3], [3, 1, 0, 2]])
@@ -239,9 +235,7 @@ def test_gaussian_scores_are_log_densities(features):
         delta = features - rows.mean(axis=0)
         mahalanobis = np.einsum("bi,ij,bj->b", delta, np.linalg.inv(covariance), delta)
         want[:, label] = -(mahalanobis + np.linalg.slogdet(covariance)[1]) / 2
-    np.testing.assert_allclose(
-        result - result[:, :1], want - want[:, :1], rtol=2e-3, atol=2e-3
-    )
+    np.testing.assert_allclose(result - result[:, :1], want - want[:, :1], rtol=2e-3, atol=2e-3)
 
 
 def test_gaussian_keeps_the_largest_axes_of_a_class(features):

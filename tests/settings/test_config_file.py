@@ -10,6 +10,8 @@ from flcl.stopping import StoppedError
 DEFAULTS = (
     "from flcl.settings import bridge\ndef get_config(arg):\n    c = bridge.defaults('funlora')\n"
 )
+EDITS = DEFAULTS + "    with c.ignore_type():\n"
+EMPTY = "from ml_collections import ConfigDict\ndef get_config(arg):\n    return ConfigDict()\n"
 BROKEN = {
     "def get_config(a):\n    return 1 / 0\n": "line 2 is broken: ZeroDivisionError: division by",
     "def get_config(a):\n    raise ValueError('1\\n2')\n": "line 2 is broken: ValueError: 1 2",
@@ -36,6 +38,16 @@ BROKEN = {
     "from ml_collections.config_dict import required_placeholder\n"
     + DEFAULTS
     + "    c.seed = required_placeholder(int)\n    return c\n": "is broken: RequiredValueError: ",
+    EMPTY: ": method=None: accepted are funlora, ",
+    DEFAULTS + "    del c.method\n    return c\n": ": method=None: accepted are funlora, ",
+    DEFAULTS + "    c.method = 'fun'\n    return c\n": ": method='fun': accepted are funlora, ",
+    EDITS + "        c.method = ['x']\n    return c\n": ": method=['x']: accepted are funlora, ",
+    EDITS + "        c.seed = 'x'\n    return c\n": ": seed='x': int is needed",
+    EDITS + "        c.model = 3\n    return c\n": ": config key 'model' is a group of keys",
+    DEFAULTS + "    del c.seed\n    return c\n": ": config key 'seed' is missing",
+    DEFAULTS + "    del c.model\n    return c\n": ": config key 'model.width' is missing",
+    DEFAULTS + "    c.sed = 3\n    return c\n": ": config key 'sed' is read by no part of method",
+    DEFAULTS + "    c.x = type(c)()\n    return c\n": ": config key 'x' is read by no part",
 }
 
 

@@ -33,4 +33,5 @@ def test_methods_have_settings_and_heads_that_exist():
     for name, method in METHODS.items():
         assert method.name == name
         if issubclass(settings.RUNS[name], settings.ClassifierRun):
-            assert method.head in method.heads and set(method.heads.values()) <= {*HEADS.values()}
+            assert words(settings.RUNS[name], "head") <= set(HEADS)
+    assert words(settings.RUNS["fmlora"], "head") == set(HEADS)

@@ -90,8 +90,8 @@ def _array(values, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:  # lists of unequal length; tensors
-        reason = " ".join(str(error).split())
-        raise ValueError(f"{name}: {type(values).__name__} is no array ({reason})") from error
+        kind = type(values).__name__
+        raise ValueError(f"{name}: {kind} is no array ({files.reason(error)})") from error
 
 
 def _check_type(given, values: np.ndarray, name: str) -> None:

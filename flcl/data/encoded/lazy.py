@@ -3,7 +3,6 @@
 import io
 import os
 import pathlib
-import stat
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
@@ -60,7 +59,7 @@ class ImageFiles:
         path = self.root / self.names[position]
         status = path.stat()
         # A pipe would be waited for without end.
-        if not stat.S_ISREG(status.st_mode):
+        if files.special(status):
             raise images.UnreadableError(str(path), "it is no regular file")
         return status
 

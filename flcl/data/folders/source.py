@@ -11,10 +11,13 @@ from flcl.data.folders import layout, splits
 from flcl.data.folders.layout import NO_DOMAIN, Folder, Leaf, Tree
 
 BY_PICTURE = "by picture"
-"""The rule of a hash split with domains: all domains of one picture are on one side."""
+"""The rule of a hash split with domains: all domains of one picture are on one side.
+
+Older versions divided the files instead, by their whole path; their runs keep that rule.
+"""
 
 
-def load_folder(path: str, data: settings.Data, absent: Sequence[str] = ()) -> base.Source:
+def load_folder(path: str, data: settings.Data, begun: base.Begun | None = None) -> base.Source:
     """Source from `path`, a folder of images of any format that Pillow reads.
 
     Layouts: `{train,test}/<class>/*`, or only `<class>/*`: then a hash chooses the share
@@ -24,11 +27,13 @@ def load_folder(path: str, data: settings.Data, absent: Sequence[str] = ()) -> b
     sorted folder names. Hidden files are not read. `ValueError` names the folder or file of an
     empty class, of a class that is not in both sets, and of names that may be a split or not.
 
-    absent: relative paths of files that are listed even if they are not there.
+    begun: how a run that has begun chose its images; files that it leaves out are listed even if
+    they are not there. None = it has not begun.
     """
-    folder = _opened(path, absent)
+    folder = _opened(path, begun.skipped if begun else ())
     names = folder.entries()[0]
     roles = _roles(folder, names)
+    by_picture = roles.train is None and (begun is None or bool(begun.split_rule))
     # A folder that is named `train` beside class folders is more likely a mistake than a class.
     if (roles.train is None) != (roles.test is None):
         have, lack = (roles.train, "test") if roles.train else (roles.test, "train")
@@ -39,7 +44,7 @@ def load_folder(path: str, data: settings.Data, absent: Sequence[str] = ()) -> b
     if roles.train is None:
         whole = folder.scan()
         layout.check_filled(folder.name, "", whole)
-        train, test = hash_split(folder.name, whole, data.test_fraction)
+        train, test = hash_split(folder.name, whole, data.test_fraction, by_picture=by_picture)
         notes = ["the folder has no split, so a hash of the names chose the test images"]
     else:
         _check_labelled(folder, roles)
@@ -52,7 +57,7 @@ def load_folder(path: str, data: settings.Data, absent: Sequence[str] = ()) -> b
     classes = tuple(sorted({leaf.name for leaf in train}))
     domains = tuple(sorted({leaf.domain for leaf in train} - {NO_DOMAIN}))
     halves = [_split(folder, tree, classes, domains, data) for tree in (train, test)]
-    rule = BY_PICTURE if domains and roles.train is None else ""
+    rule = BY_PICTURE if domains and by_picture else ""
     return base.Source(folder.name, *halves, classes, domains, tuple(notes), split_rule=rule)
 
 
@@ -82,11 +87,14 @@ def load_labelled(
     return _split(folder, tree, classes, domains, data), classes, tuple(notes)
 
 
-def hash_split(name: str, tree: Tree, fraction: float) -> tuple[Tree, Tree]:
+def hash_split(
+    name: str, tree: Tree, fraction: float, *, by_picture: bool = True
+) -> tuple[Tree, Tree]:
     """Training and test files: pictures with a hash below `fraction` are test pictures.
 
     A picture is a file; if there are domains, it is all files of a class that have the same name
-    without their ending, because one picture may be there in several styles. Its side depends only
+    without their ending, because one picture may be there in several styles. by_picture: False =
+    each file is a picture, as in older versions. The side of a picture depends only
     on its name, with one exception: if a leaf with two pictures or more would have no training or
     no test image, the picture nearest to the limit changes its side.
     """
@@ -95,7 +103,8 @@ def hash_split(name: str, tree: Tree, fraction: float) -> tuple[Tree, Tree]:
     places: dict[str, float] = {}
     groups: dict[str, list[list[str]]] = {}
     for leaf in sorted(tree):
-        pictures = list(dict.fromkeys(_picture(leaf, file) for file in tree[leaf]))
+        names = [_picture(leaf, file, by_picture) for file in tree[leaf]]
+        pictures = list(dict.fromkeys(names))
         places |= {picture: base.hashed_place(picture) for picture in pictures}
         groups.setdefault(leaf.name, []).append(pictures)
     sides = {picture: place < fraction for picture, place in places.items()}
@@ -114,7 +123,9 @@ def hash_split(name: str, tree: Tree, fraction: float) -> tuple[Tree, Tree]:
     halves: tuple[Tree, Tree] = ({}, {})
     for leaf, files in tree.items():
         for tested, half in enumerate(halves):
-            half[leaf] = [file for file in files if sides[_picture(leaf, file)] == bool(tested)]
+            half[leaf] = [
+                file for file in files if sides[_picture(leaf, file, by_picture)] == bool(tested)
+            ]
     return halves
 
 
@@ -126,9 +137,9 @@ def _fill_both(ranked: list[str], sides: dict[str, bool]) -> None:
         sides[ranked[-1]] = False
 
 
-def _picture(leaf: Leaf, file: str) -> str:
+def _picture(leaf: Leaf, file: str, by_picture: bool) -> str:
     """What the hash split divides; see `hash_split`."""
-    if leaf.domain == NO_DOMAIN:
+    if leaf.domain == NO_DOMAIN or not by_picture:
         return layout.portable(file)
     return f"{leaf.name}/{layout.portable(pathlib.PurePosixPath(file).stem)}"
 

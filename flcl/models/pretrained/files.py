@@ -7,17 +7,15 @@ it says nothing about the content of a file.
 import hashlib
 import io
 import json
-import os
 import pathlib
 import re
-import stat
 import zipfile
 from typing import NamedTuple
 
 import numpy as np
 import safetensors
 
-from flcl import settings
+from flcl import files, settings
 from flcl.storage import paths
 
 _TINY = pathlib.Path(__file__).parents[1] / "assets" / "tiny_vit.safetensors"
@@ -168,16 +166,15 @@ def _shards(model: settings.ViT, index: pathlib.Path) -> dict[str, list[str]]:
 
 def _json(model: settings.ViT, path: pathlib.Path) -> dict:
     _check_kind(model, path)
-    content = path.read_bytes()
+    content = files.read_bytes(path)
     _check_start(model, path, content[:1024])
-    try:
+
+    def damaged(reason: str) -> ValueError:
+        what = f"{path.name} is not readable JSON ({reason}); get the folder again"
+        return ValueError(f"model.weights={model.weights}: {what}")
+
+    with files.reading(path, damaged):
         table = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ValueError) else "too deeply nested"
-        raise ValueError(
-            f"model.weights={model.weights}: {path.name} is not readable JSON ({reason}); get the "
-            "folder again"
-        ) from error
     if not isinstance(table, dict):
         raise ValueError(
             f"model.weights={model.weights}: {path.name} holds no table; get the folder again"
@@ -195,7 +192,7 @@ def _without_nulls(table: dict) -> dict:
 
 def _check_kind(model: settings.ViT, path: pathlib.Path) -> None:
     """Raises `ValueError` for what blocks or never ends when it is opened: pipes, devices, ..."""
-    if not stat.S_ISREG(path.stat().st_mode):
+    if files.special(path.stat()):
         raise ValueError(f"model.weights={model.weights}: {path.name} is not a regular file")
 
 
@@ -246,19 +243,18 @@ def _arrays(model: settings.ViT, path: pathlib.Path) -> tuple[dict[str, np.ndarr
             f"model.weights={model.weights}: not enough memory for {path.name} ({error})"
         ) from error
     except Exception as error:  # damaged files raise anything from BadZipFile to SafetensorError
-        reason = " ".join(str(error).split()) or type(error).__name__
         # The library writes the errors of the system into its text.
-        if system := re.search(r"os error (\d+)", reason):
-            raise OSError(int(system[1]), os.strerror(int(system[1])), str(path)) from error
+        if (passing := files.may_pass(error, path)) is not None:
+            raise passing from error
         raise ValueError(
             f"model.weights={model.weights}: {path.name} is truncated or no {path.suffix} file "
-            f"({reason}); get it again"
+            f"({files.reason(error)}); get it again"
         ) from error
 
 
 def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     # From memory: then no error of the disk can look like a damaged archive.
-    content = path.read_bytes()
+    content = files.read_bytes(path)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         unpacked = sum(entry.file_size for entry in archive.infolist())
     if unpacked > max(_BOMB, 100 * len(content)):

@@ -82,8 +82,8 @@ class Run:
         """A dictionary like `results.json` for every learned task, with the settings `run`."""
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
-        left_out = workdirs.left_out(self.workdir)
-        setup, _ = prepare(run, self._mesh, stored=True, left_out=left_out)
+        begun = workdirs.begun(self.workdir)
+        setup, _ = prepare(run, self._mesh, stored=True, begun=begun)
         # Other images would give a matrix that cannot be compared with the stored one.
         workdirs.check_stream(self.workdir, setup.data.to_dict(), self._seals)
         with jax.set_mesh(setup.mesh):

@@ -363,7 +363,7 @@ class Checkpoints:
             warnings.filterwarnings("ignore", "coroutine .* was never awaited", RuntimeWarning)
             if (passing := files.may_pass(error, path)) is not None:
                 raise passing from error
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = files.reason(error)[:200]
             raise OSError(f"checkpoint {path} cannot be written ({reason})") from error
 
     def _advice(self, task: int) -> str:

@@ -1,12 +1,15 @@
 """The folder of a run: its lock, and the checks of its config and data."""
 
 import contextlib
+import dataclasses
 import fcntl
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flcl import files, settings
+from flcl.data.base import Begun
+from flcl.devices import hosts
 from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
@@ -48,6 +51,29 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
             file.write(str(os.getpid()))
             file.flush()
         yield lambda: _check_there(workdir, file.fileno())
+
+
+@contextlib.contextmanager
+def claimed(
+    workdir: Path, run: settings.Run, stream: dict, seals: Seals
+) -> Iterator[tuple[Callable[[], None], list[str]]]:
+    """Locks the workdir and writes config and stream into it, or refuses that of another run.
+
+    stream: the content of `stream.json`. Gives what `locked` gives, and a line for each of the two
+    files that was damaged. Raises what `locked`, `check_config` and `check_stream` raise. Only the
+    first process of a run does this; the others get a function that does nothing.
+    """
+    if not hosts.is_main():
+        yield (lambda: None), []
+        return
+    with locked(workdir) as check_there:
+        # Both checks come before the first write, so a refused folder stays as it was.
+        notes = [check_config(workdir, run, seals), check_stream(workdir, stream, seals)]
+        config = formats.to_store(run)
+        seals.note(formats.NAME, formats.identity(config))
+        files.write_json(workdir / formats.NAME, config)
+        seals.write(STREAM, files.as_json(stream))
+        yield check_there, list(filter(None, notes))
 
 
 def _check_there(workdir: Path, lock: int) -> None:
@@ -137,11 +163,19 @@ def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
     )
 
 
-def left_out(workdir: Path) -> list[str] | None:
-    """The images that a run with saves leaves out, by name; None = there is no such run.
+def begun(workdir: Path) -> Begun | None:
+    """How a run with saves chose its images; None = there is no such run.
 
     What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
+    Every process calls this function; the first one reads, and the others get the same.
     """
+    with hosts.together():
+        chosen = _chosen(workdir) if hosts.is_main() else None
+    values = hosts.from_main(chosen and dataclasses.asdict(chosen))
+    return values and Begun(tuple(values["skipped"]), values["split_rule"])
+
+
+def _chosen(workdir: Path) -> Begun | None:
     if not has_saves(workdir):
         return None
     try:
@@ -152,8 +186,10 @@ def left_out(workdir: Path) -> list[str] | None:
         return None
     skipped = stored.get("skipped", {"files": []})
     names = skipped.get("files") if isinstance(skipped, dict) else None
-    valid = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return names if valid else None
+    rule = stored.get("split", "")
+    if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, rule]):
+        return None
+    return Begun(tuple(names), rule)
 
 
 def has_saves(workdir: Path) -> bool:

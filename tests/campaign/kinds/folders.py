@@ -44,7 +44,9 @@ def folder(trial: Trial) -> str:
     done = begins(trial, "funlora", f"--config.data.source=folder:{root}")
     if hasattr(done, "setup") and way in (splits, split_domains, bad_image, skipped):
         _check_sides(done.setup.data)
-    return ending(done, str(root), root.name, refused=refused)
+    # A folder of one class is right: it is the tasks of the run that do not fit it.
+    names = ("stream.tasks",) if "one class" in trial.notes else (str(root), root.name)
+    return ending(done, *names, refused=refused)
 
 
 def _check_sides(data) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from flcl import files, settings, stopping
 from flcl.data import images, sources
+from flcl.data.base import Begun
 from flcl.data.encoded import check
 from flcl.data.stream import make_stream
 from flcl.data.tasks import TaskData
@@ -38,9 +39,9 @@ def spoil(root) -> list[str]:
 
 @pytest.fixture
 def load(root, data):
-    def run(skipped=None, progress=check.silent, **values):
+    def run(begun=None, progress=check.silent, **values):
         made = data(source=f"folder:{root}", **values)
-        return sources.load_source(made, skipped=skipped, progress=progress)
+        return sources.load_source(made, begun=begun, progress=progress)
 
     return run
 
@@ -124,14 +125,14 @@ def test_a_run_that_has_begun_leaves_the_same_images_out(how, root, load):
     for name in first.skipped[1:]:
         (root / name).unlink()
     (root / first.skipped[0]).write_bytes((root / "train" / "dog" / "3.png").read_bytes())
-    again = load(skipped=first.skipped, **few)
+    again = load(begun=Begun(first.skipped), **few)
     assert again.skipped == first.skipped
     np.testing.assert_array_equal(again.train.images[np.arange(len(pixels))], pixels)
     np.testing.assert_array_equal(again.train.labels, first.train.labels)
     (root / "test" / "dog" / "0.png").write_bytes(b"nothing")
     message = r"1 of \d+ images cannot be used: test/dog/0\.png .*; a run that has begun needs"
     with pytest.raises(ValueError, match=message):
-        load(skipped=first.skipped, **few)
+        load(begun=Begun(first.skipped), **few)
 
 
 def test_a_wrong_size_is_no_reason_to_leave_an_image_out(root, load, picture):
