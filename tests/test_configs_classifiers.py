@@ -10,6 +10,7 @@ import pytest
 from configs import classifiers
 from flcl import cli, settings
 from flcl.settings import bridge
+from flcl.settings.heads import Drift, Ridge
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "images", "pacs"]
@@ -26,7 +27,7 @@ KINDS = [
     *(f"baseline={each}" for each in classifiers.METHODS),
 ]
 # Keys of FM-LoRA that no part of a baseline reads, beside its adapters, ranks and prompt.
-_HEADS = {"heads.fit"} | {f"drift.{each.name}" for each in dataclasses.fields(settings.Drift)}
+_HEADS = {"heads.fit"} | {f"drift.{each.name}" for each in dataclasses.fields(Drift)}
 _FROZEN = {"data.flip", "model.remat", "drift", *_HEADS}
 _FROZEN |= {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"}
 UNREAD = {
@@ -204,7 +205,7 @@ def test_smoke_is_small_and_needs_no_files(name, kind):
 def test_ranpac_is_as_published_and_small_in_a_smoke_run(name, kind):
     full, smoke = (load(name, joined(word, f"baseline={kind}")) for word in ("", "smoke"))
     assert full.head == smoke.head == "ridge"
-    assert full.ridge == settings.Ridge(width=10_000, rule="split", centred=False, unit=False)
+    assert full.ridge == Ridge(width=10_000, rule="split", centred=False, unit=False)
     assert smoke.ridge == dataclasses.replace(full.ridge, width=64)
 
 

@@ -15,9 +15,14 @@ _LEAST = 1e-12
 """Features and columns of this length or less have no direction."""
 
 
+def linear(head: dict, features: jax.Array) -> jax.Array:
+    """Logits [B, C] of features [B, d]."""
+    return features @ head["kernel"] + head["bias"].reshape(1, -1)
+
+
 def local(head: dict, compared: jax.Array, features: jax.Array, labels: jax.Array) -> jax.Array:
     """Cross-entropy [B] over the compared classes (FM-LoRA and its peers, M8)."""
-    logits = mask_unseen(features @ head["kernel"] + head["bias"], compared)
+    logits = mask_unseen(linear(head, features), compared)
     return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
@@ -31,7 +36,7 @@ def cosine(
 ) -> jax.Array:
     """CosFace [B] (Wang et al. 2018, equation 4), the loss of SSIAT and RSIAT.
 
-    -log e^(s (cos_y - m)) / (e^(s (cos_y - m)) + sum over j != y of e^(s cos_j)), where cos_j is the
+    -log e^(s (cos_y - m)) / (e^(s (cos_y - m)) + sum over j != y of e^(s cos_j)): cos_j is the
     cosine between the features and column j of the kernel. The bias has no part in it.
     """
     cosines = directions(features) @ directions(head["kernel"], axis=0)
@@ -54,7 +59,7 @@ def steering(features: jax.Array, labels: jax.Array, margin: float, apart: float
     """
     unit = directions(features)
     cosines = unit @ unit.T
-    same = labels[:, None] == labels
+    same = labels[:, None] == labels[None]
     together = same & ~jnp.eye(len(labels), dtype=bool)
 
     def mean(values, pairs):
@@ -70,10 +75,10 @@ def normalised(logits: jax.Array, groups: jax.Array, temperature: float) -> jax.
     n is the mean over the tasks of the length of an image's logits of the task's classes. groups:
     bool [T, C], the classes of each task that are learned; a task without classes does not count.
     """
-    squares = jnp.where(groups, jnp.square(logits)[:, None], 0.0).sum(axis=2)
+    squares = jnp.where(groups[None], jnp.square(logits)[:, None], 0.0).sum(axis=2)
     lengths = _root(squares) + 1e-7
     learned = groups.any(axis=1)
-    mean = jnp.where(learned, lengths, 0.0).sum(axis=1) / jnp.maximum(learned.sum(), 1)
+    mean = jnp.where(learned[None], lengths, 0.0).sum(axis=1) / jnp.maximum(learned.sum(), 1)
     return logits / (mean[:, None] * temperature)
 
 

@@ -65,7 +65,9 @@ class AlignedClassifier(ViTClassifier):
         total = jnp.where(tasks > 1, steps, 0)
         aligned, _ = jax.lax.fori_loop(0, total, step, (head, optimizer.init(head)))
         # The decay of the weights must not reach classes that are not learned.
-        return {"aligned": jax.tree.map(lambda new, old: jnp.where(seen, new, old), aligned, head)}
+        kernel = jnp.where(seen[None], aligned["kernel"], head["kernel"])
+        bias = jnp.where(seen, aligned["bias"], head["bias"])
+        return {"aligned": {"kernel": kernel, "bias": bias}}
 
     def solved(self, memory):
         return super().solved({**memory, "head": memory["aligned"]})
@@ -82,9 +84,10 @@ class AlignedClassifier(ViTClassifier):
         if train.loss == "cosine":
             # Without a margin, as in public code.
             return losses.cosine(head, seen, features, labels, train.scale, 0.0).mean()
-        logits = features @ head["kernel"] + head["bias"]
+        logits = losses.linear(head, features)
         if keys.temperature:
-            logits = losses.normalised(logits, self._groups & seen, keys.temperature)
+            learned = self._groups & seen[None]
+            logits = losses.normalised(logits, learned, keys.temperature)
         logits = losses.mask_unseen(logits, seen)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
