@@ -120,8 +120,9 @@ def test_comparisons_differ_only_where_they_must(name, kind):
     for word in kind.split(","):
         own_keys |= allowed.get(word, set())
     if own["method"] != other["method"]:
-        own_keys |= {"method", "lora", "lora.combine", "lora.later_factor", "rank", "prompt"}
-        own_keys |= {f"lora.{name}" for name in ("bases", "coverage", "capacity", "grow")}
+        own_keys |= {"method", "lora", "rank", "prompt"}
+        lora = ("combine", "later_factor", "bases", "coverage", "capacity", "grow")
+        own_keys |= {f"lora.{name}" for name in lora}
         own_keys |= {"lora.magnitudes"} if kind == "baseline=sd_lora" else set()
         own_keys |= UNREAD.get(kind.removeprefix("baseline="), set()) | PUBLISHED.get(kind, set())
     assert {"name"} | allowed.get(kind, set()) <= changed <= {"name"} | own_keys

@@ -130,6 +130,7 @@ class FMLoRA(ViTClassifier):
         """
         weights, model = batch["weights"], self.inference(memory)
         trunk, head = model["trunk"], memory["head"]
+        head = {"kernel": head["kernel"], "bias": head["bias"][None]}
 
         def loss(kernels):
             features, seen = self.network.apply(
@@ -310,7 +311,12 @@ class FMLoRA(ViTClassifier):
         return 2 * self.rank**2 * sum(map(len, self.shapes.values()))
 
     def describe(self):
-        return super().describe() | {"prompt_parameters": self.run.prompt.tokens * self.width}
+        return super().describe() | {"prompt_parameters": self._prompt_parameters()}
+
+    def _prompt_parameters(self) -> int:
+        prompt = self.run.prompt
+        gates = self.run.model.sizes.depth if prompt.tokens and prompt.init == "gated" else 0
+        return prompt.tokens * self.width + gates
 
 
 def _with_kernels(trunk: dict, kernels: dict) -> dict:

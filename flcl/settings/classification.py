@@ -182,12 +182,15 @@ class RankSelection:
     probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", EPOCHS)
     holdout: float = key(0.1, "share of training images that is used to measure H", between(0, 1))
 
-    def check_choice(self, most: int) -> None:
-        """Raises `ValueError` for candidates above `most` columns or in an invalid order."""
+    def check_choice(self, most: int, name: str) -> None:
+        """Raises `ValueError` for candidates above `most` columns or in an invalid order.
+
+        name: the key that `most` comes from.
+        """
         high = [rank for rank in self.candidates if rank > most]
         if high:
             raise ValueError(
-                f"rank.candidates={self.candidates}: {high[0]} exceeds lora.rank={most}, the "
+                f"rank.candidates={self.candidates}: {high[0]} exceeds {name}={most}, the "
                 "columns that the shared subspace has"
             )
         if list(self.candidates) != sorted(set(self.candidates)):
@@ -336,9 +339,10 @@ def rank_selector(run: FMLoRARun) -> tuple[str, float]:
     for invalid candidates.
     """
     selector, most = run.rank.selector, run.lora.columns
+    name = "lora.capacity" if run.lora.capacity else "lora.rank"
     kind, colon, number = selector.partition(":")
     if kind in ("centred", "literal", "holdout"):
-        run.rank.check_choice(most)
+        run.rank.check_choice(most, name)
     if selector in ("centred", "literal"):
         return kind, 0.0
     if selector == "full":
@@ -348,7 +352,7 @@ def rank_selector(run: FMLoRARun) -> tuple[str, float]:
     if kind != "fixed" or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
         raise ValueError(f"rank.selector={selector!r}: accepted are {', '.join(SELECTORS)}")
     if not 1 <= int(number) <= most:
-        raise ValueError(f"rank.selector={selector!r}: R must be 1 to lora.rank={most}")
+        raise ValueError(f"rank.selector={selector!r}: R must be 1 to {name}={most}")
     return "fixed", int(number)
 
 

@@ -138,7 +138,11 @@ def test_a_prompt_can_start_at_the_mean_patch_of_the_first_task(build, images):
     pixels = np.asarray(method._normalised(images)).reshape(6, side, 4, side, 4, 3)
     patches = np.moveaxis(pixels, 2, 3).reshape(6, side**2, -1)
     kernel = np.asarray(trunk["patches"]["kernel"]).reshape(-1, method.width)
-    tokens = patches @ kernel + np.asarray(trunk["patches"]["bias"]) + trunk["position"][1:]
+    tokens = (
+        patches @ kernel
+        + np.asarray(trunk["patches"]["bias"])
+        + np.asarray(trunk["position"])[None, 1:]
+    )
     want = np.asarray(memory["prompt"]) + tokens.mean(axis=(0, 1))
     np.testing.assert_allclose(after["prompt"], want, atol=1e-5)
     assert np.abs(np.diff(after["prompt"], axis=0)).max() > 0  # equal tokens would stay equal

@@ -80,6 +80,9 @@ OUTSIDE_CLASSIFIER = [
     ("lora.rank", 0),
     ("lora.scale", 0.0),
     ("lora.later_factor", 0.0),
+    ("lora.capacity", -1),
+    ("lora.grow", 0.0),
+    ("lora.grow", 1.0),
     ("rank.candidates", ()),
     ("rank.candidates", (0, 2)),
     ("rank.temperature", 0.0),
@@ -139,18 +142,24 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
         ({"rank.final_temperature": 2.0}, "rank.final_temperature=2.0: exceeds"),
         ({"model.sha256": "abc"}, "model.sha256='abc': model.weights='random' reads no file"),
-        (
-            {"rank.selector": "energy:1.1"},
-            "must be above 0 and at most 1",
+        *(
+            ({"rank.selector": f"energy:{n}"}, f"rank.selector='energy:{n}': the number after the")
+            for n in ("1.1", "0", "", "x", "nan")
         ),
-        ({"rank.selector": "energy:0"}, "'energy:0': the number after the colon must be above 0"),
-        ({"rank.selector": "energy"}, "accepted are centred, literal, full, fixed:R, energy:SHARE"),
-        (
-            {"rank.selector": "holdout:1"},
-            "'holdout:1': the number after the colon must be",
+        *(
+            (
+                {"rank.selector": f"holdout:{n}"},
+                f"rank.selector='holdout:{n}': the number after the",
+            )
+            for n in ("1", "-0.1", "inf", "1e400")
         ),
-        ({"rank.selector": "holdout:nan"}, "must be at least 0 and below 1"),
+        (
+            {"rank.selector": "energy"},
+            "rank.selector='energy': accepted are centred, literal, full",
+        ),
         ({"rank.selector": "centred:1"}, "rank.selector='centred:1': accepted are centred"),
+        ({"lora.capacity": 9}, "lora.capacity=9: is below lora.rank=10, the columns of the first"),
+        ({"lora.capacity": 65}, "lora.capacity=65: exceeds the width 64"),
         ({"rank.selector": "fixed:11"}, "rank.selector='fixed:11': R must be 1 to lora.rank=10"),
         ({"lora.sites": ("q", "qkv")}, "lora.sites=('q', 'qkv'): accepted are one or more of q, k"),
         ({"lora.blocks": "4-6"}, "lora.blocks='4-6': accepted are all, a range"),
