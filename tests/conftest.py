@@ -178,14 +178,19 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def finished(data, tmp_path_factory):
-    """Workdir of a complete FunLoRA run of three tasks."""
+def finished_and_watched(data, tmp_path_factory):
+    """Workdir of a complete FunLoRA run of three tasks, and its `watched` sizes."""
     import tiny
-
-    import flcl
+    from watched import watched
 
     workdir = tmp_path_factory.mktemp("runs") / "funlora"
-    results = flcl.run(tiny.settings_of(data), workdir)
+    results, sizes = watched(tiny.settings_of(data), workdir)
     stored = json.loads((workdir / "results.json").read_text())
     assert json.loads(json.dumps(results)) == stored
-    return workdir
+    return workdir, sizes
+
+
+@pytest.fixture(scope="session")
+def finished(finished_and_watched):
+    """Workdir of a complete FunLoRA run of three tasks."""
+    return finished_and_watched[0]

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from flcl import cli, settings, stopping
+from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
 
 CONFIG = "configs/funlora_digits.py"
@@ -96,7 +97,7 @@ def test_every_key_can_be_overridden(method, name):
     assert new != old
     shown = ",".join(map(str, new)) if isinstance(new, tuple) else new
     assert str(shown).lower() == text.lower()
-    changed = bridge.differing_keys(bridge.as_dict(before), bridge.as_dict(after))
+    changed = differing_keys(bridge.as_dict(before), bridge.as_dict(after))
     assert len(changed) == 1, changed
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from configs import common
 from flcl import cli, settings
+from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -257,7 +258,7 @@ def test_joint_has_the_steps_of_the_whole_sequence(name):
 @pytest.mark.parametrize("method", common.UNPROTECTED)
 def test_unprotected_baselines_differ_only_where_they_must(name, method):
     own, other = bridge.as_dict(load(name)), bridge.as_dict(load(name, f"baseline={method}"))
-    changed = {line.split(":")[0] for line in bridge.differing_keys(own, other)}
+    changed = {line.split(":")[0] for line in differing_keys(own, other)}
     allowed = {"adapter", "replay", "method", "name", "phase2.learning_rate", "phase2.dropout"}
     assert changed <= allowed | {"phase2.groups"}
     assert other["phase2"]["learning_rate"] == own["phase1"]["learning_rate"]

@@ -9,8 +9,9 @@ import pytest
 
 from configs import classifiers
 from flcl import cli, settings
+from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
-from flcl.settings.heads import Drift, Ridge
+from flcl.settings.classifier.heads import Drift, Ridge
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "images", "pacs"]
@@ -109,7 +110,7 @@ def test_other_arguments_are_refused(name, arg, message):
 def test_comparisons_differ_only_where_they_must(name, kind):
     """Same data, backbone, augmentation, epochs and adapters as FM-LoRA."""
     own, other = bridge.as_dict(load(name)), bridge.as_dict(load(name, kind))
-    changed = {line.split(":")[0] for line in bridge.differing_keys(own, other)}
+    changed = {line.split(":")[0] for line in differing_keys(own, other)}
     allowed = {
         "baseline=joint": {"stream.joint"},
         "baseline=finetune": {"train.learning_rate"},

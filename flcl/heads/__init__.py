@@ -1,7 +1,7 @@
 """Heads of a classifier by the name that results, tables and `--head` use.
 
 A new head is one file, which implements `base.Head`, and one line here; its keys are in
-`settings/heads.py`.
+`settings/classifier/heads.py`.
 """
 
 from collections.abc import Callable

@@ -1,8 +1,8 @@
 """How features move when the network is trained further: a map from old features to new ones.
 
 The images of the new task go through the network before and after its training. The map that takes
-the first features to the second is applied to the statistics of all earlier tasks, of which no image
-is left.
+the first features to the second is applied to the statistics of all earlier tasks, of which there
+are no images any more.
 """
 
 from typing import NamedTuple

@@ -17,8 +17,8 @@ from flcl.heads.moments import Moments
 class Covariances:
     """The largest principal axes of each class in each slot: `axes` [S, C, k, d].
 
-    axes' axes is the scatter matrix of the images of a class in one task, cut to rank k. It is exact
-    for at most k + 1 images. A class that comes in several tasks keeps the axes of each.
+    axes' axes is the scatter matrix of the images of a class in one task, cut to rank k. It is
+    exact for at most k + 1 images. A class that comes in several tasks keeps the axes of each.
     """
 
     width: int
@@ -66,9 +66,9 @@ class Covariances:
 class Gaussian:
     """score_c = -((x - m_c)' Sigma_c^-1 (x - m_c) + log |Sigma_c|) / 2.
 
-    Sigma_c = (1 - w) Sigma + w S_c / (n_c - 1): Sigma is the shrunk shared covariance of LDA, S_c the
-    scatter of the class, w is `gaussian.weight`. In the coordinates in which (1 - w) Sigma is I, the
-    inverse is I - V_c' V_c with the few rows V_c (Woodbury's identity).
+    Sigma_c = (1 - w) Sigma + w S_c / (n_c - 1): Sigma is the shrunk shared covariance of LDA, S_c
+    the scatter of the class, w is `gaussian.weight`. In the coordinates in which (1 - w) Sigma is
+    I, the inverse is I - V_c' V_c with the few rows V_c (Woodbury's identity).
     """
 
     def __init__(self, run, width: int, capacity: int, slots: int | None):
@@ -122,7 +122,7 @@ def _beside(axes: np.ndarray, domains, classes) -> np.ndarray:
 
 
 def _woodbury(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """V [S, C, k, d] with (I + U' U)^-1 = I - V' V for U = `rows`, and log |I + U' U| / 2, [S, C]."""
+    """For U = `rows`: V [S, C, k, d] with (I + U' U)^-1 = I - V' V, and log |I + U' U| / 2."""
     inner = np.einsum("sckd,scld->sckl", rows, rows) + np.eye(rows.shape[2])
     values, vectors = np.linalg.eigh(inner)
     root = np.einsum("sckl,scl,scml->sckm", vectors, values**-0.5, vectors)

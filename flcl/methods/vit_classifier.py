@@ -109,7 +109,7 @@ class ViTClassifier(base.Classifier):
             raise ValueError(
                 f"stream.tasks={self.run.stream.tasks!r}: the first task has one class, and "
                 f"{self.name} learns by comparing classes; give the first task two classes or "
-                "more, or use the method class_mean, which only stores the mean of each class"
+                "more, or use the method frozen, which only stores statistics of each class"
             )
 
     def steps(self, task: Task, images: int) -> int:

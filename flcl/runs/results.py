@@ -209,12 +209,12 @@ class ClassifierResults(Results):
     """`results.json` of a classifier.
 
     head: the name of the head whose answers are those of the method. heads: the results of every
-    head by name. class_mean: the only second head of older versions.
+    head by name. class_mean: the only other head in files of older versions.
     """
 
     kind: Literal["classifier"] = "classifier"
     head: str
-    heads: Mapping[str, HeadResults] = dataclasses.field(default_factory=dict)
+    heads: Mapping[str, HeadResults] | None = left_out()
     class_mean: HeadResults | None = left_out()
     drift: Drift = Drift()
     rank_selection: tuple[RankSelection, ...] = ()

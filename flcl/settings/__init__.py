@@ -27,6 +27,8 @@ from flcl.settings.classification import (
     rank_selector,
     vit_blocks,
 )
+from flcl.settings.classifier.peers import FirstSessionRun, RSIATRun, SLCARun
+from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 from flcl.settings.generation import (
     Adapter,
     FamilyName,
@@ -41,7 +43,6 @@ from flcl.settings.generation import (
     Sample,
     UNet,
 )
-from flcl.settings.peers.runs import FirstSessionRun, RSIATRun, SLCARun
 from flcl.settings.shared import (
     ClassStream,
     Data,
@@ -51,7 +52,6 @@ from flcl.settings.shared import (
     TrainingData,
     methods_of,
 )
-from flcl.settings.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 
 RUNS: dict[str, type[Run]] = {
     method: cls

@@ -1,7 +1,6 @@
 """Turns a `ConfigDict` into frozen settings: the only place where the keys are checked."""
 
 import dataclasses
-import functools
 import types
 import typing
 from collections.abc import Iterator
@@ -143,27 +142,6 @@ def from_dict(values: dict) -> settings.Run:
     return freeze(config)
 
 
-def differing_keys(old: dict, new: dict, prefix: str = "") -> list[str]:
-    """`name: old -> new` for every key that differs between two `as_dict` trees."""
-    lines = []
-    for name in sorted({*old, *new}):
-        before, after = old.get(name, "(absent)"), new.get(name, "(absent)")
-        if isinstance(before, dict) and isinstance(after, dict):
-            lines += differing_keys(before, after, f"{prefix}{name}.")
-        elif before != after:
-            lines.append(f"{prefix}{name}: {before!r} -> {after!r}")
-    return lines
-
-
-def decisive(values: dict, prefix: str = "") -> dict:
-    """An `as_dict` tree without the keys that change no result (`free` in `keys.key`)."""
-    return {
-        name: decisive(value, f"{prefix}{name}.") if isinstance(value, dict) else value
-        for name, value in values.items()
-        if f"{prefix}{name}" not in _free_keys()
-    }
-
-
 def explained(field: dataclasses.Field) -> str:
     """The comment of a key, and its range if it has one."""
     comment, accepts = field.metadata["comment"], field.metadata["range"]
@@ -194,13 +172,6 @@ def accepted(expected) -> str:
         item = typing.get_args(expected)[0]
         return f"a tuple of {item.__name__} is needed, such as {'q,v' if item is str else '1,2'}"
     return f"{expected.__name__} is needed"
-
-
-@functools.cache
-def _free_keys() -> frozenset[str]:
-    # A key that is free in one method is free in all of them.
-    every = [entry for cls in settings.RUNS.values() for entry in keys(cls)]
-    return frozenset(name for name, field in every if field.metadata["free"])
 
 
 def _to_config_dict(value) -> ml_collections.ConfigDict:

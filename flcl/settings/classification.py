@@ -4,7 +4,16 @@ import dataclasses
 import re
 from typing import Literal
 
-from flcl.settings.heads import Drift, FrozenHeads, Gaussian, HeadName, Heads, Ridge, SolvedHead
+from flcl.settings.classifier.heads import (
+    Drift,
+    FrozenHeads,
+    Gaussian,
+    HeadName,
+    Heads,
+    Ridge,
+    SolvedHead,
+)
+from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, TrainedViT, ViT
 from flcl.settings.keys import (
     above,
     above_up_to,
@@ -17,7 +26,6 @@ from flcl.settings.keys import (
     selected,
 )
 from flcl.settings.shared import BATCH, EPOCHS, Run, Stream, TrainingData
-from flcl.settings.vit import AdaptedViT, FrozenViT, TrainedViT, ViT
 
 SITES = ("q", "k", "v", "proj", "fc1", "fc2")
 """Linear maps of a transformer block that can have an adapter."""

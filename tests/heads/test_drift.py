@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from heads.test_heads import CAPACITY, LABELS, WIDTH, added, built, scores, start
 
 from flcl.heads import base, drift
 from flcl.heads.base import Batch, Move
-from heads.test_heads import CAPACITY, LABELS, WIDTH, added, built, scores, start
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from flcl.heads.base import Batch, mask_unseen
 from flcl.heads.lda import LDA
 from flcl.heads.ridge import Ridge
 from flcl.settings import bridge
-from flcl.settings.heads import HEADS as NAMES
+from flcl.settings.classifier.heads import HEADS as NAMES
 
 WIDTH, CAPACITY = 5, 6
 LABELS = np.repeat([0, 1, 2, 3], 10)

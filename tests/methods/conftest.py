@@ -61,11 +61,12 @@ def learn(moved):
         trained = moved(trainable, task.index)
         # Rows of other classes have no gradient: they stay.
         own = np.isin(np.arange(method.stream.capacity), task.labels)
-        old, new = trainable["head"], trained["head"]
-        trained["head"] = {
-            "kernel": jnp.where(own[None], new["kernel"], old["kernel"]),
-            "bias": jnp.where(own, new["bias"], old["bias"]),
-        }
+        if "head" in trainable:
+            old, new = trainable["head"], trained["head"]
+            trained["head"] = {
+                "kernel": jnp.where(own[None], new["kernel"], old["kernel"]),
+                "bias": jnp.where(own, new["bias"], old["bias"]),
+            }
         return method.end(memory, task, trained), trained, frozen
 
     return one

@@ -40,9 +40,13 @@ def test_counts_of_vit_b16():
     assert sizes["prompt_parameters"] == 10 * 768
     later = sizes["head_parameters"] + 4_800 + 7_680 + 2 * 5  # and w, b over five ranks
     assert sizes["trained_parameters"] == [later - 10 + 368_640] + [later] * 9
-    # Class rows and means of 10 classes, prompt, cores [r, r] of 24 maps, selector, complexity.
-    rows = 10 * (769 + 769)
-    assert sizes["bytes_per_task"][1:] == [4 * (rows + 7_680 + 2_400 + 10 + 10)] * 9
+    # Class rows of 10 classes, prompt, cores [r, r] of 24 maps, selector, complexity.
+    numbers = 10 * 769 + 7_680 + 2_400 + 10 + 10
+    # Every task moves features, so it stores all means, their scatter and what was held out.
+    moved = 100 * 769 + 768**2 + 4 * 4
+    assert sizes["bytes_per_task"][1:] == [4 * (numbers + moved)] * 9
+    once = 4 * (768**2 + 4 * 4)
+    assert sizes["statistics_bytes"] == {"per_class": 2 * 4 * 769, "once": once}
 
 
 @pytest.mark.parametrize("combine", ["sum", "scaled"])

@@ -202,10 +202,10 @@ def test_weights_in_bfloat16_are_stored_so_and_give_nearly_the_same_features(bui
 def test_a_first_task_of_one_class_is_refused_where_classes_are_compared(build, method):
     build(method, stream__tasks="2,1,3").check()
     with pytest.raises(
-        ValueError, match="stream.tasks='1,2,3': the first task has one class.*mean"
+        ValueError, match="stream.tasks='1,2,3': the first task has one class.*frozen"
     ):
         build(method, stream__tasks="1,2,3").check()
-    build("class_mean", stream__tasks="1,2,3").check()
+    build("frozen", stream__tasks="1,2,3").check()
 
 
 def test_a_task_of_one_class_is_compared_with_the_classes_known(build, images):

@@ -7,6 +7,7 @@ import pytest
 from edited import set_value, small, with_value
 
 from flcl import hints, settings
+from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
 
 
@@ -50,14 +51,12 @@ def test_differing_keys_names_each_change_with_both_values():
     old, new = small(), small()
     new.phase2.steps = 3
     new.adapter.family = "shift"
-    lines = bridge.differing_keys(
+    lines = differing_keys(
         bridge.as_dict(bridge.freeze(old)), bridge.as_dict(bridge.freeze(small()))
     )
     assert lines == []
     new.phase2.warmup_steps = 0
-    lines = bridge.differing_keys(
-        bridge.as_dict(bridge.freeze(old)), bridge.as_dict(bridge.freeze(new))
-    )
+    lines = differing_keys(bridge.as_dict(bridge.freeze(old)), bridge.as_dict(bridge.freeze(new)))
     assert lines == [
         "adapter.family: 'cosine_learnable' -> 'shift'",
         "phase2.steps: 100000 -> 3",
@@ -66,7 +65,7 @@ def test_differing_keys_names_each_change_with_both_values():
 
 
 def test_differing_keys_sees_keys_of_one_side_only():
-    assert bridge.differing_keys({"a": {"b": 1}}, {"a": {}}) == ["a.b: 1 -> '(absent)'"]
+    assert differing_keys({"a": {"b": 1}}, {"a": {}}) == ["a.b: 1 -> '(absent)'"]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 from edited import flat, set_value, small, with_value
 
 from flcl import cli, settings
+from flcl.runs.saved.differences import decisive
 from flcl.settings import bridge, keys
 
 # One value outside the accepted range for each key that has one.
@@ -60,7 +61,6 @@ OUTSIDE = [
     ("data.test_per_class", -1),
 ]
 
-NAMES = ("lora.sites", "heads.fit")
 OUTSIDE_CLASSIFIER = [
     ("model.layer_norm_eps", 0.0),
     ("model.registers", -1),
@@ -96,6 +96,13 @@ OUTSIDE_CLASSIFIER = [
     ("prompt.tokens", -1),
     ("prompt.sigma", 0.0),
     ("prompt.later_factor", -1.0),
+    ("heads.shrinkage", 1.1),
+    ("heads.holdout", 1.0),
+    ("ridge.width", -1),
+    ("ridge.penalty", 0.0),
+    ("gaussian.rank", 0),
+    ("gaussian.weight", 1.0),
+    ("drift.ridge", 0.0),
 ]
 
 
@@ -174,6 +181,11 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"model.layer_scale": 1}, "model.layer_scale=1: accepted are True, False"),
         ({"model.position_resize": "cubic"}, "model.position_resize='cubic': accepted are weights"),
         ({"stream.domain_order": "seed:1"}, "stream.domain_order='seed:1': read only with"),
+        ({"heads.fit": ("lda", "ncm")}, "heads.fit=('lda', 'ncm'): accepted are some of linear,"),
+        ({"heads.fit": ("lda", "lda")}, "heads.fit=('lda', 'lda'): accepted are some of linear,"),
+        ({"model.features": "layers"}, "model.features='layers': accepted are cls, cls+mean, and"),
+        ({"model.features": "layers:0"}, "model.features='layers:0': accepted are cls, cls+mean"),
+        ({"model.features": "layers:9"}, "model.features='layers:9': model.variant="),
     ],
 )
 def test_values_of_a_classifier_that_do_not_fit_each_other(changes, message):
@@ -237,6 +249,9 @@ def test_the_nearest_size_that_patches_make_is_named():
         bridge.from_dict(values)
 
 
+NAMED = ("lora.sites", "heads.fit")
+
+
 @pytest.mark.parametrize("method", settings.RUNS)
 def test_every_number_has_a_range_that_its_default_is_in(method):
     tested = {name for name, _ in (*OUTSIDE, *OUTSIDE_CLASSIFIER)} | {"replay.images_per_class"}
@@ -244,7 +259,7 @@ def test_every_number_has_a_range_that_its_default_is_in(method):
     for name, field in bridge.keys(settings.RUNS[method]):
         accepts = field.metadata["range"]
         kind = typing.get_origin(field.type) or field.type
-        if kind not in (int, float, tuple) or name in NAMES:  # checked as a whole
+        if kind not in (int, float, tuple) or name in NAMED:  # checked as a whole
             assert accepts is None, f"{name} is no number"
             continue
         assert accepts.holds(field.default), f"{name}={field.default}"
@@ -293,7 +308,7 @@ def test_a_key_that_changes_no_result_says_so(method):
     free = {n for n, field in bridge.keys(settings.RUNS[method]) if field.metadata["free"]}
     assert free == expected
     values = bridge.as_dict(bridge.freeze(small(method)))
-    kept = {name for name, _ in flat(bridge.decisive(values))}
+    kept = {name for name, _ in flat(decisive(values))}
     assert kept == {name for name, _ in flat(values)} - expected
     assert values == bridge.as_dict(bridge.freeze(small(method))), "the given tree must not change"
 

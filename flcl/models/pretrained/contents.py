@@ -10,7 +10,7 @@ import numpy as np
 from flcl import settings
 from flcl.models.pretrained import positions
 from flcl.models.pretrained.layouts import LAYOUTS, Layout
-from flcl.settings.vit import MOST_REGISTERS, NO_RESIZE, VIT_SIZES
+from flcl.settings.classifier.vit import MOST_REGISTERS, NO_RESIZE, VIT_SIZES
 
 # PyTorch's `compile`, sharding and checkpointing wrap modules, at any depth.
 _WRAPPERS = re.compile(r"(?<![\w])(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from flcl import files, settings
 from flcl.data.base import Begun
 from flcl.devices import hosts
+from flcl.runs.saved.differences import decisive, differing_keys
 from flcl.runs.saved.stored import STREAM, read_stream
 from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
@@ -115,7 +116,7 @@ def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
                 "another workdir, or use the config of that run"
             )
         return ""
-    lines = bridge.differing_keys(bridge.decisive(stored), bridge.decisive(bridge.as_dict(run)))
+    lines = differing_keys(decisive(stored), decisive(bridge.as_dict(run)))
     # If the method differs, nearly every key differs.
     lines = [line for line in lines if line.startswith("method:")] or lines
     if len(lines) > _MOST_KEYS:

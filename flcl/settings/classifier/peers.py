@@ -10,10 +10,10 @@ from flcl.settings.classification import (
     Train,
     ViTFinetuneRun,
 )
-from flcl.settings.heads import Drift, FrozenHeads, HeadName, SolvedHead
+from flcl.settings.classifier.heads import Drift, FrozenHeads, HeadName, SolvedHead
+from flcl.settings.classifier.vit import AdaptedViT
 from flcl.settings.keys import above, at_least, from_to, from_to_below, key, section, selected
 from flcl.settings.shared import BATCH, EPOCHS, TrainingData
-from flcl.settings.vit import AdaptedViT
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
