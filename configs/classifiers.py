@@ -27,6 +27,7 @@ METHODS = {
     "slca": "slca",
     "lora_sequential": "lora_sequential",
     "sd_lora": "sd_lora",
+    "inflora": "inflora",
     "rsiat": "rsiat",
 }
 BASELINES = (*METHODS, "joint")

@@ -40,6 +40,7 @@ UNREAD = {
     "ranpac_adapted": {"drift", *_HEADS},
     "finetune": {"model.trunk_dtype"},
     "slca": {"model.trunk_dtype", "align", "head"},
+    "inflora": {"lora.sites", "lora.energy", "lora.final_energy"},
     "rsiat": {"bottleneck", "align", "head", "drift.correction", "train.loss", "train.scale"}
     | {"train.margin", "train.align", "train.steer", "train.steer_warmup", "train.steer_margin"}
     | {"train.steer_apart"},

@@ -6,6 +6,7 @@ from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
 from flcl.methods.peers.first_session import FirstSession
+from flcl.methods.peers.inflora import InfLoRA
 from flcl.methods.peers.lora_baselines import LoRASequential, SDLoRA
 from flcl.methods.peers.rsiat import RSIAT
 from flcl.methods.peers.slca import SLCA
@@ -29,6 +30,7 @@ METHODS: dict[str, type[Method]] = {
         FirstSession,
         SLCA,
         RSIAT,
+        InfLoRA,
     )
 }
 

@@ -273,9 +273,11 @@ class Classifier(Method):
     Attributes:
       heads: the heads by name; all of them are tested side by side.
       head: the name of the head that gives the answers of the method.
+      surveys_twice: whether what it surveys before a task, it surveys again right after `end`.
     """
 
     spread = frozenset({"images", "labels"})
+    surveys_twice: ClassVar[bool] = False
     heads: Mapping[str, Head]
     head: str
     run: settings.ClassifierRun

@@ -158,15 +158,14 @@ class Experiment:
         """Trains one task from its start or from its last save, and stores the result."""
         method, started, before = self.method, time.monotonic(), memory
         key = stream_key(self.setup.run.seed, "begin", task.index)
-        if isinstance(method, Classifier) and method.surveys(task):
-            images = joined(self.data.train(task))
-            advance = self._progress(f"survey of task {task.index}", len(images))
-            memory = self._survey.memory(memory, task, images, advance)
+        surveys = isinstance(method, Classifier) and method.surveys(task)
+        memory = self._surveyed(memory, task) if surveys else memory
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
             memory, trainable = self._optimise(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
+        memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._calibrate(before, memory, task)
@@ -180,6 +179,12 @@ class Experiment:
         self._note(task, "training_seconds", time.monotonic() - started)
         stopping.check()  # the signal may have arrived after the last step
         return memory
+
+    def _surveyed(self, memory: Memory, task: Task) -> Memory:
+        """The memory with the sums over the training images of a task."""
+        images = joined(self.data.train(task))
+        advance = self._progress(f"survey of task {task.index}", len(images))
+        return self._survey.memory(memory, task, images, advance)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""

@@ -27,7 +27,7 @@ from flcl.settings.classification import (
     rank_selector,
     vit_blocks,
 )
-from flcl.settings.classifier.peers import FirstSessionRun, RSIATRun, SLCARun
+from flcl.settings.classifier.peers import FirstSessionRun, InfLoRARun, RSIATRun, SLCARun
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 from flcl.settings.generation import (
     Adapter,
@@ -69,6 +69,7 @@ RUNS: dict[str, type[Run]] = {
         FirstSessionRun,
         SLCARun,
         RSIATRun,
+        InfLoRARun,
     )
     for method in methods_of(cls)
 }
@@ -94,6 +95,7 @@ __all__ = [
     "FunLoRARun",
     "GeneratorRun",
     "HeadTrain",
+    "InfLoRARun",
     "Judge",
     "LinearProbeRun",
     "LoRARun",

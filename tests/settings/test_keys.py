@@ -112,6 +112,7 @@ OUTSIDE_PEER = [
     ("slca", "align.decay", 1.1),
     ("slca", "align.batch_size", 0),
     *(("rsiat", name, -0.1) for name in ("train.align", "train.steer", "train.steer_apart")),
+    *(("inflora", f"lora.{name}energy", value) for name in ("", "final_") for value in (0.0, 1.1)),
     ("rsiat", "train.steer_warmup", 1.0),
     ("rsiat", "train.steer_margin", 1.1),
     ("rsiat", "bottleneck.width", 0),

@@ -5,6 +5,7 @@ from typing import Literal
 
 from flcl.settings.classification import (
     ClassifierRun,
+    LoRARun,
     LowRank,
     MovingRun,
     Train,
@@ -12,7 +13,16 @@ from flcl.settings.classification import (
 )
 from flcl.settings.classifier.heads import Drift, FrozenHeads, HeadName, SolvedHead
 from flcl.settings.classifier.vit import AdaptedViT
-from flcl.settings.keys import above, at_least, from_to, from_to_below, key, section, selected
+from flcl.settings.keys import (
+    above,
+    above_up_to,
+    at_least,
+    from_to,
+    from_to_below,
+    key,
+    section,
+    selected,
+)
 from flcl.settings.shared import BATCH, EPOCHS, TrainingData
 
 
@@ -40,6 +50,29 @@ class FirstSessionRun(ClassifierRun):
     def check(self) -> None:
         super().check()
         self.lora.check(self.model)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Orthogonal(LowRank):
+    """InfLoRA: a LoRA per task in the directions that old tasks do not use."""
+
+    sites: tuple[str, ...] = key(
+        ("k", "v"), "adapted maps in each block: some of q, k, v, proj, fc1, fc2"
+    )
+    energy: float = key(
+        0.98, "share of the inputs' energy that the directions of a task hold", above_up_to(0, 1)
+    )
+    final_energy: float = key(
+        1.0, "the same after the last task; between them it grows with the tasks", above_up_to(0, 1)
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InfLoRARun(LoRARun):
+    """InfLoRA: the inputs of a task fix one factor of its LoRA before it trains."""
+
+    method: Literal["inflora"] = key("inflora", "the method")
+    lora: Orthogonal = section(Orthogonal)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
