@@ -11,9 +11,10 @@ Examples:
 JSON keys for a generator: trunk_parameters; parameters_per_class; adapted_convolutions, a list with
 index, name, shape [height, width, in, out] and parameters per class; bytes_per_task, one number per
 task. JSON keys for a classifier: trunk_parameters; shared_parameters; parameters_per_task;
-head_parameters; prompt_parameters; trained_parameters and bytes_per_task, one number per task. With
---flops also step_flops, the FLOPs of the compiled training step of each phase, and
-share_of_finetuning, the same relative to training every parameter.
+head_parameters; prompt_parameters; statistics_bytes, the bytes of the statistics of all heads,
+per_class and once; trained_parameters and bytes_per_task, one number per task. With --flops also
+step_flops, the FLOPs of the compiled training step of each phase, and share_of_finetuning, the same
+relative to training every parameter.
 """
 
 import _start  # noqa: F401 # isort: skip
@@ -47,6 +48,7 @@ def main(arguments: cli.Arguments) -> None:
 def _print_tables(name: str, sizes: dict) -> None:
     from rich.table import Table
 
+    from flcl.report import reading
     from flcl.report.console import Console
 
     console = Console()
@@ -54,11 +56,14 @@ def _print_tables(name: str, sizes: dict) -> None:
     convolutions = sizes.pop("adapted_convolutions", [])
     if convolutions:
         totals.add_row("adapted convolutions", str(len(convolutions)))
+    statistics = sizes.pop("statistics_bytes", None)
     for key, value in sizes.items():
         label, values = key.replace("_", " "), value if isinstance(value, list) else [value]
         for number, size in enumerate(values, start=1):
             name = f"{label.removesuffix(' per task')}, task {number}" if len(values) > 1 else label
             totals.add_row(name, f"{size:,}" if isinstance(size, int) else f"{size:.4g}")
+    if statistics:
+        totals.add_row("statistics", reading.statistics(statistics))
     console.print(totals)
     if convolutions:
         table = Table("index", "convolution", "kernel", "parameters per class")

@@ -2,7 +2,7 @@
 
 Usage:
   python launch/evaluate.py --workdir=DIR --out=FILE.json [--num_steps=...] [--oversample=...]
-  python launch/evaluate.py --workdir=DIR [--data=folder:PATH] [--head=class_mean] [--after=N]
+  python launch/evaluate.py --workdir=DIR [--data=folder:PATH] [--head=linear] [--after=N]
 
 Examples:
   python launch/evaluate.py --workdir=runs/digits --solver=euler --num_steps=10 --out=euler10.json
@@ -12,8 +12,9 @@ Examples:
 
 The results of the run itself are not changed. For a generator, every key of the config's groups
 `sample` and `judge` is a flag; a flag that is not given keeps the value of the run. For a
-classifier, the result is top-1, top-5, accuracy per class and a confusion matrix, which is drawn in
-a file beside the JSON file. Without --out both files are written to WORKDIR/evaluations.
+classifier, the result is top-1, top-5, accuracy per class and per domain, and a confusion matrix,
+which is drawn in a file beside the JSON file. Without --out both files are written to
+WORKDIR/evaluations.
 """
 
 import _start  # noqa: F401 # isort: skip
@@ -25,6 +26,7 @@ from absl import flags
 import flcl
 from flcl import cli, files, settings
 from flcl.runs.results import from_json
+from flcl.settings.heads import HEADS
 from flcl.shown import shown
 from flcl.storage import paths
 
@@ -38,7 +40,10 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of the run"
     flags.DEFINE_string("data", None, text, flag_values=values)
-    text = "classifier: the head that answers, such as class_mean; default: that of the method"
+    text = (
+        f"classifier: the head that answers, one of those that the run fits (heads.fit): some of "
+        f"{', '.join(HEADS)}; default: that of the method"
+    )
     flags.DEFINE_string("head", None, text, flag_values=values)
     text = "classifier: state of the run after this task; default: the last"
     flags.DEFINE_integer("after", None, text, flag_values=values)

@@ -31,6 +31,6 @@ What you can try next, in $ROOT:
   upper bound      .venv/bin/python launch/train.py --config=configs/funlora_digits.py:baseline=joint --workdir=runs/quickstart/joint
   change a key     .venv/bin/python launch/train.py --config=configs/funlora_digits.py --workdir=runs/seed1 --config.seed=1
   test the classifier, with a picture
-                   .venv/bin/python launch/evaluate.py --workdir=$classifier --head=class_mean
+                   .venv/bin/python launch/evaluate.py --workdir=$classifier
   list every key   .venv/bin/python launch/train.py --config=configs/funlora_digits.py --help
 TEXT

@@ -71,8 +71,11 @@ def load_labelled(
     *,
     threads: int = 4,
     say: Callable[[str], object] = lambda text: None,
-) -> Split:
-    """Images for the evaluation of a classifier; `labels` are positions in `class_names`.
+) -> tuple[Split, tuple[str, ...]]:
+    """Images for the evaluation of a classifier, and the names of their domains (perhaps none).
+
+    The labels of the images are positions in `class_names`; their domains are positions in the
+    names of the domains.
 
     spec: a source in the form of `data.source`, which is itself not read. folder:PATH gives all
     images of its class folders, or only those of its test set if it has a split; other sources
@@ -83,20 +86,18 @@ def load_labelled(
     """
     loader, argument = _loader("data", spec)
     if loader is folders.load_folder:
-        split, names, notes = folders.load_labelled(argument, data)
-        source = Source(spec, split, split, names, notes=notes)
-    else:
-        source = loader(argument, data)
+        loader = folders.load_labelled
+    source = loader(argument, data)
     # Only the test images are read.
     nothing = base.make_split(np.zeros((0, 1, 1, 1), np.uint8), [])
     source = usable.checked(dataclasses.replace(source, train=nothing), data, threads)
-    split, names = source.test, source.class_names
+    split = source.test
     if not len(split.labels):
         raise ValueError(f"{spec}: holds no images to evaluate on; add some to its class folders")
-    labels = _translated(spec, tuple(names), tuple(class_names))[split.labels]
+    labels = _translated(spec, source.class_names, tuple(class_names))[split.labels]
     notes = "".join(f"; {note}" for note in source.notes)
     say(f"{spec}: {len(np.unique(labels))} classes, {len(labels):,} images{notes}")
-    return dataclasses.replace(split, labels=labels)
+    return dataclasses.replace(split, labels=labels), source.domain_names
 
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:

@@ -12,8 +12,9 @@ def tiles(results: Results) -> Iterator[tuple[str, str, str]]:
     for key, name, meaning in reading.SUMMARY:
         if (value := getattr(results.summary, key)) is not None:
             yield name, percent(value), meaning
-    if class_mean := reading.class_mean(results):
-        yield "class mean", percent(class_mean.summary.last_accuracy), "the other head, at the end"
+    for name, head in reading.other_heads(results).items():
+        accuracy = percent(head.summary.last_accuracy)
+        yield reading.head_name(name), accuracy, "another head, after the last task"
     for key, meaning in reading.REFERENCES:
         if (value := reading.overall(results, key)) is not None:
             yield key, percent(value), meaning
@@ -35,13 +36,15 @@ def facts(results: Results, timing: Mapping, config: Mapping) -> Iterator[tuple[
     if results.steps_per_task:
         yield "steps per task", _listed(results.steps_per_task)
     if isinstance(results, ClassifierResults):
-        yield "head of the accuracies", results.head.replace("_", " ")
+        yield "head of the accuracies", reading.head_name(results.head)
         yield from _weights(results.weights)
     elif isinstance(results, GeneratorResults) and results.sampling:
         yield from _sampling(results.sampling)
     for key, value in results.parameters.items():
         if key == "adapted_convolutions":
             yield "adapted convolutions", str(len(value))
+        elif key == "statistics_bytes" and isinstance(value, Mapping):
+            yield "statistics", reading.statistics(value)
         else:
             listed = value if isinstance(value, list | tuple) else [value]
             yield key.replace("_", " "), _listed(listed)

@@ -69,7 +69,10 @@ def _numbers(results: Results) -> dict:
         "real": "real " if generates else "",
         "tiles": list(facts.tiles(results)),
         "groups": [reading.shorten(name) for name in reading.group_names(results)],
-        "class_mean": reading.class_mean(results),
+        "other_heads": [
+            (reading.head_name(name), head) for name, head in reading.other_heads(results).items()
+        ],
+        "whose_answers": reading.whose_answers(results),
         "fidelity": [*fidelity, *[None] * (count - len(fidelity))] if fidelity else [],
         "fidelity_of_classes": results.fidelity.per_class if generates else {},
         "fidelity_of_all": reading.overall(results, "fidelity"),
@@ -136,13 +139,16 @@ def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]
         drawn.append((caption, folder / f"{name}.png"))
         plot(*what, drawn[-1][1], title=title, **options)
 
-    class_mean, domains = reading.class_mean(results), reading.has_domains(results)
+    domains = reading.has_domains(results)
     draw(
         "Accuracy after every task", "accuracy", plots.plot_accuracy_curve,
         results.matrix, results.test_counts,
         ceiling=reading.overall(results, "ceiling"),
-        class_mean=class_mean and class_mean.summary.accuracy_per_task, names=names,
-        domains=domains,
+        heads={
+            name: head.summary.accuracy_per_task
+            for name, head in reading.heads(results).items()
+        },
+        names=names, domains=domains,
     )  # fmt: skip
     groups = reading.group_names(results) if domains else None
     draw("Accuracy matrix", "matrix", plots.plot_matrix, results.matrix, names=groups)
@@ -160,7 +166,7 @@ def _draw_classifier(draw, workdir: Path, results: ClassifierResults) -> None:
     if (kept := answers.read(workdir, len(results.class_names))) is not None:
         seen = np.flatnonzero(kept.confusion.sum(axis=1))
         names = [results.class_names[label] for label in seen]
-        caption = f"Answers after task {kept.task}, {results.head.replace('_', ' ')} head"
+        caption = f"Answers after task {kept.task}, {reading.head_name(results.head)} head"
         matrix = kept.confusion[np.ix_(seen, seen)]
         draw(caption, "confusion", plots_classifier.plot_confusion, matrix, names)
     if reading.last_drift(results):

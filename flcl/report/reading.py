@@ -1,11 +1,17 @@
 """Words and numbers from `results.json` for tables, pictures and the page."""
 
+import typing
+from collections.abc import Mapping
+
+from rich import filesize
+
 from flcl.runs.results import ClassifierResults, GeneratorResults, HeadResults, Results
+from flcl.settings.heads import HEADS, SolvedHead
 
 SUMMARY = (
     ("last_accuracy", "last accuracy", "all classes after the last task"),
     ("average_incremental_accuracy", "average incremental accuracy", "mean over tasks"),
-    ("forgetting", "forgetting", "best earlier accuracy minus the last one"),
+    ("forgetting", "forgetting", "best earlier accuracy minus the last"),
     ("backward_transfer", "backward transfer", "last accuracy minus the first one"),
 )
 TASK_MEAN = (
@@ -54,9 +60,62 @@ def curve_names(results: Results) -> list[str]:
     return [shorten(f"task {j}: {name}" if name else f"task {j}") for j, name in numbered]
 
 
-def class_mean(results: Results) -> HeadResults | None:
-    """Matrix and summary of the class-mean head beside a linear one; None if there is none."""
-    return results.class_mean if isinstance(results, ClassifierResults) else None
+def heads(results: Results) -> dict[str, HeadResults]:
+    """Every head of a run by name, the method's head first; empty for a generator.
+
+    The other heads come in the order of `settings.heads.HEADS`. Files of older versions have the
+    method's head and perhaps that of the class means.
+    """
+    if not isinstance(results, ClassifierResults):
+        return {}
+    known = dict(results.heads or {})
+    if results.class_mean:
+        known.setdefault("class_mean", results.class_mean)
+    known[results.head] = HeadResults(matrix=results.matrix, summary=results.summary)
+    # Names that this version does not know come last.
+    place = dict(zip(HEADS, range(len(HEADS)), strict=True))
+    names = sorted(
+        known, key=lambda name: (name != results.head, place.get(name, len(HEADS)), name)
+    )
+    return {name: known[name] for name in names}
+
+
+def other_heads(results: Results) -> dict[str, HeadResults]:
+    """The heads by name whose answers are not those of the method; empty for a generator."""
+    return dict(list(heads(results).items())[1:])
+
+
+def head_name(name: str) -> str:
+    """The name of a head for people: "class_mean" -> "class mean"."""
+    return name.replace("_", " ")
+
+
+def whose_answers(results: Results) -> str:
+    """Sentences that say which head answers, how it learned, and how to ask another one.
+
+    Empty for a generator.
+    """
+    if not isinstance(results, ClassifierResults):
+        return ""
+    how = ""
+    if results.head in HEADS:
+        solved = results.head in typing.get_args(SolvedHead)
+        how = "solved from statistics of all tasks" if solved else "trained task by task"
+    answers = f"The answers are those of the head {results.head}{how and f', which was {how}'}."
+    others = ", ".join(other_heads(results))
+    if not others:
+        return answers
+    return f"{answers} launch/evaluate.py --head=NAME asks another head: {others}."
+
+
+def statistics(sizes: Mapping) -> str:
+    """Bytes of the statistics of all heads, such as "3.0 kB a class, 2.4 MB once".
+
+    sizes: `statistics_bytes` from `describe` of a classifier: bytes by `per_class` and `once`.
+    """
+    pairs = (("per_class", "a class"), ("once", "once"))
+    known = [(sizes[key], word) for key, word in pairs if isinstance(sizes.get(key), int)]
+    return ", ".join(f"{filesize.decimal(size)} {word}" for size, word in known if size) or "none"
 
 
 def overall(results: Results, name: str) -> float | None:

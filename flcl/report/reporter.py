@@ -73,9 +73,15 @@ class Reporter:
 
         self._writer.rewind(task.index, None)
         numbers = _numbers(results)
+        others = {
+            name: head.summary.last_accuracy for name, head in reading.other_heads(results).items()
+        }
         steps = results.steps_per_task[task.index - 1]
-        self._writer.write(task=task.index, step=steps, phase=EVALUATION, **numbers)
-        shown = ", ".join(f"{name.replace('_', ' ')} {100 * v:z.1f}" for name, v in numbers.items())
+        curves = numbers | {f"{name}_accuracy": value for name, value in others.items()}
+        self._writer.write(task=task.index, step=steps, phase=EVALUATION, **curves)
+        shown = _listed(numbers)
+        if others:
+            shown += f"; other heads: {_listed(others)}"
         if pictures.generated:
             path = self._workdir / kept.samples_name(task.index, ".png")
             shown += f"; samples: {path}"
@@ -177,12 +183,15 @@ def _stacked(
 
 
 def _numbers(results: Results) -> dict[str, float]:
-    """The numbers that are shown as curves over tasks."""
-    class_mean = reading.class_mean(results)
+    """The numbers of the method that are shown as curves over tasks."""
     numbers = {
         "accuracy": results.summary.last_accuracy,
         "forgetting": results.summary.forgetting,
-        "class_mean_accuracy": class_mean and class_mean.summary.last_accuracy,
         "fidelity": reading.overall(results, "fidelity"),
     }
     return {name: value for name, value in numbers.items() if value is not None}
+
+
+def _listed(numbers: Mapping[str, float]) -> str:
+    """Names and percentages: "accuracy 73.3, forgetting 10.0"."""
+    return ", ".join(f"{reading.head_name(k)} {reading.percent(v)}" for k, v in numbers.items())

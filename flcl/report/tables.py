@@ -4,25 +4,37 @@ Numbers are shown in percent.
 """
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich import box
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from flcl.report import reading
 from flcl.report.console import Console
 from flcl.report.reading import percent
-from flcl.runs.results import ClassifierResults, GeneratorResults, RankSelection, Results
+from flcl.runs.results import (
+    ClassifierResults,
+    GeneratorResults,
+    HeadResults,
+    RankSelection,
+    Results,
+)
 from flcl.shown import shown
 
 
 def print_results(results: Results, console: Console | None = None) -> None:
-    """Prints the accuracy matrix with its extra rows, then the derived numbers."""
+    """Prints the accuracy matrix with its extra rows, then the derived numbers.
+
+    For a classifier the last line says which head answers.
+    """
     console = console or Console()
     console.print(reading.title(results) + " · accuracy in %", style="bold")
     for table in tables(results, console.width):
         console.print(table)
+    if line := reading.whose_answers(results):
+        console.print(line, highlight=False)
 
 
 def as_text(results: Results, width: int = 100) -> str:
@@ -36,10 +48,26 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     """The matrix, divided by columns into pieces that fit `width` characters, and the summary.
 
     For a classifier also the drift of its features and the rank of every task, if they are known.
+    The matrix is that of the method's head; every other head has its last row.
     """
     headings = _headings(results)
-    sizes = [max(6, *map(len, heading.split("\n"))) + 2 for heading in headings]
-    room = width - 24  # the row names, the column "all" and the frame
+    # Without the row names, the column "all" and the frame.
+    pieces = _pieces(headings, width - 24)
+    for piece in pieces:
+        yield _matrix(results, headings, piece, last=piece is pieces[-1])
+    yield from _summaries(results, width)
+    if drift := reading.last_drift(results):
+        # Its names are longer, and it has no column "all".
+        names = [reading.DRIFTS.get(kind, kind) for kind in drift]
+        for piece in _pieces(headings, width - 2 - max(map(len, names))):
+            yield _drift(drift, headings, piece)
+    if isinstance(results, ClassifierResults) and results.rank_selection:
+        yield _ranks(results.rank_selection)
+
+
+def _pieces(headings: list[str], room: int) -> list[list[int]]:
+    """The columns, divided into pieces that need at most `room` characters."""
+    sizes = [max(6, *map(len, heading.split("\n"))) + 3 for heading in headings]
     pieces, used = [[]], 0
     for column, size in enumerate(sizes):
         if used + size > room and pieces[-1]:
@@ -47,14 +75,7 @@ def tables(results: Results, width: int) -> Iterator[Table]:
             used = 0
         pieces[-1].append(column)
         used += size
-    for piece in pieces:
-        yield _matrix(results, headings, piece, last=piece is pieces[-1])
-    yield _summary(results)
-    if drift := reading.last_drift(results):
-        for piece in pieces:
-            yield _drift(drift, headings, piece)
-    if isinstance(results, ClassifierResults) and results.rank_selection:
-        yield _ranks(results.rank_selection)
+    return pieces
 
 
 def _matrix(results: Results, headings: list[str], columns: list[int], last: bool) -> Table:
@@ -72,8 +93,8 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
     for number, (row, mean) in enumerate(pairs, start=1):
         joint = number == 1 and None not in row and len(row) > 1
         add("joint" if joint else str(number), row, mean, end_section=number == len(rows))
-    if other := reading.class_mean(results):
-        add("class mean", other.matrix[-1], other.summary.last_accuracy, style="cyan")
+    for name, head in reading.other_heads(results).items():
+        add(_head(name), head.matrix[-1], head.summary.last_accuracy, style="cyan")
     if isinstance(results, GeneratorResults):
         fidelity = results.fidelity.per_task
         missing = [None] * (len(results.tasks) - len(fidelity))
@@ -83,25 +104,52 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
     return table
 
 
-def _summary(results: Results) -> Table:
-    """The derived numbers; a classifier with two heads has a column for each."""
-    class_mean = reading.class_mean(results)
-    table = Table(box=box.SIMPLE_HEAD, show_header=bool(class_mean), pad_edge=False)
+def _summaries(results: Results, width: int) -> Iterator[Table]:
+    """The derived numbers, with a column for every head.
+
+    If they are wider than `width`, a second table has the two accuracies of the other heads.
+    """
+    others = reading.other_heads(results)
+    table = _summary(results, others)
+    console = Console(width=10**4)
+    if not others or Measurement.get(console, console.options, table).maximum <= width:
+        yield table
+        return
+    yield _summary(results, {})
+    keys = ("last_accuracy", "average_incremental_accuracy")
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("other heads", no_wrap=True)
+    for key, label, _ in reading.SUMMARY:
+        if key in keys:
+            table.add_column(label, justify="right", style="cyan")
+    for name, head in others.items():
+        table.add_row(_head(name), *(percent(getattr(head.summary, key)) for key in keys))
+    yield table
+
+
+def _summary(results: Results, others: Mapping[str, HeadResults]) -> Table:
+    """The derived numbers of the method; each of `others` has a column beside them."""
+    table = Table(box=box.SIMPLE_HEAD, show_header=reading.is_classifier(results), pad_edge=False)
     table.add_column(no_wrap=True)
-    head = results.head if isinstance(results, ClassifierResults) else ""
+    head = _head(results.head) if isinstance(results, ClassifierResults) else ""
     table.add_column(head, justify="right", style="bold", no_wrap=True)
-    if class_mean:
-        table.add_column("class mean", justify="right", style="cyan", no_wrap=True)
+    for name in others:
+        table.add_column(_head(name), justify="right", style="cyan", no_wrap=True)
     table.add_column(style="dim")
     task_mean = reading.TASK_MEAN if reading.is_classifier(results) else ()
     for key, label, meaning in (*reading.SUMMARY, *task_mean):
         if (value := getattr(results.summary, key)) is not None:
-            beside = [percent(getattr(class_mean.summary, key))] if class_mean else []
+            beside = [percent(getattr(each.summary, key)) for each in others.values()]
             table.add_row(label, percent(value), *beside, meaning)
     for key, meaning in reading.REFERENCES:
         if (value := reading.overall(results, key)) is not None:
-            table.add_row(key, percent(value), *([""] if class_mean else []), meaning)
+            table.add_row(key, percent(value), *([""] * len(others)), meaning)
     return table
+
+
+def _head(name: str) -> str:
+    """The name of a head, short enough for a row or a column."""
+    return reading.shorten(shown(reading.head_name(name)), 14)
 
 
 def _drift(drift: dict[str, tuple], headings: list[str], columns: list[int]) -> Table:
@@ -147,7 +195,10 @@ def _headings(results: Results) -> list[str]:
 
 
 def print_evaluation(results: dict, console: Console | None = None) -> None:
-    """Prints the result of `evaluate_on` of a classifier: top-1, top-5 and accuracy per class."""
+    """Prints the result of `evaluate_on` of a classifier: top-1, top-5 and accuracy per class.
+
+    If the images have domains, also the accuracy on each of them.
+    """
     console = console or Console()
     summary = Table(title=str(results["data"]), box=box.SIMPLE_HEAD, show_header=False)
     summary.add_row("images", f"{results['images']:,}")
@@ -155,6 +206,11 @@ def print_evaluation(results: dict, console: Console | None = None) -> None:
     summary.add_row("top-5 accuracy", percent(results["top5"]))
     summary.add_row("head", f"{results['head']}, after task {results['after_task']}")
     console.print(summary)
+    if results["per_domain"]:
+        table = Table("domain", "accuracy", box=box.SIMPLE_HEAD)
+        for name, value in results["per_domain"].items():
+            table.add_row(str(name), percent(value) or "-")
+        console.print(table)
     table = Table("class", "images", "accuracy", box=box.SIMPLE_HEAD)
     rows = zip(results["class_names"], results["confusion"], strict=True)
     for name, row in rows:

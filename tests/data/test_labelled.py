@@ -26,7 +26,8 @@ def check(split, count):
 @pytest.fixture
 def load(tmp_path, data):
     def run(folder=tmp_path, **values):
-        return sources.load_labelled(f"folder:{folder}", data(**values), LEARNED)
+        split, _ = sources.load_labelled(f"folder:{folder}", data(**values), LEARNED)
+        return split
 
     return run
 
@@ -47,10 +48,11 @@ def test_only_the_test_half_of_a_data_set(tmp_path, picture, load):
     check(load(), 2)
 
 
-def test_class_folders_of_domains_may_differ(tmp_path, picture, load):
+def test_class_folders_of_domains_may_differ(tmp_path, picture, data):
     grow(tmp_path, picture, "photo/ant", "photo/bee", "sketch/cow")
-    split = load()
+    split, domains = sources.load_labelled(f"folder:{tmp_path}", data(), LEARNED)
     check(split, 9)
+    assert domains == ("photo", "sketch")
     assert [(LEARNED[c], d) for c, d in zip(split.labels, split.domains, strict=True)][::3] == [
         ("ant", 0), ("bee", 0), ("cow", 1),
     ]  # fmt: skip
@@ -89,7 +91,8 @@ def test_the_test_set_of_another_source(tmp_path, data):
     names = np.array(["bee", "cow", "ant"])
     np.savez(tmp_path / "x.npz", **content, test_labels=[0, 1, 2, 0, 1, 1], class_names=names)
     spec = f"npz:{tmp_path}/x.npz"
-    split = sources.load_labelled(spec, data(source="nothing", test_per_class=1), LEARNED)
+    split, domains = sources.load_labelled(spec, data(source="nothing", test_per_class=1), LEARNED)
+    assert domains == ()
     np.testing.assert_array_equal(split.images, pixels)
     np.testing.assert_array_equal(split.labels, [3, 0, 2, 3, 0, 0])
     with pytest.raises(
@@ -100,7 +103,7 @@ def test_the_test_set_of_another_source(tmp_path, data):
 
 def test_equal_names_are_the_same_classes(data):
     names = tuple("0123456789")
-    split = sources.load_labelled("digits", data(channels=1), names)
+    split, _ = sources.load_labelled("digits", data(channels=1), names)
     whole = sources.load_source(data(source="digits", channels=1))
     np.testing.assert_array_equal(split.labels, whole.test.labels)
     np.testing.assert_array_equal(split.images, whole.test.images)

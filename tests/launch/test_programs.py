@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from flcl import settings
+from flcl.report import reading
 
 CONFIG = "configs/funlora_digits.py"
 CLASSIFIER = "configs/fmlora_digits.py"
@@ -106,6 +107,7 @@ def test_describe_prints_the_sizes_of_a_classifier(launch):
         "parameters_per_task",
         "prompt_parameters",
         "head_parameters",
+        "statistics_bytes",
         "trained_parameters",
         "bytes_per_task",
     }
@@ -114,6 +116,7 @@ def test_describe_prints_the_sizes_of_a_classifier(launch):
     assert sizes["parameters_per_task"] == 12 * 2 * 10**2
     table = launch("describe", f"--config={CLASSIFIER}").stdout
     assert "304,320" in table and "bytes, task 5" in table
+    assert reading.statistics(sizes["statistics_bytes"]) in table and "a class" in table
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +135,7 @@ def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, launc
     assert results["images"] == sum(map(sum, results["confusion"]))
     right = sum(results["confusion"][i][i] for i in range(10))
     assert results["top1"] == pytest.approx(right / results["images"])
-    assert results["top1"] <= results["top5"] <= 1.0
+    assert results["top1"] <= results["top5"] <= 1.0 and results["per_domain"] == {}
     out = tmp_path / "one.json"
     launch("evaluate", f"--workdir={classifier}", "--after=1", f"--out={out}")
     assert json.loads(out.read_text())["after_task"] == 1
@@ -144,7 +147,7 @@ def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, launc
         ("sample", ["--out={tmp}/x.png"], "the run of a classifier, which draws nothing"),
         ("evaluate", ["--solver=euler"], "--solver: {run} is the run of a classifier"),
         ("evaluate", ["--data=folder:nowhere"], "folder:nowhere: no such folder"),
-        ("evaluate", ["--head=best"], "head='best': accepted are linear, class_mean"),
+        ("evaluate", ["--head=best"], "head='best': accepted are class_mean, lda, ridge"),
         ("evaluate", ["--after=9"], "this run has learned tasks 1-2"),
     ],
 )
@@ -156,6 +159,7 @@ def test_bad_questions_to_a_classifier(classifier, launch, tmp_path, name, words
 
 def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge(launch):
     text = launch("evaluate", "--help").stdout
+    assert "linear, class_mean, lda, ridge, gaussian" in " ".join(text.split())
     for section in (settings.Sample, settings.Judge):
         for field in dataclasses.fields(section):
             assert f"--{field.name} " in text

@@ -1,6 +1,9 @@
 """`results.json` of a generator (three tasks of two classes) and of a classifier (domains)."""
 
 import copy
+import gzip
+import json
+from pathlib import Path
 
 import pytest
 
@@ -44,6 +47,7 @@ RESULTS = {
 }
 
 SECOND = [[0.8, None, None], [0.7, 0.5, None], [0.65, 0.55, 0.7]]
+THIRD = [[1.0, None, None], [0.9, 0.6, None], [0.85, 0.75, 0.8]]
 CLASSIFIER = {
     "name": "pacs",
     "method": "fmlora",
@@ -59,7 +63,11 @@ CLASSIFIER = {
     "test_counts": COUNTS,
     "summary": summary(MATRIX, COUNTS),
     "head": "linear",
-    "class_mean": {"matrix": SECOND, "summary": summary(SECOND, COUNTS)},
+    # In the order of the alphabet, as in a file.
+    "heads": {
+        name: {"matrix": matrix, "summary": summary(matrix, COUNTS)}
+        for name, matrix in (("class_mean", SECOND), ("lda", THIRD), ("linear", MATRIX))
+    },
     "drift": {
         "relative": [[0.0, None, None], [0.125, 0.0, None], [0.25, 0.375, 0.0]],
         "cosine": [[0.0, None, None], [0.008, 0.0, None], [0.031, 0.07, 0.0]],
@@ -101,6 +109,7 @@ CLASSIFIER = {
         "trunk_parameters": 22_056_576,
         "shared_parameters": 184_320,
         "sites": ["q", "v"],
+        "statistics_bytes": {"per_class": 3_000, "once": 2_360_000},
         "trained_parameters": [190_000, 5_000, 5_000],
         "bytes_per_task": [750_000, 20_000, 20_000],
     },
@@ -111,7 +120,15 @@ CLASSIFIER = {
 
 @pytest.fixture
 def classified() -> dict:
+    """Of the heads linear (the method's), class_mean and lda."""
     return copy.deepcopy(CLASSIFIER)
+
+
+@pytest.fixture
+def older() -> dict:
+    """What an older version wrote: the head linear, and class_mean under its own name."""
+    packed = Path(__file__).parents[1] / "runs" / "frozen" / "results_fmlora.json.gz"
+    return json.loads(gzip.decompress(packed.read_bytes()))
 
 
 @pytest.fixture

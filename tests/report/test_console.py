@@ -51,6 +51,7 @@ def test_an_evaluation(foreign):
         "class_names": names,
         "confusion": [[1, 0], [0, 0]],
         "per_class": dict.fromkeys(names, 1.0),
+        "per_domain": {HOSTILE: 1.0},
     }
     out = console()
     tables.print_evaluation(results, out)

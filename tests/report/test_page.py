@@ -145,6 +145,9 @@ def test_page_of_a_classifier(tmp_path, classified):
     assert rows["after task"] == ["photo", "art_painting", "$sketch$", "all"]
     assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
     assert rows["class mean"] == ["65.0", "55.0", "70.0", "64.2"]
+    assert rows["lda"] == ["85.0", "75.0", "80.0", "79.2"] and "linear" not in rows
+    assert "The answers are those of the head linear, which was trained task by task." in text
+    assert rows["statistics"] == ["3.0 kB a class, 2.4 MB once"]
     assert rows["features moved"] == ["25.0", "37.5", "0.0", ""]
     assert "Features moved: share of their length, in %; turned: 1 - cosine, in %, since" in text
     sentence = "The features of the test images of the domain {} have moved by {} % of their length"
@@ -161,14 +164,23 @@ def test_page_of_a_classifier(tmp_path, classified):
     assert "Accuracy on test images" in text and "fidelity" not in rows
     names = [alt for alt, _ in page.images]
     assert names == ["Accuracy after every task", "Drift of the features", "Rank of every task"]
-    assert "<b>64.2</b><span>class mean</span>" in text
+    tiles = re.findall(r"<b>([-\d.]+)</b><span>([^<]+)</span>", text)
+    assert tiles[4:] == [("64.2", "class mean"), ("79.2", "lda")]
+
+
+def test_page_of_an_older_classifier(tmp_path, older):
+    (tmp_path / "results.json").write_text(json.dumps(older))
+    rows = {row[0]: row[1:] for row in Reader(write_page(tmp_path).read_text()).rows if row}
+    last = older["class_mean"]["matrix"][-1] + [older["class_mean"]["summary"]["last_accuracy"]]
+    assert rows["class mean"] == [f"{100 * value:.1f}" for value in last]
+    assert rows["head of the accuracies"] == ["linear"] and "statistics" not in rows
 
 
 def test_a_classifier_without_drift_or_choice_has_no_such_picture(tmp_path, classified):
     for entry in classified["rank_selection"]:
         entry["probabilities"] = None
     still = {"relative": [[0.0, None, None]], "cosine": [[0.0, None, None]]}
-    classified |= {"drift": still, "class_mean": None}
+    classified |= {"drift": still, "heads": {}}
     (tmp_path / "results.json").write_text(json.dumps(classified))
     page = Reader(write_page(tmp_path).read_text())
     assert [alt for alt, _ in page.images] == ["Accuracy after every task"]

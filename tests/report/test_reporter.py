@@ -120,10 +120,11 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
         reporter.begin_task(task, min(index, 2), 0)
         reporter.record(1, {"loss": 1.0, "accuracy": 0.5})
         now = partial(classified, index)
-        other = partial(classified | {"matrix": classified["class_mean"]["matrix"]}, index)
-        head = {name: other[name] for name in ("matrix", "summary")}
+        for name, head in classified["heads"].items():
+            other = partial(classified | {"matrix": head["matrix"]}, index)
+            now["heads"] = {**now["heads"], name: {k: other[k] for k in ("matrix", "summary")}}
         shown = Answers(np.eye(2, dtype=int) * index, *mistake(index))
-        reporter.evaluated(task, from_json(now | {"class_mean": head}), Pictures(answers=shown))
+        reporter.evaluated(task, from_json(now), Pictures(answers=shown))
         # The page of every task is there as soon as the task is evaluated.
         page = (tmp_path / "report.html").read_text()
         assert f"wrong answers after task {index}" in page
@@ -131,8 +132,9 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
     (tmp_path / "results.json").write_text(json.dumps(classified))
     reporter.finished(from_json(classified))
     text = console.file.getvalue()
-    wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, class mean accuracy 56.7\n"
-    assert wanted in text and "samples" not in text.split("report:")[0]
+    wanted = "task 2 of 3, in %: accuracy 73.3, forgetting 10.0; other heads: {}\n"
+    assert wanted.format("class mean 56.7, lda 70.0") in text
+    assert "samples" not in text.split("report:")[0]
     assert not (tmp_path / "samples").exists()
     kept = answers.read(tmp_path, 2)
     assert kept.task == 3 and kept.confusion.tolist() == [[3, 0], [0, 3]]
@@ -141,6 +143,8 @@ def test_a_classifier_has_numbers_but_no_samples(tmp_path, classified, console):
     records = [r for r in read_metrics(tmp_path / "metrics.jsonl") if r["phase"] == "evaluation"]
     assert [record["step"] for record in records] == [4, 2, 2]
     assert records[2]["class_mean_accuracy"] == pytest.approx(38.5 / 60)
+    assert records[2]["lda_accuracy"] == pytest.approx(47.5 / 60)
+    assert "linear_accuracy" not in records[2]
     assert {path.name for path in (tmp_path / "plots").iterdir()} == {
         "accuracy.png",
         "confusion.png",

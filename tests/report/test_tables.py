@@ -70,17 +70,21 @@ def test_many_tasks_are_split_to_fit(results, width):
     assert values[-1] == "28.5"
 
 
-def test_a_classifier_shows_both_heads_drift_and_ranks(classified):
-    text = as_text(classified)
+def test_a_classifier_shows_every_head_drift_and_ranks(classified):
+    text = as_text(classified, width=110)
     rows = [line.split() for line in text.splitlines()]
     assert ["after", "task", "photo", "art_painting", "$sketch$", "all"] in rows
     # (10 * .65 + 20 * .55 + 30 * .70) / 60
     assert ["class", "mean", "65.0", "55.0", "70.0", "64.2"] in rows
-    assert "linear" in text and "fidelity" not in text and "ceiling" not in text
-    lines = {line[:32].strip(): line[32:].split()[:2] for line in text.splitlines()}
-    assert lines["last accuracy"] == ["64.2", "64.2"]
-    assert lines["last accuracy, task mean"] == ["66.7", "63.3"]
-    assert lines["forgetting"] == ["10.0", "5.0"]
+    # (10 * .85 + 20 * .75 + 30 * .80) / 60
+    assert ["lda", "85.0", "75.0", "80.0", "79.2"] in rows
+    assert "fidelity" not in text and "ceiling" not in text
+    assert ["linear", "class", "mean", "lda"] in rows
+    lines = {line[:32].strip(): line[32:].split()[:3] for line in text.splitlines()}
+    assert lines["last accuracy"] == ["64.2", "64.2", "79.2"]
+    assert lines["last accuracy, task mean"] == ["66.7", "63.3", "80.0"]
+    # The means over the first two groups of .9 - .75 and .7 - .65, and so on.
+    assert lines["forgetting"] == ["10.0", "5.0", "0.0"]
     assert [*["moved,", "share", "of", "their", "length"], "25.0", "37.5", "0.0"] in rows
     assert [*["turned,", "1", "-", "cosine"], "3.1", "7.0", "0.0"] in rows
     assert ["1", "10", "0.410", "0.000"] in rows
@@ -89,11 +93,82 @@ def test_a_classifier_shows_both_heads_drift_and_ranks(classified):
 
 
 def test_a_classifier_with_one_head_and_nothing_selected(classified):
-    classified |= {"class_mean": None, "drift": {}, "rank_selection": [], "head": "class_mean"}
+    only = {"class_mean": classified["heads"]["class_mean"]}
+    classified |= {"heads": only, "drift": {}, "rank_selection": [], "head": "class_mean"}
     text = as_text(classified)
-    assert "class mean" not in text and "drift" not in text and "p(rank)" not in text
+    assert "drift" not in text and "p(rank)" not in text and "--head" not in text
+    assert text.count("class mean") == 1  # the heading of the derived numbers
     still = {"relative": [[0.0, None, None]]}
     assert "drift" not in as_text({**classified, "drift": still, "complete": False})
+
+
+@pytest.mark.parametrize("width", [60, 80, 104])
+def test_derived_numbers_of_heads_that_do_not_fit_get_a_table_of_their_own(classified, width):
+    text = as_text(classified, width)
+    assert max(map(len, text.splitlines())) <= width and "…" not in text
+    rows = [line.split() for line in text.splitlines()]
+    # (.9 + 22 / 30 + 38.5 / 60) / 3 is that of the method, then those of the others
+    together = ["average", "incremental", "accuracy", "75.8", "66.9", "83.1"]
+    wide = together in [row[:6] for row in rows]
+    apart = [["class", "mean", "64.2", "66.9"], ["lda", "79.2", "83.1"]]
+    assert wide == (width == 104) and all((row in rows) != wide for row in apart)
+    assert ["last", "accuracy", "64.2"] in [row[:3] for row in rows]
+
+
+def test_the_heads_of_an_older_file(older):
+    results = from_json(older)
+    assert list(reading.heads(results)) == ["linear", "class_mean"]
+    assert list(reading.other_heads(results)) == ["class_mean"]
+    text = tables.as_text(results, width=200)
+    last, mean = older["class_mean"]["matrix"][-1], older["class_mean"]["summary"]["last_accuracy"]
+    row = [*map(reading.percent, last), reading.percent(mean)]
+    assert ["class", "mean", *row] in [line.split() for line in text.splitlines()]
+    assert "answers are those of the head linear, which was trained" in text
+
+
+def test_heads_come_in_one_order_with_that_of_the_method_first(classified, results):
+    heads = classified["heads"]
+    classified |= {"heads": {"a new one": heads["lda"], **heads}, "head": "lda"}
+    found = reading.heads(from_json(classified))
+    assert list(found) == ["lda", "linear", "class_mean", "a new one"]
+    # The numbers of the method are those of the run, also if the file has no such entry.
+    del heads["linear"]
+    found = reading.heads(from_json(classified | {"heads": heads, "head": "linear"}))
+    assert list(found) == ["linear", "class_mean", "lda"]
+    assert found["linear"].matrix == from_json(classified).matrix
+    assert reading.heads(from_json(results)) == {}
+
+
+@pytest.mark.parametrize(
+    ("head", "how"),
+    [
+        ("linear", ", which was trained task by task."),
+        ("lda", ", which was solved from statistics of all tasks."),
+        ("a new one", "."),
+    ],
+)
+def test_the_last_line_says_which_head_answers(classified, results, head, how):
+    others = [name for name in ("linear", "class_mean", "lda") if name != head]
+    classified["heads"].pop("linear" if head == "a new one" else "none", None)
+    if head == "a new one":
+        others = ["class_mean", "lda"]
+    text = as_text({**classified, "head": head}, width=200)
+    line = f"The answers are those of the head {head}{how} launch/evaluate.py --head=NAME asks "
+    assert text.splitlines()[-1] == f"{line}another head: {', '.join(others)}."
+    assert "answers" not in as_text(results)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "text"),
+    [
+        ({"per_class": 3_000, "once": 2_360_000}, "3.0 kB a class, 2.4 MB once"),
+        ({"per_class": 256, "once": 0}, "256 bytes a class"),
+        ({"per_class": 0, "once": 0}, "none"),
+        ({"per_class": "many", "other": 3}, "none"),
+    ],
+)
+def test_bytes_of_statistics(sizes, text):
+    assert reading.statistics(sizes) == text
 
 
 def test_a_fixed_rank_has_no_probability():
@@ -118,12 +193,17 @@ def test_an_evaluation_shows_every_class_and_what_has_no_image():
         "class_names": ["cat", "[red]dog"],
         "confusion": [[2, 1], [0, 0]],
         "per_class": {"cat": 2 / 3, "[red]dog": None},
+        "per_domain": {"ink": 1.0, "[red]oil": 0.25, "chalk": None},
     }
     file = io.StringIO()
     tables.print_evaluation(results, Console(file=file, width=100, color_system=None))
     lines = [line.split() for line in file.getvalue().splitlines()]
     assert ["top-1", "accuracy", "66.7"] in lines and ["top-5", "accuracy", "100.0"] in lines
     assert ["cat", "3", "66.7"] in lines and ["[red]dog", "0", "-"] in lines
+    assert ["ink", "100.0"] in lines and ["[red]oil", "25.0"] in lines and ["chalk", "-"] in lines
+    file = io.StringIO()
+    tables.print_evaluation(results | {"per_domain": {}}, Console(file=file, width=100))
+    assert "domain" not in file.getvalue()
 
 
 def test_no_number_is_minus_zero(classified):

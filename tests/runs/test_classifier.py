@@ -48,7 +48,11 @@ def test_results(learned):
     results = json.loads((learned / "results.json").read_text())
     assert results["complete"] and results["kind"] == "classifier" and results["head"] == "linear"
     assert [sum(v is not None for v in row) for row in results["matrix"]] == [1, 2, 3]
-    assert [sum(v is not None for v in row) for row in results["class_mean"]["matrix"]] == [1, 2, 3]
+    assert [sum(v is not None for v in row) for row in results["heads"]["lda"]["matrix"]] == [
+        1,
+        2,
+        3,
+    ]
     assert results["summary"]["last_accuracy"] > 1 / 3  # chance is one sixth
     assert results["steps_per_task"] == [6, 6, 6]
     drift = np.array(results["drift"]["relative"], float)
@@ -238,6 +242,17 @@ def test_evaluation_counts_as_a_loop_does(run, data):
         assert found["per_class"][name] == pytest.approx(want)
         row = found["confusion"][class_id]
         assert row == [int(np.sum(answers[labels == class_id] == other)) for other in range(6)]
+    assert found["per_domain"] == {}
+
+
+def test_domains_of_other_images_are_counted_apart(run, tmp_path):
+    path = tiny.write_domains(tmp_path / "two.npz")
+    found = run.evaluate_on(f"npz:{path}")
+    with np.load(path) as arrays:
+        images, labels, domains = (arrays[f"test_{n}"] for n in ("images", "labels", "domains"))
+    right = run.classify(images).classes == labels
+    wanted = {name: right[domains == d].mean() for d, name in enumerate(("ink", "oil"))}
+    assert found["per_domain"] == pytest.approx(wanted) and len(right) == found["images"]
 
 
 def test_the_matrix_is_made_again_from_disk(run, learned):

@@ -64,6 +64,22 @@ def test_entries_are_typed():
     assert classifier.weights.layout == "flcl" and classifier.weights.ignored == ()
 
 
+def test_the_results_of_every_head_are_typed():
+    values = json.loads(frozen("fmlora"))
+    names = ("linear", "class_mean", "lda")
+    values["heads"] = {name: copy.deepcopy(values["class_mean"]) for name in names}
+    del values["class_mean"]
+    read = from_json(values)
+    assert read.class_mean is None and set(read.heads) == set(names)
+    assert (
+        read.heads["lda"].summary.last_accuracy == read.heads["lda"].summary.accuracy_per_task[-1]
+    )
+    assert to_json(read) == values
+    del values["heads"]["lda"]["matrix"]
+    with pytest.raises(ValueError, match=r"heads.lda.matrix is missing"):
+        from_json(values)
+
+
 def test_a_file_of_the_first_version_is_read():
     """It had no kind, no names of tasks and no steps."""
     values = json.loads(frozen("funlora"))

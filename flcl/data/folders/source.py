@@ -61,10 +61,8 @@ def load_folder(path: str, data: settings.Data, begun: base.Begun | None = None)
     return base.Source(folder.name, *halves, classes, domains, tuple(notes), split_rule=rule)
 
 
-def load_labelled(
-    path: str, data: settings.Data
-) -> tuple[base.Split, tuple[str, ...], tuple[str, ...]]:
-    """All images in `path` for an evaluation, the names of its class folders, and notes.
+def load_labelled(path: str, data: settings.Data) -> base.Source:
+    """All images in `path` for an evaluation, as the test images of a source without others.
 
     The layouts are those of `load_folder`. If there is a training or a test set, only the test set
     is read; otherwise all images are read. Class folders may be empty. Raises `ValueError` for a
@@ -81,10 +79,11 @@ def load_labelled(
             f"good an accuracy. To count them all the same, name folder:{path}/{roles.train}"
         )
     tree = folder.scan(roles.test) if holds else folder.scan()
-    notes = [f"only {roles.test}/ is read"] if holds else []
+    notes = (f"only {roles.test}/ is read",) if holds else ()
     classes = tuple(sorted({leaf.name for leaf in tree}))
     domains = tuple(sorted({leaf.domain for leaf in tree} - {NO_DOMAIN}))
-    return _split(folder, tree, classes, domains, data), classes, tuple(notes)
+    halves = [_split(folder, half, classes, domains, data) for half in ({}, tree)]
+    return base.Source(folder.name, *halves, classes, domains, notes)
 
 
 def hash_split(

@@ -14,7 +14,9 @@ from flcl import files
 from flcl.report.pictures import grids
 
 INK, SOFT, FAINT = "#1f2933", "#7b8794", "#e4e7eb"
-MAIN, CEILING, SECOND = "#1d4ed8", "#d97706", "#0f766e"
+MAIN, CEILING = "#1d4ed8", "#d97706"
+OTHERS = ("#0f766e", "#b45309", "#a21caf", "#475569")
+"""Colours of curves beside the main one."""
 DPI = 150
 HEAT = LinearSegmentedColormap.from_list("heat", ["#f4f7fb", "#9dbdf0", "#3266cc", "#12296b"])
 

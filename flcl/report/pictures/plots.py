@@ -8,13 +8,16 @@ from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, NullLocator
+from scipy import optimize
 
 from flcl.metrics import matrix as accuracy
+from flcl.report import reading
 from flcl.report.pictures import grids
-from flcl.report.pictures.canvas import CEILING, HEAT, INK, MAIN, SECOND, chart, save, task_ticks
+from flcl.report.pictures.canvas import CEILING, HEAT, INK, MAIN, OTHERS, chart, save, task_ticks
 
 _REAL = "the same judge trained on real images"
 _NAMED = 15  # curves in a legend
+_LABEL = 11  # points between the labels at the ends of curves
 _BELOW = 2  # layer of the curves of groups, below that of the mean
 
 
@@ -24,7 +27,7 @@ def plot_accuracy_curve(
     path: str | Path,
     *,
     ceiling: float | None = None,
-    class_mean: Sequence[float] | None = None,
+    heads: Mapping[str, Sequence[float]] | None = None,
     names: Sequence[str] | None = None,
     domains: bool = False,
     title: str = "",
@@ -33,7 +36,8 @@ def plot_accuracy_curve(
 
     matrix [T, G] and counts [G] as in `metrics.matrix` (nested lists with None are accepted too).
     ceiling: accuracy of the judge trained on real images, drawn as a dashed line.
-    class_mean: [T] accuracy of the class-mean head on all classes learned so far, a second curve.
+    heads: by name of each head of a classifier, [T] accuracy on all classes learned so far; the
+      first is the head of the matrix, the others are thin curves. None = the names are not shown.
     names: names of the groups, None = their numbers; if there are many, only some are shown.
     domains: whether the groups are domains, not classes.
     """
@@ -44,13 +48,14 @@ def plot_accuracy_curve(
     curve = 100 * accuracy.accuracy_per_task(matrix, np.asarray(counts))
     whole = f"all learned {'domains' if domains else 'classes'}"
     axes.plot(tasks, curve, "-o", color=MAIN, lw=2.4, ms=6, label=whole, zorder=4)
-    ends, lowest = [(curve[-1], MAIN)], np.nanmin(100 * matrix)
-    if class_mean is not None:
-        second, name = 100 * np.asarray(class_mean, float), "the same, class-mean head"
-        axes.plot(tasks, second, "--s", color=SECOND, lw=1.8, ms=4, label=name, zorder=3)
-        ends.append((second[-1], SECOND))
-        lowest = min(lowest, second.min())
-    _label_ends(axes, tasks[-1], ends)
+    name, *others = heads or ("",)
+    curves = {name if others else "": (curve, MAIN)}
+    for number, other in enumerate(others):
+        colour, values = OTHERS[number % len(OTHERS)], 100 * np.asarray(heads[other], float)
+        label = "the same, other heads" if not number else None
+        axes.plot(tasks, values, "--s", color=colour, lw=1.2, ms=3, label=label, zorder=3)
+        curves[other] = (values, colour)
+    lowest = min(np.nanmin(100 * matrix), *(values.min() for values, _ in curves.values()))
     if ceiling is not None:
         dashes = (0, (5, 3))
         axes.axhline(100 * ceiling, color=CEILING, lw=1.4, ls=dashes, label=_REAL, zorder=1)
@@ -62,8 +67,10 @@ def plot_accuracy_curve(
     axes.set_ylabel("accuracy on test images, %")
     # The curves of the groups have a separate legend.
     lines = [line for line in axes.get_lines() if line.get_zorder() != _BELOW]
+    named = [line for line in lines if not line.get_label().startswith("_")]
     below = {"loc": "outside lower left", "ncols": 2}
-    figure.legend(handles=lines, frameon=False, fontsize=8, labelcolor=INK, **below)
+    figure.legend(handles=named, frameon=False, fontsize=8, labelcolor=INK, **below)
+    _label_ends(figure, axes, tasks[-1], curves)
     save(figure, path)
 
 
@@ -208,15 +215,27 @@ def _name_groups(figure: Figure, lines: list, title: str) -> None:
     legend.get_title().set(fontsize=8, color=INK, weight="bold")
 
 
-def _label_ends(axes, x: float, ends: list[tuple[float, str]]) -> None:
-    """Writes the last value of one or two curves at their ends, moved apart if they are near."""
-    ends = sorted(ends)
-    near = len(ends) > 1 and ends[-1][0] - ends[0][0] < 6
-    for number, (value, colour) in enumerate(ends):
-        shift = (-6, 6)[number] if near else 0
+def _label_ends(
+    figure: Figure, axes: Axes, x: float, curves: Mapping[str, tuple[np.ndarray, str]]
+) -> None:
+    """Writes name and last value of each curve (values in percent, colour) at its end.
+
+    Labels keep their distance, and all of them move as little as possible (least squares).
+    """
+    with grids.any_script():
+        figure.draw_without_rendering()  # places the axes, so their height is known
+    points = axes.bbox.height * 72 / figure.dpi / np.ptp(axes.get_ylim())  # of one percent
+    ordered = sorted(curves.items(), key=lambda item: item[1][0][-1])
+    ends = points * np.array([values[-1] for _, (values, _) in ordered])
+    distance = _LABEL * np.arange(len(ends))
+    shifts = optimize.isotonic_regression(ends - distance).x + distance - ends
+    for (name, (values, colour)), shift in zip(ordered, shifts, strict=True):
+        label = grids.plain(reading.shorten(reading.head_name(name), 14))
+        text = f"{label} {values[-1]:.1f}".lstrip()
         axes.annotate(
-            f"{value:.1f}", (x, value), (8, shift), textcoords="offset points",
-            color=colour, va="center", weight="bold", annotation_clip=False,
+            text, (x, values[-1]), (8, shift), textcoords="offset points", fontsize=_LABEL - 2,
+            color=colour, va="center", weight="bold" if colour == MAIN else "normal",
+            annotation_clip=False,
         )  # fmt: skip
 
 

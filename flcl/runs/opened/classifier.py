@@ -12,7 +12,7 @@ from scipy import special
 from flcl import settings
 from flcl.data.arrays.user import from_user
 from flcl.data.selection import Selection, everything
-from flcl.data.sources import load_labelled, load_source
+from flcl.data.sources import Split, load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, silent
 from flcl.metrics import classification
@@ -104,50 +104,61 @@ class ClassifierOnDisk(opened.Run):
 
         Returns:
           `found` (a line about the images), `images`, `top1`, `top5`, `per_class` (by name, None
-          without images), `confusion` (rows are true classes, columns are answers, both by class
-          id), `class_names`, `head` and `after_task`. `images_learned` and `top1_learned` count
-          only images of learned classes (None without such images); the answer for any other image
-          is always wrong.
+          without images), `per_domain` (the same for each domain of the images; empty if they have
+          no domains), `confusion` (rows are true classes, columns are answers, both by class id),
+          `class_names`, `head` and `after_task`. `images_learned` and `top1_learned` count only
+          images of learned classes (None without such images); the answer for any other image is
+          always wrong.
 
         Raises:
           ValueError: for unreadable data, or a class that the run does not know.
         """
-        # All test images, also if the run itself tested only some of each class.
-        read = dataclasses.replace(self.settings.data, test_per_class=0)
-        source = data or read.source
-        found: list[str] = []
-        if data:
-            split = load_labelled(data, read, self.class_names, say=found.append)
-        else:
-            # Only the test images of the run's data: the others were used for training.
-            split = load_source(read).test
-            found.append(f"{source}: {len(split.labels):,} test images")
+        split, domain_names, line = self._labelled(data)
         scores = self._scores(everything(split.images), head, after)
         confusion = classification.confusion(
             scores.argmax(axis=1), split.labels, len(self.class_names)
         )
         accuracies = classification.per_class_accuracy(confusion)
+
+        def top(k: int, rows=slice(None)) -> float | None:
+            labels = split.labels[rows]
+            return classification.top_k_accuracy(scores[rows], labels, k) if len(labels) else None
+
         # A class that is not learned has the score -inf for every image.
         known = np.isfinite(scores).any(axis=0)[split.labels]
         return {
-            "data": source,
-            "found": found[0],
+            "data": data or self.settings.data.source,
+            "found": line,
             "head": head or self._setup.method.head,
             "after_task": self._task(after, "after").index,
             "images": len(split.labels),
-            "top1": classification.top_k_accuracy(scores, split.labels, 1),
-            "top5": classification.top_k_accuracy(scores, split.labels, 5),
+            "top1": top(1),
+            "top5": top(5),
             "images_learned": int(known.sum()),
-            "top1_learned": classification.top_k_accuracy(scores[known], split.labels[known], 1)
-            if known.any()
-            else None,
+            "top1_learned": top(1, known),
             "per_class": {
                 name: None if np.isnan(value) else float(value)
                 for name, value in zip(self.class_names, accuracies, strict=True)
             },
+            "per_domain": {
+                name: top(1, split.domains == number) for number, name in enumerate(domain_names)
+            },
             "confusion": confusion.tolist(),
             "class_names": list(self.class_names),
         }
+
+    def _labelled(self, data: str | None) -> tuple[Split, tuple[str, ...], str]:
+        """The images of `evaluate_on`, the names of their domains, and a line about them."""
+        # All test images, also if the run itself tested only some of each class.
+        read = dataclasses.replace(self.settings.data, test_per_class=0)
+        if not data:
+            # Only the test images of the run's data: the others were used for training.
+            source = load_source(read)
+            line = f"{read.source}: {len(source.test.labels):,} test images"
+            return source.test, source.domain_names, line
+        lines: list[str] = []
+        split, domain_names = load_labelled(data, read, self.class_names, say=lines.append)
+        return split, domain_names, lines[0]
 
     def _pixels(self, images) -> np.ndarray:
         pixels = from_user(images, self.settings.data)

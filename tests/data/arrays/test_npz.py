@@ -214,7 +214,7 @@ def test_labels_of_a_part_of_the_named_classes(load, data, tmp_path):
     names = np.array(["ant", "bee", "cow"])
     few = content(train_labels=np.full(12, 1), test_labels=np.arange(6) % 2 + 1, class_names=names)
     np.savez(tmp_path / "x.npz", **few)
-    split = sources.load_labelled(f"npz:{tmp_path}/x.npz", data(), ("cow", "bee", "dog", "ant"))
+    split, _ = sources.load_labelled(f"npz:{tmp_path}/x.npz", data(), ("cow", "bee", "dog", "ant"))
     np.testing.assert_array_equal(split.labels, [1, 0, 1, 0, 1, 0])
 
 

@@ -59,7 +59,7 @@ def test_every_spelling_of_a_split_is_that_split(train, test, tmp_path, picture,
     # An evaluation must not count training images.
     found = []
     spec = f"folder:{tmp_path}"
-    evaluated = sources.load_labelled(spec, data(), ("cat", "dog"), say=found.append)
+    evaluated, _ = sources.load_labelled(spec, data(), ("cat", "dog"), say=found.append)
     np.testing.assert_array_equal(evaluated.images, source.test.images)
     assert found == [f"{spec}: 2 classes, 4 images; only {test}/ is read"]
 

@@ -1,7 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from flcl.report import reading
 from flcl.report.pictures import plots, plots_classifier
 from flcl.runs.results import from_json
 
@@ -90,19 +93,62 @@ def test_confusion_keeps_the_size_of_a_page(tmp_path):
         plots_classifier.plot_confusion(np.eye(2), ["a"], tmp_path / "bad.png")
 
 
-def test_accuracy_curve_with_both_heads(drawn, classified):
+def curves_of(drawn, ends, **options) -> tuple[dict, list]:
+    """Lines by name and texts at the ends, for heads whose curves end at `ends` (in percent)."""
+    heads = {name: [0.5, value / 100] for name, value in ends.items()}
+    matrix = [[0.5, None], [next(iter(ends.values())) / 100] * 2]
+    plots.plot_accuracy_curve(matrix, [10, 10], "x.png", heads=heads, **options)
+    (axes,) = drawn["figure"].axes
+    return {line.get_label(): line for line in axes.get_lines()}, axes.texts
+
+
+def test_accuracy_curve_with_every_head(drawn, classified):
+    results = from_json(classified)
+    heads = {name: head.summary.accuracy_per_task for name, head in reading.heads(results).items()}
     plots.plot_accuracy_curve(
-        classified["matrix"],
-        classified["test_counts"],
-        "x.png",
-        class_mean=classified["class_mean"]["summary"]["accuracy_per_task"],
-        domains=True,
+        results.matrix, results.test_counts, "x.png", heads=heads, domains=True
     )
     (axes,) = drawn["figure"].axes
-    lines = {line.get_label(): line for line in axes.get_lines()}
-    # (10 * .7 + 20 * .5) / 30, (10 * .65 + 20 * .55 + 30 * .70) / 60
-    wanted = [80, 100 * 17 / 30, 100 * 38.5 / 60]
-    np.testing.assert_allclose(lines["the same, class-mean head"].get_ydata(), wanted)
-    assert "all learned domains" in lines
-    heights = [text.xyann[1] for text in axes.texts]
-    assert sorted(heights) == [-6, 6]  # equal last values stand above each other
+    lines = axes.get_lines()
+    strong, *thin = [line for line in lines if line.get_zorder() > 2]
+    assert strong.get_label() == "all learned domains"
+    np.testing.assert_allclose(strong.get_ydata(), [90, 100 * 22 / 30, 100 * 38.5 / 60])
+    # class_mean: (10 * .7 + 20 * .5) / 30, (10 * .65 + 20 * .55 + 30 * .70) / 60; lda likewise
+    wanted = [[80, 100 * 17 / 30, 100 * 38.5 / 60], [100, 100 * 21 / 30, 100 * 47.5 / 60]]
+    np.testing.assert_allclose([line.get_ydata() for line in thin], wanted)
+    assert all(line.get_linewidth() < strong.get_linewidth() / 1.5 for line in thin)
+    assert len({line.get_color() for line in (strong, *thin)}) == 3
+    texts = {text.get_text(): text for text in axes.texts}
+    assert set(texts) == {"linear 64.2", "class mean 64.2", "lda 79.2"}
+    (legend,) = [each for each in drawn["figure"].legends if not each.get_title().get_text()]
+    named = [text.get_text() for text in legend.get_texts()]
+    assert named == ["all learned domains", "the same, other heads"]
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        {"lda": 90.0, "linear": 90.0, "class mean": 90.0, "ridge": 90.0, "gaussian": 90.0},
+        {"lda": 90.0, "linear": 20.0, "class mean": 89.0, "ridge": 91.5, "gaussian": 20.0},
+        {"lda": 100.0, "linear": 100.0, "$ridge$": 0.0},
+    ],
+)
+def test_names_at_the_ends_of_curves_do_not_touch(drawn, ends):
+    _, texts = curves_of(drawn, ends)
+    figure = drawn["figure"]
+    figure.draw_without_rendering()
+    boxes = sorted((text.get_window_extent().extents for text in texts), key=lambda box: box[1])
+    assert len(boxes) == len(ends)
+    assert all(lower[3] <= upper[1] for lower, upper in itertools.pairwise(boxes))
+    assert boxes[0][1] >= 0 and boxes[-1][3] <= figure.bbox.height  # inside the picture
+    # In the order of the curves, and as near as possible: labels are moved up as much as down.
+    order = sorted(texts, key=lambda text: text.get_window_extent().y0)
+    values = [float(text.get_text().split()[-1]) for text in order]
+    assert values == sorted(ends.values())
+    assert sum(text.xyann[1] for text in texts) == pytest.approx(0, abs=1e-6)
+
+
+def test_one_head_has_no_name_at_its_end(drawn):
+    lines, texts = curves_of(drawn, {"lda": 70.0})
+    assert [text.get_text() for text in texts] == ["70.0"]
+    assert "all learned classes" in lines and "the same, other heads" not in lines
