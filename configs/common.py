@@ -146,7 +146,8 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
     config.judge.update(learning_rate=0.05, flip=config.data.flip)
     config.runtime.update(save_every=2, log_every=2)
     if "adapter" in config:
-        # A window, as in the paper: with every layer, compiling takes most of a minute.
-        config.adapter.update(layers="2-5", learning_rate=1e-3)
+        # A window, as in the paper, of few functions: with every layer and function, compiling
+        # takes most of a minute.
+        config.adapter.update(layers="2-5", functions=2, learning_rate=1e-3)
     if "replay" in config:
         config.replay.images_per_class = 16

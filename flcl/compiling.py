@@ -1,10 +1,32 @@
-"""Options of the XLA compiler and of its cache."""
+"""Options of the XLA compiler and of its cache, and programs that later runs use again."""
 
 import contextlib
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
+
+_PROGRAMS = 8
+"""Results that each `kept` function keeps: bounded, because a compiled program takes memory."""
+_kept: list = []
+
+
+def kept(function: Callable) -> Callable:
+    """Decorator of a function that makes compiled programs: equal arguments give the same ones.
+
+    So a process that makes the same run again, or opens it, neither traces nor compiles again.
+    Arguments are hashable. Results hold programs and what these were traced from, no parameters.
+    """
+    cached = functools.lru_cache(maxsize=_PROGRAMS)(function)
+    _kept.append(cached)
+    return cached
+
+
+def forget_programs() -> None:
+    """Drops all `kept` programs, for code that changes what they were traced from."""
+    for cached in _kept:
+        cached.cache_clear()
 
 
 def run_once() -> dict[str, int] | None:

@@ -26,7 +26,7 @@ from absl import flags
 import flcl
 from flcl import cli, files, settings
 from flcl.runs.results import from_json
-from flcl.settings.heads import HEADS
+from flcl.settings.classifier.heads import HEADS
 from flcl.shown import shown
 from flcl.storage import paths
 

@@ -49,8 +49,11 @@ def _prune(folder: Path) -> None:
 # Before the first import of JAX, and inherited by every program that a test starts.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(_cache_folder()))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+# Also small programs: a process of a run compiles a hundred of them.
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
+# Without the place of every operation in Python, lowering a program is shorter.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
 # Tracing leaves little to collect: fewer collections save one second in twenty.
 gc.set_threshold(100_000, 20, 20)
 # Tests compile far more than they compute: less optimisation halves the whole suite's time.
@@ -59,6 +62,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("COLUMNS", "120")
 
 import jax  # noqa: E402
+
+from flcl import compiling  # noqa: E402
 
 if os.environ["JAX_PLATFORMS"] == "cpu":
     jax.config.update("jax_num_cpu_devices", DEVICES)
@@ -87,6 +92,17 @@ def pytest_collection_modifyitems(items):
     """The longest files first: of several workers the last one then ends soon after the others."""
     place = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_its_own(request):
+    """A test that changes code neither uses programs from before nor leaves its own to others."""
+    changes_code = "monkeypatch" in request.fixturenames
+    if changes_code:
+        compiling.forget_programs()
+    yield
+    if changes_code:
+        compiling.forget_programs()
 
 
 @pytest.fixture(scope="session")
@@ -123,10 +139,21 @@ def launch_once():
     return run
 
 
+def flat(values: dict, prefix: str = "") -> dict:
+    """A tree of settings as {dotted key: value}."""
+    entries = {}
+    for name, value in values.items():
+        inner = isinstance(value, dict)
+        entries |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
+    return entries
+
+
 @pytest.fixture
 def smoke_runs(launch):
-    """Runs smoke variants, those that differ by name alone once, the first by its command line.
+    """Runs smoke variants, the first by its command line.
 
+    A variant runs if one of its values is in no run before it; names and keys that change no
+    result, such as threads, do not count. Of all others the programs are lowered.
     `smoke_runs([(file, settings), ...], folder)` returns the settings that were left behind.
     """
 
@@ -134,13 +161,25 @@ def smoke_runs(launch):
         import dataclasses
 
         import flcl
+        from flcl.cost.programs import programs_of
+        from flcl.runs.setup import prepare
         from flcl.settings import bridge, formats
 
-        distinct = {}
+        distinct, seen, chosen = {}, set(), []
         for name, settings in wanted:
-            distinct.setdefault(dataclasses.replace(settings, name="smoke"), (name, settings))
+            values = bridge.decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
+            distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings, values))
+        for name, settings, values in distinct.values():
+            leaves = {f"{key}={value!r}" for key, value in flat(values).items()}
+            if leaves - seen:
+                chosen.append((name, settings))
+                seen |= leaves
+            else:
+                setup = prepare(settings)[0]
+                for program in programs_of(setup.method):
+                    program.lower(setup.method, setup.mesh, None)
         stored = []
-        for number, (name, settings) in enumerate(distinct.values()):
+        for number, (name, settings) in enumerate(chosen):
             workdir = folder / str(number)
             if number == 0:
                 launch("train", f"--config=configs/{name}:smoke", f"--workdir={workdir}")

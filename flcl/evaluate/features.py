@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
-from flcl.compiling import run_once
+from flcl.compiling import kept, run_once
 from flcl.data import loader
 from flcl.data.selection import Selection
 from flcl.devices import hosts, sharding
@@ -25,11 +26,7 @@ class Inference:
 
     def __init__(self, method: Classifier, mesh):
         self._mesh, self._run = mesh, method.run
-        same = sharding.replicated(mesh)
-        # Replicated, so every process has the features of all images and computes the same
-        # results.
-        self._features = jax.jit(method.features, out_shardings=same)
-        self._scores = jax.jit(method.scores, out_shardings=same, compiler_options=run_once())
+        self._features, self._scores = _programs(method, mesh)
 
     def features(self, memory, images: Selection, advance=None) -> np.ndarray:
         """Features float32 [N, d] of images; `advance` gets the number of finished images."""
@@ -85,3 +82,12 @@ class Inference:
         # Few different sizes, so few programs; a small set is filled up to less than its double.
         size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())
         return -(-size // self._mesh.size) * self._mesh.size
+
+
+@kept
+def _programs(method: Classifier, mesh: Mesh):
+    """The compiled features and scores of a method."""
+    # Replicated, so every process has the features of all images and computes the same results.
+    same = sharding.replicated(mesh)
+    features = jax.jit(method.features, out_shardings=same)
+    return features, jax.jit(method.scores, out_shardings=same, compiler_options=run_once())

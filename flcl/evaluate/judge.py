@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from flcl import settings
-from flcl.compiling import run_once
+from flcl.compiling import kept, run_once
 from flcl.data.selection import Selection
 from flcl.evaluate import recipe
 from flcl.heads.base import mask_unseen
@@ -36,6 +36,57 @@ class JudgeState(NamedTuple):
     batch_stats: Any
     momentum: Any
     step: jax.Array  # int32 []
+
+
+class _Programs:
+    """The compiled programs of judges with equal settings; each function is traced once."""
+
+    def __init__(self, judge: settings.Judge, num_classes: int, image_shape, everywhere):
+        self.settings, self.image_shape = judge, image_shape
+        self._model = ResNet18(num_classes, judge.width, judge.stages)
+        self._optimizer = recipe.optimizer(judge.weight_decay)
+        out = everywhere
+        self.init = jax.jit(self.init_state, out_shardings=out, compiler_options=run_once())
+        # The batch is divided and the parameters are replicated, so a step sums over devices but
+        # never gathers the batch (a test holds this).
+        self.step = jax.jit(self._train_step, donate_argnums=0, out_shardings=out)
+        self.predict = jax.jit(self._predict_batch, out_shardings=out)
+
+    def init_state(self, key) -> JudgeState:
+        blank = jnp.zeros((1, *self.image_shape), jnp.float32)
+        variables = self._model.init(jax.random.fold_in(key, 0), blank, train=False)
+        momentum = self._optimizer.init(variables["params"])
+        return JudgeState(variables["params"], variables["batch_stats"], momentum, jnp.int32(0))
+
+    def _train_step(self, state: JudgeState, batch, seen, key, total):
+        judge = self.settings
+        # Stream 0 is the initial values, stream 1 the augmentation of every step.
+        key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
+        images = recipe.augment(key, batch["images"], crop=judge.crop, flip=judge.flip)
+
+        def loss_fn(params):
+            logits, moved = self._model.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                to_float(images),
+                train=True,
+                mutable=["batch_stats"],
+            )
+            return recipe.masked_loss(logits, batch["labels"], seen), moved["batch_stats"]
+
+        (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        updates, momentum = self._optimizer.update(grads, state.momentum, state.params)
+        # Not part of the optimiser: a schedule of optax would need a number of steps that is
+        # fixed at compile time.
+        rate = recipe.learning_rate(judge.learning_rate, state.step, total)
+        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
+        return JudgeState(params, stats, momentum, state.step + 1), loss
+
+    def _predict_batch(self, variables, images, seen):
+        logits = self._model.apply(variables, to_float(images), train=False)
+        return jnp.argmax(mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
+
+
+_programs = kept(_Programs)
 
 
 class Judge:
@@ -65,15 +116,10 @@ class Judge:
         self.seed = seed
         self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
         self._rows = rows
-        self._model = ResNet18(num_classes, judge.width, judge.stages)
-        self._optimizer = recipe.optimizer(judge.weight_decay)
         self._everywhere = _replicated(self._shard(self._blank_batch()))
-        out = self._everywhere
-        self._init = jax.jit(self._init_state, out_shardings=out, compiler_options=run_once())
-        # The batch is divided and the parameters are replicated, so a step sums over devices but
-        # never gathers the batch (a test holds this).
-        self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=out)
-        self._predict = jax.jit(self._predict_batch, out_shardings=out)
+        programs = _programs(judge, num_classes, self.image_shape, self._everywhere)
+        self._init, self._step, self._predict = programs.init, programs.step, programs.predict
+        self._init_state = programs.init_state
 
     def abstract_variables(self) -> dict:
         """Shapes and dtypes of the result of `train`, to restore it from a checkpoint."""
@@ -139,43 +185,6 @@ class Judge:
             batch = self._shard({"images": self._fetch(images, indices)})
             labels.append(self._predict(variables, batch["images"], seen))
         return np.concatenate([np.asarray(part) for part in labels])[:count]
-
-    # ---- pure functions, traced once each ----
-
-    def _init_state(self, key) -> JudgeState:
-        blank = jnp.zeros((1, *self.image_shape), jnp.float32)
-        variables = self._model.init(jax.random.fold_in(key, 0), blank, train=False)
-        momentum = self._optimizer.init(variables["params"])
-        return JudgeState(variables["params"], variables["batch_stats"], momentum, jnp.int32(0))
-
-    def _train_step(self, state: JudgeState, batch, seen, key, total):
-        judge = self.settings
-        # Stream 0 is the initial values, stream 1 the augmentation of every step.
-        key = jax.random.fold_in(jax.random.fold_in(key, 1), state.step)
-        images = recipe.augment(key, batch["images"], crop=judge.crop, flip=judge.flip)
-
-        def loss_fn(params):
-            logits, moved = self._model.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                to_float(images),
-                train=True,
-                mutable=["batch_stats"],
-            )
-            return recipe.masked_loss(logits, batch["labels"], seen), moved["batch_stats"]
-
-        (loss, stats), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
-        updates, momentum = self._optimizer.update(grads, state.momentum, state.params)
-        # Not part of the optimiser: a schedule of optax would need a number of steps that is
-        # fixed at compile time.
-        rate = recipe.learning_rate(judge.learning_rate, state.step, total)
-        params = optax.apply_updates(state.params, jax.tree.map(lambda u: -rate * u, updates))
-        return JudgeState(params, stats, momentum, state.step + 1), loss
-
-    def _predict_batch(self, variables, images, seen):
-        logits = self._model.apply(variables, to_float(images), train=False)
-        return jnp.argmax(mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
-
-    # ---- host side ----
 
     def _batches(self, images: Selection, steps: int, name: str) -> Iterator[dict]:
         order, size = recipe.batch_order(self.seed, name, len(images)), self.settings.batch_size

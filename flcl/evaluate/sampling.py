@@ -5,6 +5,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flcl import settings
+from flcl.compiling import kept
 from flcl.devices import sharding
 from flcl.flow import sampler
 from flcl.methods.base import Generator
@@ -19,20 +20,11 @@ class ClassSampler:
     """
 
     def __init__(self, method: Generator, sample: settings.Sample, mesh: Mesh):
-        spread = sharding.over_devices(mesh)
-        self.sample, data = sample, method.run.data
-        shape = (data.image_size, data.image_size, data.channels)
+        self.sample = sample
         # Rounded up, because a chunk is divided over all devices.
         self._chunk = -(-sample.chunk // mesh.size) * mesh.size
         self._same = sharding.replicated(mesh)
-        function = sampler.make_sampler(
-            method.class_velocity,
-            shape,
-            sample,
-            lambda x: jax.lax.with_sharding_constraint(x, spread),
-        )
-        # Replicated, so every process can train the same judge on all images.
-        self._compiled = jax.jit(function, out_shardings=self._same)
+        self._compiled = _program(method, sample, mesh)
 
     def _solve(self, memory, key: jax.Array, labels, indices) -> tuple[np.ndarray, int]:
         """Images [K, ..., H, W, C] and function evaluations per image."""
@@ -77,3 +69,17 @@ class ClassSampler:
         """Image numbers in full chunks, [chunks, chunk]."""
         chunks = -(-count // self._chunk)
         return np.arange(chunks * self._chunk, dtype=np.int32).reshape(chunks, -1)
+
+
+@kept
+def _program(method: Generator, sample: settings.Sample, mesh: Mesh):
+    """The compiled sampler of a method."""
+    data, spread = method.run.data, sharding.over_devices(mesh)
+    function = sampler.make_sampler(
+        method.class_velocity,
+        (data.image_size, data.image_size, data.channels),
+        sample,
+        lambda x: jax.lax.with_sharding_constraint(x, spread),
+    )
+    # Replicated, so every process can train the same judge on all images.
+    return jax.jit(function, out_shardings=sharding.replicated(mesh))

@@ -1,6 +1,7 @@
 """The continual methods. Only this module finds a method by its name."""
 
 from flcl import settings
+from flcl.compiling import kept
 from flcl.data.stream import TaskStream
 from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
@@ -48,3 +49,12 @@ def sized(run: settings.Run) -> settings.Run:
 def build(run: settings.Run, stream: TaskStream) -> Method:
     """Builds the method `run.method`."""
     return METHODS[run.method](run, stream)
+
+
+@kept
+def shared(run: settings.Run, stream: TaskStream) -> Method:
+    """As `build`, from resolved settings: equal settings give the same object.
+
+    Compiled programs are kept by the method that they are traced from (`compiling.kept`).
+    """
+    return build(run, stream)

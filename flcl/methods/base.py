@@ -3,7 +3,8 @@
 A method is a set of pure functions around one pytree, the *memory*: everything that is learned so
 far. For each task the method returns two separate trees, `trainable` and `frozen`. Gradients,
 clipping, optimiser state and averaging use only `trainable`. Labels, rows, masks and ranks are
-traced arrays, so one step is compiled per phase, however many tasks follow.
+traced arrays, so one step is compiled per phase, however many tasks follow. A method has no state:
+runs of equal settings in a process share one object and its programs (`methods.shared`).
 """
 
 import abc

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from rich import filesize
 
 from flcl.runs.results import ClassifierResults, GeneratorResults, HeadResults, Results
-from flcl.settings.heads import HEADS, SolvedHead
+from flcl.settings.classifier.heads import HEADS, SolvedHead
 
 SUMMARY = (
     ("last_accuracy", "last accuracy", "all classes after the last task"),
@@ -63,7 +63,7 @@ def curve_names(results: Results) -> list[str]:
 def heads(results: Results) -> dict[str, HeadResults]:
     """Every head of a run by name, the method's head first; empty for a generator.
 
-    The other heads come in the order of `settings.heads.HEADS`. Files of older versions have the
+    The other heads come in the order of `settings.classifier.heads.HEADS`. Files of older versions have the
     method's head and perhaps that of the class means.
     """
     if not isinstance(results, ClassifierResults):

@@ -36,7 +36,7 @@ from flcl.storage import foreign
 from flcl.storage.seals import Seals
 from flcl.train.complexity import held_out_losses
 from flcl.train.loop import TaskTraining
-from flcl.train.step import Phase
+from flcl.train.step import Phase, phase_of
 from flcl.train.survey import Survey
 
 
@@ -279,7 +279,8 @@ class Experiment:
                 f"compiling the training step of {tasks}, once: seconds for a small network, "
                 "minutes for a large one"
             )
-            self._phases[index] = Phase(self.method, index, trainable, frozen, self.setup.mesh)
+            mesh = self.setup.mesh
+            self._phases[index] = phase_of(self.method, index, trainable, frozen, mesh)
         return self._phases[index]
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):

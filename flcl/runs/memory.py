@@ -1,11 +1,12 @@
 """The memory of a run: its first value, and how stored tasks are put back into it."""
 
 import jax
+from jax.sharding import Mesh
 
-from flcl.compiling import run_once
+from flcl.compiling import kept, run_once
 from flcl.data.stream import Task, TaskStream
 from flcl.devices import sharding
-from flcl.methods.base import Memory
+from flcl.methods.base import Memory, Method
 from flcl.rng import stream_key
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import Setup
@@ -13,12 +14,17 @@ from flcl.runs.setup import Setup
 
 def empty_memory(setup: Setup) -> Memory:
     """The memory before the first task on the devices of the run; its trunk is still random."""
-    key = stream_key(setup.run.seed, "init")
-    method = setup.method
+    return _initialiser(setup.method, setup.mesh)(stream_key(setup.run.seed, "init"))
+
+
+@kept
+def _initialiser(method: Method, mesh: Mesh):
+    """The compiled `method.init`."""
     # The compiled function writes every array to its final place, so a large trunk is never in
     # memory twice.
-    placed = sharding.of_tree(jax.eval_shape(method.init, key), setup.mesh, method.divides)
-    return jax.jit(method.init, out_shardings=placed, compiler_options=run_once())(key)
+    abstract = jax.eval_shape(method.init, jax.eval_shape(lambda: jax.random.key(0)))
+    placed = sharding.of_tree(abstract, mesh, method.divides)
+    return jax.jit(method.init, out_shardings=placed, compiler_options=run_once())
 
 
 def first_memory(setup: Setup, weights) -> Memory:

@@ -76,7 +76,7 @@ def prepare(
     data = _load(run, begun, progress)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
-    method = methods.build(resolved.run, data.stream)
+    method = methods.shared(resolved.run, data.stream)
     room.check_model(resolved.run, method, mesh)
     room.check_generated(resolved.run, len(data.source.class_names))
     room.check_steps(resolved.run, method, data)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from flcl.compiling import run_once
+from flcl.compiling import kept, run_once
 from flcl.devices import sharding
 from flcl.methods.base import Classifier, Method
 
@@ -172,3 +172,14 @@ class Phase:
             state, metrics = self.step(state, frozen, placed, key)
             metrics_of_steps.append(metrics)
         return state, metrics_of_steps
+
+
+def phase_of(method: Method, index: int, trainable, frozen, mesh: Mesh) -> Phase:
+    """The `Phase` of these shapes; one that the process has already compiled is used again."""
+    shapes, structure = jax.tree.flatten(jax.eval_shape(lambda: (trainable, frozen)))
+    return _phase_of_shapes(method, index, structure, tuple(shapes), mesh)
+
+
+@kept
+def _phase_of_shapes(method: Method, index: int, structure, shapes: tuple, mesh: Mesh) -> Phase:
+    return Phase(method, index, *jax.tree.unflatten(structure, shapes), mesh)

@@ -92,10 +92,11 @@ class Trial:
         return self.random.choice(list(options))
 
 
-def command(program: str, *words) -> Done:
+def command(program: str, *words, capture: Callable | None = None) -> Done:
     """Runs `launch/PROGRAM.py` in this process, as a user would in a new one.
 
-    `Killed` and `Began` pass through; everything else is the user's to see.
+    capture: makes what collects its texts; None = `captured`. `Killed` and `Began` pass through;
+    everything else is the user's to see.
     """
     words = list(map(str, words))
     handlers = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGINT)}
@@ -103,7 +104,7 @@ def command(program: str, *words) -> Done:
     sys.argv = [str(ROOT / "launch" / f"{program}.py"), *words]
     sys.path.insert(0, str(ROOT / "launch"))
     try:
-        with captured() as texts:
+        with (capture or captured)() as texts:
             code = _exit_code(sys.argv[0])
     finally:
         sys.argv, sys.path[:], sys.unraisablehook = kept[:3]

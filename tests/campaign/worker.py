@@ -17,6 +17,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0:1] = [str(ROOT), str(ROOT / "tests")]
 
+_TRIALS_OF_PROGRAMS = 10
+
 
 def main() -> None:
     """Runs the trials that the pipe names."""
@@ -36,7 +38,7 @@ def main() -> None:
 
     prepared = Prepared(folder, more_time=lambda seconds: answer(seconds=seconds))
 
-    for line in os.fdopen(read):
+    for trials, line in enumerate(os.fdopen(read), start=1):
         asked = json.loads(line)
         where = os.getcwd()
         dying = lambda: answer(dying=True)  # noqa: E731
@@ -51,17 +53,21 @@ def main() -> None:
         except BaseException:  # nothing may end this process but a signal
             problem = traceback.format_exc()
         os.chdir(where)
-        _tidy()
+        _tidy(trials)
         answer(ended=ended, problem=problem, notes=trial.notes)
 
 
-def _tidy() -> None:
-    """What a process would lose at its end, and a long campaign would collect."""
+def _tidy(trials: int) -> None:
+    """What a process would lose at its end, and a long campaign would collect.
+
+    Some trials in a row use the same programs: tracing them is most of a trial.
+    """
     import jax
 
     if len(threading.enumerate()) > 200:
         os.write(2, b"more than 200 threads\n")
-    jax.clear_caches()
+    if trials % _TRIALS_OF_PROGRAMS == 0:
+        jax.clear_caches()
     gc.collect()
 
 

@@ -1,11 +1,17 @@
-"""The programs in `launch/`, started as a user starts them."""
+"""The programs in `launch/`, started as a user starts them.
 
+Where the process itself is not the point, a program runs in this one: JAX is imported once.
+"""
+
+import contextlib
 import dataclasses
+import io
 import json
 import subprocess
 import sys
 
 import pytest
+from campaign import trial
 
 from flcl import settings
 from flcl.report import reading
@@ -18,6 +24,23 @@ CLASSIFIER = "configs/fmlora_digits.py"
 def _errors_in_one_line(monkeypatch, root):
     monkeypatch.delenv("FLCL_TRACEBACK", raising=False)
     monkeypatch.chdir(root)
+
+
+@contextlib.contextmanager
+def texts():
+    """What Python code in the block prints to its two outputs."""
+    with (
+        contextlib.redirect_stdout(io.StringIO()) as out,
+        contextlib.redirect_stderr(io.StringIO()) as err,
+    ):
+        yield lambda: (out.getvalue(), err.getvalue())
+
+
+def launch_here(name: str, *words, code: int = 0) -> trial.Done:
+    """As the fixture `launch`, in this process; returns exit code and texts."""
+    done = trial.command(name, *words, capture=texts)
+    assert done.code == code, done.told()
+    return done
 
 
 PROGRAMS = ["train", "sample", "evaluate", "describe", "precompile", "benchmark"]
@@ -70,16 +93,22 @@ def test_a_terminal_without_unicode_shows_what_it_can(launch):
         ("evaluate", ["--workdir=runs/there is none", "--out=x.json"], "there is none"),
     ],
 )
-def test_launch_mistakes(name, words, message, launch):
-    done = launch(name, *words, code=2)
-    assert message in done.stderr
-    assert done.stderr.startswith("error: ")
-    assert done.stderr.count("\n") == 1
+def test_launch_mistakes(name, words, message):
+    done = launch_here(name, *words, code=2)
+    assert message in done.err
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
 
 
-def test_describe_prints_the_sizes_as_json_and_as_a_table(launch):
-    done = launch("describe", f"--config={CONFIG}", "--json")
-    sizes = json.loads(done.stdout)
+def test_a_mistake_is_the_exit_code_of_the_process(launch):
+    done = launch("train", f"--config={CONFIG}", code=2)
+    assert done.stderr == "error: --workdir is missing, such as --workdir=runs/NAME\n"
+    assert not done.stdout
+
+
+def test_describe_prints_the_sizes_as_json_and_as_a_table():
+    done = launch_here("describe", f"--config={CONFIG}", "--json")
+    sizes = json.loads(done.out)
     assert set(sizes) == {
         "trunk_parameters",
         "parameters_per_class",
@@ -93,14 +122,14 @@ def test_describe_prints_the_sizes_as_json_and_as_a_table(launch):
     assert [layer["parameters"] for layer in layers] == expected
     assert sizes["parameters_per_class"] == sum(expected)
     assert len(sizes["bytes_per_task"]) == 5
-    table = launch("describe", f"--config={CONFIG}").stdout
+    table = launch_here("describe", f"--config={CONFIG}").out
     assert f"{sizes['trunk_parameters']:,}" in table
     assert layers[-1]["name"] in table
 
 
-def test_describe_prints_the_sizes_of_a_classifier(launch):
-    done = launch("describe", f"--config={CLASSIFIER}", "--json")
-    sizes = json.loads(done.stdout)
+def test_describe_prints_the_sizes_of_a_classifier():
+    done = launch_here("describe", f"--config={CLASSIFIER}", "--json")
+    sizes = json.loads(done.out)
     assert set(sizes) == {
         "trunk_parameters",
         "shared_parameters",
@@ -114,30 +143,30 @@ def test_describe_prints_the_sizes_of_a_classifier(launch):
     assert sizes["trunk_parameters"] == 304_320
     assert sizes["shared_parameters"] == 12 * 10 * 2 * 64  # q and v of 6 blocks
     assert sizes["parameters_per_task"] == 12 * 2 * 10**2
-    table = launch("describe", f"--config={CLASSIFIER}").stdout
+    table = launch_here("describe", f"--config={CLASSIFIER}").out
     assert "304,320" in table and "bytes, task 5" in table
     assert reading.statistics(sizes["statistics_bytes"]) in table and "a class" in table
 
 
 @pytest.fixture(scope="module")
-def classifier(tmp_path_factory, launch_once):
+def classifier(tmp_path_factory, root):
     """Workdir of a finished classifier that trained nothing."""
-    workdir = tmp_path_factory.mktemp("run") / "run"
-    launch_once("train", f"--config={CLASSIFIER}:smoke,baseline=class_mean", f"--workdir={workdir}")
+    workdir, config = tmp_path_factory.mktemp("run") / "run", root / CLASSIFIER
+    launch_here("train", f"--config={config}:smoke,baseline=class_mean", f"--workdir={workdir}")
     return workdir
 
 
-def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, launch, tmp_path):
-    done = launch("evaluate", f"--workdir={classifier}")
+def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, tmp_path):
+    done = launch_here("evaluate", f"--workdir={classifier}")
     (found,) = (classifier / "evaluations").glob("*.json")
-    assert str(found) in done.stdout and found.with_suffix(".png").stat().st_size > 1000
+    assert str(found) in done.out and found.with_suffix(".png").stat().st_size > 1000
     results = json.loads(found.read_text())
     assert results["images"] == sum(map(sum, results["confusion"]))
     right = sum(results["confusion"][i][i] for i in range(10))
     assert results["top1"] == pytest.approx(right / results["images"])
     assert results["top1"] <= results["top5"] <= 1.0 and results["per_domain"] == {}
     out = tmp_path / "one.json"
-    launch("evaluate", f"--workdir={classifier}", "--after=1", f"--out={out}")
+    launch_here("evaluate", f"--workdir={classifier}", "--after=1", f"--out={out}")
     assert json.loads(out.read_text())["after_task"] == 1
 
 
@@ -151,14 +180,14 @@ def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, launc
         ("evaluate", ["--after=9"], "this run has learned tasks 1-2"),
     ],
 )
-def test_bad_questions_to_a_classifier(classifier, launch, tmp_path, name, words, message):
+def test_bad_questions_to_a_classifier(classifier, tmp_path, name, words, message):
     words = [word.format(tmp=tmp_path) for word in words]
-    done = launch(name, f"--workdir={classifier}", *words, code=2)
-    assert message.format(run=classifier) in done.stderr and done.stderr.count("\n") == 1
+    done = launch_here(name, f"--workdir={classifier}", *words, code=2)
+    assert message.format(run=classifier) in done.err and done.err.count("\n") == 1
 
 
-def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge(launch):
-    text = launch("evaluate", "--help").stdout
+def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge():
+    text = launch_here("evaluate", "--help").out
     assert "linear, class_mean, lda, ridge, gaussian" in " ".join(text.split())
     for section in (settings.Sample, settings.Judge):
         for field in dataclasses.fields(section):

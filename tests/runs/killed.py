@@ -108,8 +108,8 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
         before(GeneratorEvaluation, "_training_set", judging(2), ask)
     elif point == "interrupted in task 3":
         before(TaskTraining, "_means", losses("task 3", 2), interrupt)
-    elif point == "asked to stop while judging task 1":
-        before(GeneratorEvaluation, "real_judge", lambda _: True, ask)
+    elif point == "asked to stop while testing task 1":
+        before(ClassifierEvaluation, "evaluate", lambda self, _, task: task.index == 1, ask)
     elif point != "never":
         raise SystemExit(f"no such moment: {point}")
 

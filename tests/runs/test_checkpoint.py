@@ -1,5 +1,6 @@
 """What is stored, and what is said when it cannot be read."""
 
+import asyncio
 import collections
 import errno
 import gc
@@ -242,8 +243,11 @@ def test_only_late_answers_of_the_store_are_silent():
     shown = []
     hook = checkpoint._drop_late_answers(shown.append)
     hook(lost(RuntimeError("Event loop is closed"), None))
+    half_made = asyncio.BaseEventLoop.__del__
+    hook(lost(AttributeError("_ssock"), half_made))
     assert shown == []
     others = [lost(RuntimeError("Event loop is closed"), "a task"), lost(ValueError("x"), None)]
+    others += [lost(AttributeError("_ssock"), None), lost(ValueError("x"), half_made)]
     for other in others:
         hook(other)
     assert shown == others

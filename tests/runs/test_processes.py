@@ -129,29 +129,32 @@ def references(data, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def interrupted(data, tmp_path_factory):
-    """Two processes killed in task 1, a copy of that, then stopped: judging, in task 2."""
+    """Two processes killed in task 1, a copy of that, then stopped: testing, in task 2.
+
+    FM-LoRA, because its programs are the smaller ones.
+    """
     workdir = tmp_path_factory.mktemp("two") / "run"
-    killed = two_processes(data, workdir, "funlora", ["in task 1, after its saves"] * 2)
+    killed = two_processes(data, workdir, "fmlora", ["in task 1, after its saves"] * 2)
     # Both die at the same step, unless one sees the other die first.
     codes = {code for code, _ in killed}
     assert -signal.SIGKILL in codes and codes <= {-signal.SIGKILL, -signal.SIGABRT, 1}, killed
     shutil.copytree(workdir, workdir.with_name("killed"))
     # Only one of them is told.
-    judging = "asked to stop while judging task 1"
-    stopped = two_processes(data, workdir, "funlora", ["never", judging])
+    testing = "asked to stop while testing task 1"
+    stopped = two_processes(data, workdir, "fmlora", ["never", testing])
     assert [code for code, _ in stopped] == [stopping.STOPPED] * 2, stopped
     assert re.search(r"continuing task 1 at step [24]", stopped[0][1])
     assert not (workdir / "results.json").exists()
-    stopped = two_processes(data, workdir, "funlora", ["never", "asked to stop in task 2"])
+    stopped = two_processes(data, workdir, "fmlora", ["never", "asked to stop in task 2"])
     assert [code for code, _ in stopped] == [stopping.STOPPED] * 2, stopped
     return workdir
 
 
 @pytest.mark.parametrize("method", ["funlora", "fmlora"])
 def test_two_processes_make_the_same_run(references, interrupted, data, tmp_path, method):
-    """FM-LoRA at one go, FunLoRA after it was killed and stopped twice."""
+    """FunLoRA at one go, FM-LoRA after it was killed and stopped twice."""
     workdir = tmp_path / "run"
-    if method == "funlora":
+    if method == "fmlora":
         shutil.copytree(interrupted, workdir)
     both = two_processes(data, workdir, method)
     assert [code for code, _ in both] == [0, 0], both
@@ -172,10 +175,10 @@ def test_what_two_processes_left_continues_in_one(
     """Two processes with two devices each left it; one with four goes on."""
     workdir = interrupted if left == "stopped" else interrupted.with_name("killed")
     workdir = shutil.copytree(workdir, tmp_path / "run")
-    one_process(data, workdir, "funlora")
+    one_process(data, workdir, "fmlora")
     printed = capsys.readouterr().out
     assert f"continuing task {1 if left == 'killed' else 2} at step" in printed
-    assert_same_run(workdir, references["funlora"])
+    assert_same_run(workdir, references["fmlora"])
 
 
 def test_two_processes_draw_the_same_images(references, tmp_path):
@@ -198,7 +201,7 @@ def test_two_processes_draw_the_same_images(references, tmp_path):
 def test_a_folder_of_another_run_is_refused_by_all(interrupted, data, tmp_path):
     workdir = shutil.copytree(interrupted, tmp_path / "run")
     before = (workdir / "config.json").read_bytes()
-    both = two_processes(data, workdir, "fmlora")
+    both = two_processes(data, workdir, "funlora")
     assert all(code == 1 and "holds a run of another config" in text for code, text in both), both
     assert (workdir / "config.json").read_bytes() == before
 

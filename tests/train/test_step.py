@@ -27,8 +27,20 @@ def setup(data):
     return prepare(tiny.settings_of(data))[0]
 
 
+_BUILT = {}
+
+
 def build(setup, mesh, phase):
-    """Compiled step, its state, frozen tree and batches of task `phase` on a mesh."""
+    """Compiled step, its state, frozen tree and batches of task `phase` on a mesh; made once."""
+    # A step takes the buffers of its state: each caller has a copy.
+    key = (setup.method, mesh, phase)
+    if key not in _BUILT:
+        _BUILT[key] = _build(setup, mesh, phase)
+    compiled, (state, *others) = _BUILT[key]
+    return compiled, (jax.tree.map(jnp.copy, state), *others)
+
+
+def _build(setup, mesh, phase):
     method, task = setup.method, setup.data.stream.tasks[phase - 1]
     memory = jax.jit(method.init)(stream_key(0, "init"))
     rows = method._fresh(stream_key(0, "rows"), np.arange(2, dtype=np.int32))

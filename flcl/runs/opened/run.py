@@ -59,7 +59,7 @@ class Run:
         self._mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
         hosts.connect(self._mesh)
         # Inference needs no data: only evaluation loads the source.
-        method = methods.build(self.settings, self.stream)
+        method = methods.shared(self.settings, self.stream)
         data = TaskData(None, self.stream)
         self._setup = Setup(self.settings, data, method, self._mesh)
         # Two at most, the newest and one to compare: a memory may contain a whole network.

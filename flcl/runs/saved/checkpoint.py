@@ -8,6 +8,7 @@ A save writes into a temporary folder and renames it, so the previous save is co
 process is killed. Each save has a digest of its arrays, so damage is detected when it is read.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import hashlib
@@ -33,14 +34,17 @@ logging.getLogger("absl").setLevel(logging.CRITICAL)
 
 
 def _drop_late_answers(show: Callable) -> Callable:
-    """A hook that is silent about reads that end after another read of the same save has failed.
+    """A hook that is silent about two errors that follow another one, which Orbax has raised.
 
-    TensorStore then reports to an event loop that Orbax has closed, and Python prints a traceback.
+    TensorStore reports to an event loop that Orbax has closed; or no event loop could be made,
+    because too many files are open, and what was made of it is deleted.
     """
 
     def hook(lost) -> None:
         late = isinstance(lost.exc_value, RuntimeError) and lost.object is None
-        if not (late and str(lost.exc_value) == "Event loop is closed"):
+        closed = late and str(lost.exc_value) == "Event loop is closed"
+        half_made = lost.object is asyncio.BaseEventLoop.__del__
+        if not closed and not (half_made and isinstance(lost.exc_value, AttributeError)):
             show(lost)
 
     return hook

@@ -80,7 +80,13 @@ def stop(trial: Trial) -> str:
 
 
 def _check_stopped(done: Done, number: signal.Signals) -> None:
-    if done.code:
+    # Ctrl-C is answered at once where a step has to end first: then there is one more line.
+    answer = "\nstopping; press Ctrl-C again to stop at once\n"
+    if number == signal.SIGINT:
+        done = done._replace(err=done.err.replace(answer, "", 1))
+    # After its last line a program has nothing more to say: Ctrl-C ends it with its code alone.
+    late = "\nreport: " in done.out and not done.err
+    if done.code and not (late and done.code == _ENDED[number]):
         one_line(done, "run the same command to continue", codes=(_ENDED[number],))
     else:
         quiet(done)  # it came after all work was done
