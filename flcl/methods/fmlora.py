@@ -126,7 +126,7 @@ class FMLoRA(ViTClassifier):
             variables = {"params": trunk, "adapter": model["adapters"]}
             images, prompt = self._normalised(batch["images"]), model["prompt"]
             features, seen = self.network.apply(variables, images, prompt, mutable="seen")
-            losses = self._cross_entropies(head, compared, features, batch["labels"])
+            losses = self.cross_entropies(head, compared, features, batch["labels"])
             return weights @ losses, seen["seen"]
 
         gradient, seen = survey.kernel_gradients(loss, model["trunk"], self.shapes)

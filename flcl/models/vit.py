@@ -18,6 +18,8 @@ from flcl.ops import broadcast
 from flcl.ops.linear import linear
 
 MLP_RATIO = 4
+BESIDE = "beside"
+"""Name of the adapter beside the MLP of a block."""
 
 _normal = nn.initializers.truncated_normal(0.02)
 _kernel = nn.initializers.xavier_uniform()
@@ -46,6 +48,21 @@ class Site(nn.Module):
             self.sow("seen", "projected", projected)
             y += linear(projected, core @ b.T)
         return y
+
+
+class Bottleneck(nn.Module):
+    """relu(x down + down_bias) up + up_bias [..., width] of the entry in the collection `adapter`.
+
+    It is the parallel adapter of AdaptFormer (Chen et al. 2022): x is not normalised. Only a block
+    with an entry calls it.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        names = ("down", "down_bias", "up", "up_bias")
+        down, down_bias, up, up_bias = (self.get_variable("adapter", name) for name in names)
+        hidden = nn.relu(broadcast.add(linear(x, down), down_bias))
+        return broadcast.add(linear(hidden, up), up_bias)
 
 
 class LayerScale(nn.Module):
@@ -96,7 +113,10 @@ class Block(nn.Module):
         # MLP, in the same form.
         y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
         y = light(_gelu)(Site(MLP_RATIO * width, name="fc1")(y))
-        return x + scaled("scale2", Site(width, name="fc2")(y))
+        y = scaled("scale2", Site(width, name="fc2")(y))
+        if self.has_variable("adapter", BESIDE):
+            y += Bottleneck(name=BESIDE)(x)
+        return x + y
 
 
 class VisionTransformer(nn.Module):

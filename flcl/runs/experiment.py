@@ -13,6 +13,7 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
+from flcl.data.selection import joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -129,6 +130,8 @@ class Experiment:
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
             self._inference = Inference(self.method, setup.mesh)
+            same = sharding.replicated(setup.mesh)
+            self._align = jax.jit(self.method.align, out_shardings=same)
             self._survey = Survey(self.method, setup.mesh)
             self._statistics = Statistics(setup, self._inference, old_images, self._progress)
         self.evaluation = self._evaluation()
@@ -162,16 +165,19 @@ class Experiment:
         """Trains one task from its start or from its last save, and stores the result."""
         method, started, before = self.method, time.monotonic(), memory
         key = stream_key(self.setup.run.seed, "begin", task.index)
-        if isinstance(method, Classifier) and method.surveys(task):
-            memory = self._survey.memory(memory, task, self.data.train(task), self._progress)
+        surveys = isinstance(method, Classifier) and method.surveys(task)
+        memory = self._surveyed(memory, task) if surveys else memory
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
             memory, trainable = self._optimise(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
+        memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._statistics.add(before, memory, task)
+            aligning = stream_key(self.setup.run.seed, "align", task.index)
+            memory = {**memory, **self._align(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -180,6 +186,12 @@ class Experiment:
         self._note(task, "training_seconds", time.monotonic() - started)
         stopping.check()  # the signal may have arrived after the last step
         return memory
+
+    def _surveyed(self, memory: Memory, task: Task) -> Memory:
+        """The memory with the sums over the training images of a task."""
+        images = joined(self.data.train(task))
+        advance = self._progress(f"survey of task {task.index}", len(images))
+        return self._survey.memory(memory, task, images, advance)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""

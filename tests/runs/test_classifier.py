@@ -160,6 +160,7 @@ def test_a_joint_run_has_one_row(data, tmp_path):
 
 
 METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+METHODS += ("rsiat", "inflora")  # aligned after a task; read before and after it
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -172,6 +173,12 @@ def test_peers_run_in_the_same_harness(data, tmp_path, method):
     assert (drift < 1e-6) == (method in ("linear_probe", "class_mean"))
     opened = flcl.open_run(tmp_path / "run")
     assert opened.evaluate_on()["top1"] == pytest.approx(results["summary"]["last_accuracy"])
+    memory = memories(tmp_path / "run", run)[1]
+    if method == "rsiat":
+        changed = np.abs(memory["aligned"]["kernel"] - memory["head"]["kernel"])
+        assert np.all(changed.max(axis=0) > 0)
+    if method == "inflora":
+        assert np.trace(memory["occupied"]["block_00"]["q"]) >= 1 and memory["finished"] == 2
 
 
 def test_domains_come_one_after_the_other(tmp_path, monkeypatch):

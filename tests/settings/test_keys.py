@@ -67,6 +67,8 @@ OUTSIDE_CLASSIFIER = [
     ("model.registers", 1_025),
     ("train.epochs", 0.0),
     ("train.first_epochs", -1.0),
+    ("train.scale", 0.0),
+    ("train.margin", 1.0),
     ("train.batch_size", 0),
     ("train.learning_rate", 0.0),
     ("train.head_learning_rate", 0.0),
@@ -102,6 +104,34 @@ OUTSIDE_CLASSIFIER = [
     ("gaussian.weight", 1.0),
     ("drift.ridge", 0.0),
 ]
+
+
+OUTSIDE_PEER = [
+    *(("slca", name, 0.0) for name in ("align.epochs", "align.learning_rate")),
+    *(("slca", name, -1.0) for name in ("align.weight_decay", "align.temperature", "align.decay")),
+    ("slca", "align.decay", 1.1),
+    ("slca", "align.batch_size", 0),
+    *(("rsiat", name, -0.1) for name in ("train.align", "train.steer", "train.steer_apart")),
+    *(("inflora", f"lora.{name}energy", value) for name in ("", "final_") for value in (0.0, 1.1)),
+    ("rsiat", "train.steer_warmup", 1.0),
+    ("rsiat", "train.steer_margin", 1.1),
+    ("rsiat", "bottleneck.width", 0),
+    ("rsiat", "bottleneck.scale", 0.0),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "value"), OUTSIDE_PEER)
+def test_value_out_of_range_is_refused_by_name_for_a_peer(method, name, value):
+    with pytest.raises(ValueError) as caught:
+        bridge.from_dict(with_value(name, value, method))
+    assert str(caught.value).startswith(f"{name}={value!r}: must be ")
+
+
+def test_blocks_of_a_bottleneck_are_those_of_the_network():
+    with pytest.raises(ValueError, match="bottleneck.blocks='9': accepted are all, a range"):
+        bridge.from_dict(with_value("bottleneck.blocks", "9", "rsiat"))
+    with pytest.raises(ValueError, match="train.loss='gaussian': accepted are local, cosine"):
+        bridge.from_dict(with_value("train.loss", "gaussian", "slca"))
 
 
 @pytest.mark.parametrize(("name", "value"), OUTSIDE_CLASSIFIER)
@@ -242,6 +272,7 @@ NAMED = ("lora.sites", "heads.fit")
 @pytest.mark.parametrize("method", settings.RUNS)
 def test_every_number_has_a_range_that_its_default_is_in(method):
     tested = {name for name, _ in (*OUTSIDE, *OUTSIDE_CLASSIFIER)} | {"replay.images_per_class"}
+    tested |= {name for _, name, _ in OUTSIDE_PEER}
     for name, field in bridge.keys(settings.RUNS[method]):
         accepts = field.metadata["range"]
         kind = typing.get_origin(field.type) or field.type
