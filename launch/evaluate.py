@@ -6,8 +6,6 @@ Usage:
 
 Examples:
   python launch/evaluate.py --workdir=runs/digits --solver=euler --num_steps=10 --out=euler10.json
-  python launch/evaluate.py --workdir=runs/digits --oversample=5 --repeats=3 --out=over5.json
-  python launch/evaluate.py --workdir=runs/fmlora_digits
   python launch/evaluate.py --workdir=runs/mine --data=folder:holiday_pictures --out=holiday.json
 
 The results of the run itself are not changed. For a generator, every key of the config's groups

@@ -35,7 +35,8 @@ UNREAD = {
     "frozen": _FROZEN,
     "class_mean": _FROZEN | {"head"},
     "ranpac": _FROZEN,
-    "linear_probe": {"model.remat", "train.learning_rate", "drift", "memory", *_HEADS} - {"heads.fit"},
+    "linear_probe": {"model.remat", "train.learning_rate", "drift", "memory", *_HEADS}
+    - {"heads.fit"},
     "first_session": {"drift", "memory", *_HEADS},
     "ranpac_adapted": {"drift", "memory", *_HEADS},
     "finetune": {"model.trunk_dtype"},

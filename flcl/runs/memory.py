@@ -39,14 +39,14 @@ def stored_tasks(checkpoints: Checkpoints, stream: TaskStream) -> list[int]:
 
     Raises `DamagedError` if one is missing, and `ValueError` for one that the run does not have.
     """
-    stored = checkpoints.tasks()
-    if len(stored) > len(stream.tasks):
-        stray = checkpoints.folder / "tasks" / str(stored[len(stream.tasks)])
-        raise ValueError(
-            f"checkpoint {stray} does not belong to this run of {len(stream.tasks)} tasks: move "
-            "it away"
-        )
-    return stored
+    # First: a gap before a save that the run does not have says nothing about the others.
+    for task in checkpoints.numbers():
+        if task > len(stream.tasks):
+            raise ValueError(
+                f"checkpoint {checkpoints.folder / 'tasks' / str(task)} does not belong to this "
+                f"run of {len(stream.tasks)} tasks: move it away"
+            )
+    return checkpoints.tasks()
 
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:

@@ -90,6 +90,20 @@ def stray_task(copy: Path) -> None:
     shutil.copytree(copy / "checkpoints" / "tasks" / "3", copy / "checkpoints" / "tasks" / "4")
 
 
+def stray_task_after_a_gap(copy: Path) -> None:
+    shutil.copytree(copy / "checkpoints" / "tasks" / "3", copy / "checkpoints" / "tasks" / "7")
+    (copy / "checkpoints" / "tasks" / "7" / "_CHECKPOINT_METADATA").unlink()
+
+
+def changed_digest(copy: Path) -> None:
+    """One character of the digest of the last task."""
+    seals = copy / "digests.json"
+    digests = json.loads(seals.read_text())
+    name = next(name for name in digests if name.endswith("tasks/3"))
+    digests[name] = [value[:-1] + ("0" if value[-1] != "0" else "1") for value in digests[name]]
+    seals.write_text(json.dumps(digests))
+
+
 def task_of_another_run(copy: Path) -> None:
     """Good in itself: the third task in the place of the second."""
     shutil.rmtree(copy / "checkpoints" / "tasks" / "2")
@@ -105,6 +119,8 @@ def linked_folder(copy: Path) -> None:
     ("damage", "message"),
     [
         (stray_task, r"checkpoints/tasks/4 does not belong to this run of 3 tasks: move it away"),
+        (stray_task_after_a_gap, r"checkpoints/tasks/7 does not belong to this run of 3 tasks"),
+        (changed_digest, r"checkpoints/tasks/3 is not the one .* or its digest in .*digests.json"),
         (task_of_another_run, r"checkpoints/tasks/2 is not the one that this run wrote"),
         (linked_folder, r"checkpoints/running is a symbolic link that leads out of the workdir"),
     ],

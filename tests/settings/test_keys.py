@@ -96,6 +96,7 @@ OUTSIDE_CLASSIFIER = [
     ("prompt.tokens", -1),
     ("prompt.sigma", 0.0),
     ("prompt.later_factor", -1.0),
+    ("memory.per_class", 0),
     ("heads.shrinkage", 1.1),
     ("heads.holdout", 1.0),
     ("ridge.width", -1),

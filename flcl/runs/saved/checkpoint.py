@@ -27,6 +27,7 @@ import orbax.checkpoint as ocp
 from flcl import files, stopping
 from flcl.devices import hosts
 from flcl.storage import schema
+from flcl.storage.seals import NAME as SEALS
 from flcl.storage.seals import Seals
 
 # Orbax logs every save, and every error in each of its threads. It raises the error as well.
@@ -172,7 +173,7 @@ class Checkpoints:
 
     def tasks(self) -> list[int]:
         """Numbers of the stored tasks, ascending; raises `DamagedError` if one is missing."""
-        stored = sorted(self._manager("tasks").all_steps())
+        stored = self.numbers()
         # Every task builds on the one before it, so a gap makes all later tasks useless.
         for expected, task in enumerate(stored, start=1):
             if task != expected:
@@ -181,6 +182,10 @@ class Checkpoints:
                     f"{self._advice(expected)}"
                 )
         return stored
+
+    def numbers(self) -> list[int]:
+        """Numbers of the saves of tasks that are there, ascending."""
+        return sorted(self._manager("tasks").all_steps())
 
     def shapes_of_task(self, task: int) -> dict[str, tuple[int, ...]]:
         """The shapes of the arrays of a stored task by name; raises `DamagedError`."""
@@ -300,7 +305,10 @@ class Checkpoints:
             return
         if self._seals.holds(_sealed(task), self._meta("tasks", task)["digest"]) is False:
             path = self.folder / "tasks" / str(task)
-            raise DamagedError(f"checkpoint {path} is not the one that this run wrote")
+            raise DamagedError(
+                f"checkpoint {path} is not the one that this run wrote, or its digest in "
+                f"{self._seals.workdir / SEALS} has changed; a good copy of that file helps, too"
+            )
 
     def _meta(self, item: str, step: int) -> dict:
         args = ocp.args.Composite(meta=ocp.args.JsonRestore())

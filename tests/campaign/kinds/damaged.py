@@ -97,7 +97,8 @@ def _names(inside: Path) -> tuple[str, ...]:
     """What a line may call a damaged file: its path, or the save that it is a part of."""
     parts = inside.parts
     if parts[0] == "checkpoints" and len(parts) > 2:
-        return (f"{parts[1]}/{parts[2]}", str(inside))
+        # A stray copy of a part gets the highest number, and the line names that number.
+        return (f"{parts[1]}/{parts[2]}", str(inside), "does not belong to this run")
     return (inside.name,) if len(parts) == 1 else (str(inside), inside.name)
 
 

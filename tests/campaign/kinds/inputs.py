@@ -82,8 +82,11 @@ def value(trial: Trial) -> str:
         return LINE
     os.chdir(trial.folder)
     done = begins(trial, method, *words)
-    # Values that do not fit each other may be told by the name of the other key.
+    # Values that do not fit each other may be told by the name of the other key; a source that is
+    # not there is told by its value.
     last = key.rpartition(".")[2]
+    if last == "source" and given:
+        last = f"{given}:"
     return ending(
         done, key, last, "config.", "model.", "data.", "stream.", "train.", "lora.", "rank."
     )
