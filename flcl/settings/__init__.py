@@ -27,8 +27,8 @@ from flcl.settings.classification import (
     fixed_rank,
     vit_blocks,
 )
+from flcl.settings.classifier.combined import PARTS, Combined
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
-from flcl.settings.combined import PARTS, Combined
 from flcl.settings.generation import (
     Adapter,
     FamilyName,
