@@ -17,13 +17,46 @@ from flcl.settings.config_file import ArgumentError
 
 # `baseline=` -> method. `joint` is fmlora on all tasks at once.
 METHODS = {
-    "linear_probe": "linear_probe",
+    "frozen": "frozen",
     "class_mean": "class_mean",
+    "ranpac": "frozen",
+    "linear_probe": "linear_probe",
+    "first_session": "first_session",
+    "ranpac_adapted": "first_session",
     "finetune": "vit_finetune",
+    "slca": "slca",
     "lora_sequential": "lora_sequential",
     "sd_lora": "sd_lora",
+    "inflora": "inflora",
+    "rsiat": "rsiat",
 }
 BASELINES = (*METHODS, "joint")
+
+# Peers: RanPAC's head. The projection of M = 10,000 features needs 400 MB for its statistics.
+RANPAC = {
+    "head": "ridge",
+    "ridge.width": 10_000,
+    "ridge.rule": "split",
+    "ridge.centred": False,
+    "ridge.unit": False,
+}
+# Keys of a baseline that have their published values, whatever FM-LoRA's config says.
+KEYS = {
+    "ranpac": RANPAC,
+    "ranpac_adapted": RANPAC,
+    "slca": {
+        "drift.correction": "none",  # peers
+        "train.optimizer": "sgd",  # peers
+        "train.learning_rate": 1e-4,  # peers: a hundredth of the head's
+        "train.head_learning_rate": 1e-2,  # peers
+    },
+    "rsiat": {
+        "train.optimizer": "sgd",  # peers
+        "train.learning_rate": 6.7e-3,  # peers: for ImageNet-R
+        "train.head_learning_rate": 6.7e-3,  # peers
+    },
+}
+SMOKE_WIDTH = 64  # random features of RanPAC in a smoke run
 ABLATIONS = ("no_drs", "no_dmp")
 
 # The ViT-B/16 of SD-LoRA's code: trained on ImageNet-21K, then on ImageNet-1K (M9).
@@ -76,6 +109,9 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
         _smoke(config)  # first, because a baseline has fewer keys
     if args.baseline in METHODS:
         config = bridge.switch(config, METHODS[args.baseline])
+        config.update_from_flattened_dict(KEYS.get(args.baseline, {}))
+    if args.smoke and config.ridge.width:
+        config.ridge.width = SMOKE_WIDTH
     if args.baseline == "finetune":
         config.train.learning_rate *= FINETUNE_SHARE
     if args.baseline == "joint":

@@ -5,8 +5,8 @@
 The weights come from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names
 a local file instead, and `--config.stream.class_order=seed:1994` gives another class order.
 
-Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
-joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=5`; joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
+(no prompt), `:tasks=5`; joined by commas.
 """
 
 from configs import classifiers

@@ -6,8 +6,8 @@ The data is prepared from the official `CUB_200_2011.tgz` in `data.manual_dir`. 
 from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file
 instead.
 
-Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
-joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
+(no prompt); joined by commas.
 """
 
 from configs import classifiers

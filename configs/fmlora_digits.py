@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/fmlora_digits.py --workdir=runs/fmlora_digits
 
-Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
-joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt); joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
+(no prompt); joined by commas.
 """
 
 from configs import classifiers

@@ -7,8 +7,8 @@ split: a fifth of the images, chosen by a hash of their names, becomes the test 
 split, use `--config.data.source=folder:PATH` with `train/` and `test/`. The weights come from the
 hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file instead.
 
-Arguments: `:smoke`, `:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora,
-joint), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt), `:tasks=20`; joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
+(no prompt), `:tasks=20`; joined by commas.
 """
 
 from configs import classifiers

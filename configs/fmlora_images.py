@@ -7,9 +7,8 @@ transformer of any size that the file has. Other sources than folders work, too.
 instead of classes, add `--config.stream.scenario=dil` and `--config.stream.tasks=domains`.
 
 Arguments: `:small` (16 pixels with the embedded tiny ViT, minutes on two CPU cores), `:smoke`,
-`:baseline=linear_probe` (or class_mean, finetune, lora_sequential, sd_lora, joint), `:no_drs` (one
-rank for all tasks), `:no_dmp` (no prompt), `:tasks=per:5` (five classes in every task); joined by
-commas.
+`:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt),
+`:tasks=per:5` (five classes in every task); joined by commas.
 """
 
 from configs import classifiers

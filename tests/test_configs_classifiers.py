@@ -11,6 +11,7 @@ from configs import classifiers
 from flcl import cli, settings
 from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
+from flcl.settings.classifier.heads import Drift, Ridge
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["cifar10", "cifar100", "cub200", "digits", "domainnet", "imagenet_r", "images", "pacs"]
@@ -27,12 +28,25 @@ KINDS = [
     *(f"baseline={each}" for each in classifiers.METHODS),
 ]
 # Keys of FM-LoRA that no part of a baseline reads, beside its adapters, ranks and prompt.
+_HEADS = {"heads.fit"} | {f"drift.{each.name}" for each in dataclasses.fields(Drift)}
+_FROZEN = {"data.flip", "model.remat", "drift", "memory", *_HEADS}
+_FROZEN |= {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"}
 UNREAD = {
-    "baseline=class_mean": {"data.flip", "model.remat", "drift", "head", "heads.fit"}
-    | {f"train.{name}" for name in _TRAINING if name != "eval_batch_size"},
-    "baseline=linear_probe": {"model.remat", "train.learning_rate", "drift"},
-    "baseline=finetune": {"model.trunk_dtype"},
+    "frozen": _FROZEN,
+    "class_mean": _FROZEN | {"head"},
+    "ranpac": _FROZEN,
+    "linear_probe": {"model.remat", "train.learning_rate", "drift", "memory", *_HEADS}
+    - {"heads.fit"},
+    "first_session": {"drift", "memory", *_HEADS},
+    "ranpac_adapted": {"drift", "memory", *_HEADS},
+    "finetune": {"model.trunk_dtype"},
+    "slca": {"model.trunk_dtype", "align", "head"},
+    "inflora": {"lora.sites", "lora.energy", "lora.final_energy"},
+    "rsiat": {"bottleneck", "align", "head", "drift.correction", "train.loss", "train.scale"}
+    | {"train.margin", "train.align", "train.steer", "train.steer_warmup", "train.steer_margin"}
+    | {"train.steer_apart"},
 }
+PUBLISHED = {f"baseline={word}": set(keys) for word, keys in classifiers.KEYS.items()}
 
 
 @pytest.fixture(autouse=True)
@@ -77,7 +91,7 @@ def test_every_argument_freezes(name):
     ("arg", "message"),
     [
         ("smoke=1", "'smoke=1': accepted"),
-        ("baseline=replay", "linear_probe|class_mean|finetune|lora_sequential|sd_lora|joint"),
+        ("baseline=replay", f"{'|'.join(classifiers.METHODS)}|joint"),
         ("tasks=7", "'tasks=7': accepted"),
         ("no_drs=1", "'no_drs=1': accepted"),
         ("baseline=sd_lora,no_dmp", "no_dmp: sd_lora has no prompt"),
@@ -109,9 +123,11 @@ def test_comparisons_differ_only_where_they_must(name, kind):
     for word in kind.split(","):
         own_keys |= allowed.get(word, set())
     if own["method"] != other["method"]:
-        own_keys |= {"method", "lora", "lora.combine", "lora.later_factor", "rank", "prompt"}
+        own_keys |= {"method", "lora", "rank", "prompt"}
+        lora = ("combine", "later_factor", "bases", "coverage", "capacity", "grow")
+        own_keys |= {f"lora.{name}" for name in lora}
         own_keys |= {"lora.magnitudes"} if kind == "baseline=sd_lora" else set()
-        own_keys |= UNREAD.get(kind, set())
+        own_keys |= UNREAD.get(kind.removeprefix("baseline="), set()) | PUBLISHED.get(kind, set())
     assert {"name"} | allowed.get(kind, set()) <= changed <= {"name"} | own_keys
 
 
@@ -186,6 +202,30 @@ def test_smoke_is_small_and_needs_no_files(name, kind):
     images = 5 * smoke.data.train_per_class
     assert smoke.train.epochs * images / smoke.train.batch_size <= 3
     assert (smoke.method, smoke.lora, smoke.data.flip) == (full.method, full.lora, full.data.flip)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("kind", ["ranpac", "ranpac_adapted"])
+def test_ranpac_is_as_published_and_small_in_a_smoke_run(name, kind):
+    full, smoke = (load(name, joined(word, f"baseline={kind}")) for word in ("", "smoke"))
+    assert full.head == smoke.head == "ridge"
+    assert full.ridge == Ridge(width=10_000, rule="split", centred=False, unit=False)
+    assert smoke.ridge == dataclasses.replace(full.ridge, width=64)
+
+
+def test_published_recipes():
+    run = load("imagenet_r", "baseline=slca")
+    assert (run.train.optimizer, run.train.learning_rate) == ("sgd", 1e-4)
+    assert (run.train.head_learning_rate, run.head, run.drift.correction) == (
+        1e-2,
+        "linear",
+        "none",
+    )
+    align = run.align
+    assert (align.epochs, align.batch_size, align.temperature, align.decay) == (5.0, 256, 0.1, 0.1)
+    run = load("imagenet_r", "baseline=rsiat")
+    assert (run.train.loss, run.train.scale, run.train.margin) == ("cosine", 50.0, 0.2)
+    assert (run.bottleneck.width, run.drift.correction, run.align.epochs) == (64, "shift", 10.0)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -116,9 +116,9 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
         "runtime.log_every": 2,
         "runtime.progress": False,
     }
-    if method in ("fmlora", "lora_sequential", "sd_lora"):
-        values |= {"lora.rank": 4, "lora.blocks": "0-1"}
-    if method not in ("frozen", "class_mean"):
+    values |= {"lora.rank": 4, "lora.blocks": "0-1", "bottleneck.width": 8}
+    values |= {"align.epochs": 1.0, "align.batch_size": 16}
+    if method not in ("frozen", "class_mean", "first_session"):
         values["head"] = "linear"  # solved heads answer every image of these patterns right
     if method == "fmlora":
         values |= {"rank.candidates": (1, 2, 4), "prompt.tokens": 2}

@@ -30,22 +30,32 @@ def map_sites(function: Callable, first: dict, *others: dict) -> dict:
     }
 
 
-def init_bases(key: jax.Array, shapes: Shapes, rank: int) -> dict:
-    """A Kaiming-uniform(sqrt 5) and B = 0 for each site: `{"a": [in, r], "b": [out, r]}` (M6)."""
+def init_bases(key: jax.Array, shapes: Shapes, rank: int, columns: int | None = None) -> dict:
+    """A Kaiming-uniform(sqrt 5) and B = 0 for each site: `{"a": [in, r], "b": [out, r]}` (M6).
+
+    columns: with more columns than `rank`, the others are zero in A too, so none of them trains.
+    """
+    columns = columns or rank
     keys = iter(jax.random.split(key, sum(map(len, shapes.values()))))
 
     def site_bases(shape):
         bound = shape[0] ** -0.5  # sqrt(6 / ((1 + 5) in)), the usual start of a LoRA
         # B = 0 makes the update zero; A is not zero, so B has a gradient.
         a = jax.random.uniform(next(keys), (shape[0], rank), minval=-bound, maxval=bound)
-        return {"a": a, "b": jnp.zeros((shape[1], rank))}
+        a = jnp.pad(a, ((0, 0), (0, columns - rank)))
+        return {"a": a, "b": jnp.zeros((shape[1], columns))}
 
     return map_sites(site_bases, shapes)
 
 
-def first_factors(shapes: Shapes, rank: int) -> dict:
-    """M = N = I: with B = 0 the update is zero, and task 1 is in effect a plain LoRA (M6)."""
-    return map_sites(lambda _: {"m": jnp.eye(rank), "n": jnp.eye(rank)}, shapes)
+def first_factors(shapes: Shapes, rank: int, bases: str = "learned") -> dict:
+    """M and N of task 1: M = I, and N such that the update is zero (M6).
+
+    bases: the start of A and B. `learned`: B = 0, so N = I, and task 1 is in effect a plain LoRA.
+    `gradient`: neither is zero, so N = 0.
+    """
+    size = 1.0 if bases == "learned" else 0.0
+    return map_sites(lambda _: {"m": jnp.eye(rank), "n": size * jnp.eye(rank)}, shapes)
 
 
 def later_factors(key: jax.Array, shapes: Shapes, rank: int) -> dict:
@@ -81,7 +91,9 @@ def regauge(bases: dict, cores: dict) -> tuple[dict, dict]:
 
     # A C B' = (Q_a R_a) C (Q_b R_b)' = Q_a (R_a C R_b') Q_b'.
     def bases_of(entry):
-        return {name: jnp.linalg.qr(entry[name])[0] for name in ("a", "b")}
+        # A column that A does not use stays free; QR would fill it with any direction.
+        used = jnp.any(entry["a"] != 0, axis=0)[None]
+        return {name: jnp.linalg.qr(entry[name])[0] * used for name in ("a", "b")}
 
     def core_of(entry, core):
         chex.assert_shape(core, (entry["a"].shape[1], entry["b"].shape[1]))
@@ -98,7 +110,14 @@ def collection(bases: dict, cores: dict, scale: float = 1.0) -> dict:
     return map_sites(lambda f, core: {**f, "core": scale * core}, bases, cores)
 
 
-def init_prompt(key: jax.Array, prompt: settings.Prompt, width: int) -> jax.Array:
-    """P [m, width] from a normal distribution with deviation `prompt.sigma`, truncated at two."""
+def init_prompt(
+    key: jax.Array, prompt: settings.Prompt, width: int, depth: int
+) -> jax.Array | dict:
+    """P [m, width] from a normal distribution with deviation `prompt.sigma`, truncated at two.
+
+    With `prompt.init=gated` it is `{"tokens": P, "gates": zeros [depth]}`: in no block do other
+    tokens see the prompt.
+    """
     shape = (prompt.tokens, width)
-    return prompt.sigma * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+    tokens = prompt.sigma * jax.random.truncated_normal(key, -2.0, 2.0, shape)
+    return {"tokens": tokens, "gates": jnp.zeros(depth)} if prompt.init == "gated" else tokens

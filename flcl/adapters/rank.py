@@ -6,7 +6,7 @@ centres H on the first task (M4); the printed form is available as `literal`. At
 one distribution, `probabilities`, is drawn from, penalised and reported.
 """
 
-from typing import Protocol
+import abc
 
 import chex
 import jax
@@ -83,6 +83,11 @@ def columns(choice: jax.Array, candidates: tuple[int, ...], rank: int) -> jax.Ar
     return choice @ keeps.astype(np.float32)
 
 
+def first_columns(factors: dict, keep: jax.Array) -> dict:
+    """M and N [r, r] of each map with each column times an entry of `keep` [r], 0 or 1."""
+    return jax.tree.map(lambda factor: factor * keep[None], factors)
+
+
 def choose(
     key: jax.Array,
     logits: jax.Array,
@@ -107,66 +112,87 @@ def choose(
     return columns(choice, candidates, rank), penalty
 
 
-class RankChoice(Protocol):
+class RankChoice(abc.ABC):
     """Chooses the columns of M and N that each task after the first uses. Task 1 uses all r.
 
+    By default nothing is stored, trained or measured for it.
+
     Attributes:
-      learned: whether the choice trains with the task and needs the complexity of every task.
+      learned: whether a selector trains with the task.
     """
-
-    learned: bool
-
-    def memory(self, tasks: int) -> dict:
-        """Its entries in the memory before the first task."""
-
-    def begin(self, memory: dict, index: int) -> tuple[dict, dict]:
-        """Its entries in `trainable` and `frozen` of task `index`."""
-
-    def columns(self, trainable: dict, frozen: dict, key, progress) -> tuple[jax.Array, jax.Array]:
-        """Weight of each column [r] in the training of a later task, and the rank penalty."""
-
-    def kept(self, memory: dict, index: int) -> jax.Array:
-        """1 for each column that a finished later task keeps, [r]."""
-
-    def report(self, memory: dict, index: int) -> dict:
-        """Complexity H and, after the first task, its centred form and p(r); None = unknown."""
-
-
-class FixedRank:
-    """The same rank for every later task: `full` and `fixed:R`."""
 
     learned = False
 
-    def __init__(self, rank: int, fixed: int):
-        self._columns = (np.arange(rank) < fixed).astype(np.float32)
-
-    def memory(self, tasks):
-        """No entries."""
+    def memory(self, tasks: int) -> dict:
+        """Its entries in the memory before the first task."""
         del tasks
         return {}
 
-    def begin(self, memory, index):
-        """No entries."""
+    def begin(self, memory: dict, index: int) -> tuple[dict, dict]:
+        """Its entries in `trainable` and `frozen` of task `index`."""
         del memory, index
         return {}, {}
+
+    def measures(self, index: int) -> bool:
+        """Whether a short run before task `index` measures held-out losses."""
+        del index
+        return False
+
+    def probing(self, frozen: dict) -> tuple[dict, list[dict]]:
+        """`frozen` for the training of the short run, and for each loss that it measures."""
+        return frozen, [frozen]
+
+    def measured(self, memory: dict, frozen: dict, index: int, losses) -> tuple[dict, dict]:
+        """`(memory, frozen)` with the losses of the short run, each divided by ln(classes)."""
+        del index, losses
+        return memory, frozen
+
+    @abc.abstractmethod
+    def columns(self, trainable: dict, frozen: dict, key, progress) -> tuple[jax.Array, jax.Array]:
+        """Weight of each column [r] in the training of a later task, and the rank penalty."""
+
+    @abc.abstractmethod
+    def finish(self, memory: dict, index: int, factors: dict) -> tuple[dict, dict]:
+        """What a later task keeps: M and N with columns of zero after its rank, memory entries."""
+
+    @abc.abstractmethod
+    def kept(self, memory: dict, index: int) -> int:
+        """The rank of a finished later task."""
+
+    @abc.abstractmethod
+    def report(self, memory: dict, index: int) -> dict:
+        """What the choice was made from, as entries of `RankSelection`; None = unknown."""
+
+
+class FixedRank(RankChoice):
+    """The same rank for every later task: `full` and `fixed:R`."""
+
+    def __init__(self, rank: int, fixed: int):
+        self._fixed = fixed
+        self._columns = (np.arange(rank) < fixed).astype(np.float32)
 
     def columns(self, trainable, frozen, key, progress):
         """The first R columns, without a penalty."""
         del trainable, frozen, key, progress
         return self._columns, jnp.zeros(())
 
-    def kept(self, memory, index):
+    def finish(self, memory, index, factors):
         """The first R columns."""
         del memory, index
-        return self._columns
+        return first_columns(factors, self._columns), {}
+
+    def kept(self, memory, index):
+        """R."""
+        del memory, index
+        return self._fixed
 
     def report(self, memory, index):
-        """All None: no complexity is measured."""
+        """No candidates, and no complexity."""
         del memory, index
-        return {"complexity": None, "probabilities": None}
+        return {"candidates": [], "complexity": None, "probabilities": None}
 
 
-class LearnedRank:
+class LearnedRank(RankChoice):
     """DRS: `centred`, or `literal` as printed in the paper.
 
     Memory: `selector` (w, b over the candidates) and `complexity` [T].
@@ -195,21 +221,40 @@ class LearnedRank:
         fresh = {"selector": init_selector(self._selection.candidates)}
         return ({} if index == 1 else fresh), frozen
 
+    def measures(self, index):
+        """In every task, because others are compared with the first; not if it is the only one."""
+        return self._tasks > 1
+
+    def probing(self, frozen):
+        """All columns: the short run measures how hard the task is, whatever its rank will be."""
+        # A traced flag: the short run uses the compiled step of its phase.
+        frozen = {**frozen, "probe": jnp.ones_like(frozen["probe"])}
+        return frozen, [frozen]
+
+    def measured(self, memory, frozen, index, losses):
+        """H of the task; in task 1 it is also the first, so its centred value is 0 (M4)."""
+        measured = memory["complexity"].at[index - 1].set(losses[0])
+        known = {"complexity": measured[index - 1], "first": measured[0]}
+        return {**memory, "complexity": measured}, {**frozen, **known}
+
     def columns(self, trainable, frozen, key, progress):
-        """First random, then fixed: see `choose`. The short run that measures H uses all."""
+        """First random, then fixed: see `choose`."""
         logits = self._logits(trainable["selector"], frozen["complexity"], frozen["first"])
-        # The short run measures how hard the task is, so it must not depend on a choice of the
-        # rank.
         weights, penalty = choose(key, logits, progress, self._selection, self._rank)
         probe, full = frozen["probe"], jnp.ones(self._rank)
         return jnp.where(probe, full, weights), jnp.where(probe, 0.0, penalty)
 
-    def kept(self, memory, index):
+    def finish(self, memory, index, factors):
         """The columns of the most likely candidate."""
         logits = self._of_task(memory, index)
         # The paper: r_t = argmax p(r | T_t), without noise.
         likeliest = jax.nn.one_hot(jnp.argmax(logits), logits.size)
-        return columns(likeliest, self._selection.candidates, self._rank)
+        keep = columns(likeliest, self._selection.candidates, self._rank)
+        return first_columns(factors, keep), {}
+
+    def kept(self, memory, index):
+        """The most likely candidate."""
+        return self._selection.candidates[int(jnp.argmax(self._of_task(memory, index)))]
 
     def report(self, memory, index):
         """p(r) at the final temperature of the choice."""

@@ -9,6 +9,7 @@ from flcl import settings
 from flcl.data.stream import Task
 from flcl.heads import HEADS, held_out
 from flcl.heads.base import Batch, Head, Move, Statistic, in_memory, joined, on_host
+from flcl.heads.drawn import Drawn
 from flcl.heads.linear import Trained
 from flcl.rng import host_generator
 
@@ -23,29 +24,38 @@ class Calibration:
     """The heads that a run fits, and the statistics that they share.
 
     run: the settings. capacity: most classes. slots: number of domains that may have their own
-    means; None = there are no domains. trains_head: whether the method trains a linear layer.
+    means; None = there are no domains. trained: the linear layer that the method trains; None = it
+    trains none. draws: the covariance of features that the method draws, see `Drawn`; empty = none.
 
     Attributes:
       heads: the heads by name, `run.head` included.
       solved_heads: the names of those that are solved from counted images.
       keeps_stale: whether the memory also has states that never follow the features.
+      drawn: draws features of learned classes; None without `draws`.
     """
 
     def __init__(
-        self, run: settings.ClassifierRun, capacity: int, slots: int | None, trains_head: bool
+        self,
+        run: settings.ClassifierRun,
+        capacity: int,
+        slots: int | None,
+        trained: Trained | None,
+        draws: str = "",
     ):
         self._run, self._capacity, width = run, capacity, run.model.feature_width
         names = [*run.heads.fit, *({run.head} - {*run.heads.fit})]
         # Gaussians keep the axes of each domain, so they also need its means.
-        apart = run.heads.means != "class" or "gaussian" in names
+        apart = run.heads.means != "class" or "gaussian" in names or draws == "class"
         self._slots = slots if apart else None
         self.heads: dict[str, Head] = {
             name: HEADS[name](run, width, capacity, self._slots) for name in names
         }
-        self.statistics: dict[str, Statistic] = joined(self.heads)
-        if trains_head:
+        self.drawn = Drawn(run, width, capacity, self._slots, draws) if draws else None
+        readers = {**self.heads, **({"": self.drawn} if self.drawn else {})}
+        self.statistics: dict[str, Statistic] = joined(readers)
+        if trained is not None:
             # Also without a linear head among those that are shown: it gives the gradients.
-            self.statistics.setdefault("head", Trained(width, capacity))
+            self.statistics["head"] = trained
         # Those that images change; gradients alone change the others.
         self._counted = {
             key: each for key, each in self.statistics.items() if not isinstance(each, Trained)

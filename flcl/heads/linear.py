@@ -11,11 +11,15 @@ from flcl.heads.base import affine
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The kernel [d, C] and the bias [C] that training changes; it counts no images."""
+    """The kernel [d, C] and the bias [C] that training changes; it counts no images.
+
+    whole: whether every task trains the columns of all classes, and so stores them all.
+    """
 
     width: int
     capacity: int
     key: str = "head"
+    whole: bool = False
 
     def init(self, key):
         """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero."""
@@ -37,12 +41,16 @@ class Trained:
     def take(self, state, labels, slot, everything):
         """The columns of the kernel and the entries of the bias."""
         del slot, everything
+        if self.whole:
+            return state
         # Columns, because the class is the last axis of a kernel.
         return {"kernel": state["kernel"][:, labels], "bias": state["bias"][labels]}
 
     def put(self, state, labels, slot, taken):
         """Inverse of `take`."""
         del slot
+        if self.whole:
+            return taken
         return {
             "kernel": state["kernel"].at[:, labels].set(taken["kernel"]),
             "bias": state["bias"].at[labels].set(taken["bias"]),
@@ -54,18 +62,27 @@ class Trained:
 
 
 class Linear:
-    """Scores `features @ kernel + bias`."""
+    """Scores `features @ kernel + bias`; with `train.loss=cosine` s times the cosine."""
 
     def __init__(self, run, width: int, capacity: int, slots: int | None):
-        del run, slots
+        del slots
         self.statistics = (Trained(width, capacity),)
+        # A method without training has no such keys.
+        train = run.train
+        self.scale = train.scale if getattr(train, "loss", "") == "cosine" else None
 
     def solve(self, states, by_domain):
         """The layer as it was trained."""
         del by_domain
-        layer = states["head"]
-        return {name: np.asarray(layer[name], np.float32)[None] for name in ("kernel", "bias")}
+        kernel, bias = (np.asarray(states["head"][name]) for name in ("kernel", "bias"))
+        if self.scale is not None:
+            length = np.linalg.norm(kernel, axis=0, keepdims=True)
+            kernel, bias = self.scale * kernel / np.maximum(length, 1e-12), np.zeros_like(bias)
+        return {"kernel": kernel[None].astype(np.float32), "bias": bias[None].astype(np.float32)}
 
     def scores(self, part, features):
         """Computed in full precision, because small differences can decide the answer."""
+        if self.scale is not None:
+            norm = jnp.linalg.norm(features, axis=-1, keepdims=True)
+            features = features / jnp.maximum(norm, 1e-12)
         return affine(part["kernel"], part["bias"], features)

@@ -6,10 +6,14 @@ from flcl.data.stream import TaskStream
 from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA
-from flcl.methods.lora_baselines import LoRASequential, SDLoRA
+from flcl.methods.peers.first_session import FirstSession
+from flcl.methods.peers.inflora import InfLoRA
+from flcl.methods.peers.lora_baselines import LoRASequential, SDLoRA
+from flcl.methods.peers.rsiat import RSIAT
+from flcl.methods.peers.slca import SLCA
+from flcl.methods.peers.vit_baselines import ClassMean, Frozen, LinearProbe
+from flcl.methods.peers.vit_baselines import Finetune as ViTFinetune
 from flcl.methods.unet_baselines import Finetune, GenerativeReplay
-from flcl.methods.vit_baselines import ClassMean, Frozen, LinearProbe
-from flcl.methods.vit_baselines import Finetune as ViTFinetune
 
 METHODS: dict[str, type[Method]] = {
     method.name: method
@@ -24,6 +28,10 @@ METHODS: dict[str, type[Method]] = {
         ViTFinetune,
         LoRASequential,
         SDLoRA,
+        FirstSession,
+        SLCA,
+        RSIAT,
+        InfLoRA,
     )
 }
 

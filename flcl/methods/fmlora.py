@@ -9,19 +9,25 @@ import jax
 import jax.numpy as jnp
 
 from flcl import settings
-from flcl.adapters import factorized, rank
+from flcl.adapters import factorized, survey
 from flcl.adapters.cores import COMBINATIONS
+from flcl.adapters.rank_by_need import EnergyRank, rank_choice
 from flcl.data.stream import Task, TaskStream
 from flcl.methods import base, optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit
+
+# Entries of the memory that every task stores, if the method has them.
+_STORED = ("prompt", "selector", "complexity", "ranks", "held_out", "coverage")
 
 
 class FMLoRA(ViTClassifier):
     """Memory, in addition to that of every classifier:
 
     `bases` (A, B per map), `cores` and `scales` (see `adapters.cores`), `prompt` [m, d] if m > 0,
-    and the entries for the choice of ranks (see `adapters.rank`).
+    or its `tokens` [m, d] and `gates` [depth], the entries for the choice of ranks (see
+    `adapters.rank`), `coverage` [T] if it is measured, and `newest`, M and N of the newest task,
+    unless tasks are summed.
     """
 
     name = "fmlora"
@@ -31,15 +37,12 @@ class FMLoRA(ViTClassifier):
         super().__init__(run, stream)
         blocks = settings.vit_blocks(run.lora.blocks, run.model.sizes.depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
-        self.rank, tasks = run.lora.rank, len(stream.tasks)
+        # All columns of A and B, also those that they may grow to.
+        self.rank, tasks = run.lora.columns, len(stream.tasks)
         # How cores are combined (M1), and who chooses the rank (M5).
         self.cores = COMBINATIONS[run.lora.combine](tasks)
-        fixed = settings.fixed_rank(run)
-        self.ranks: rank.RankChoice = (
-            rank.LearnedRank(run.rank, self.rank, tasks)
-            if fixed is None
-            else rank.FixedRank(self.rank, fixed)
-        )
+        kind, number = settings.rank_selector(run)
+        self.ranks = rank_choice(run.rank, kind, number, self.shapes, self.rank, tasks)
 
     def parts(self, phase):
         train, selection = self.run.train, self.run.rank
@@ -64,16 +67,25 @@ class FMLoRA(ViTClassifier):
     def init(self, key):
         key_base, key_bases, key_prompt = jax.random.split(key, 3)
         memory = super().init(key_base) | self.cores.memory(self.shapes, self.rank)
-        memory["bases"] = factorized.init_bases(key_bases, self.shapes, self.rank)
+        memory["bases"] = factorized.init_bases(
+            key_bases, self.shapes, self.run.lora.rank, self.rank
+        )
         if self.run.prompt.tokens:
-            memory["prompt"] = factorized.init_prompt(key_prompt, self.run.prompt, self.width)
+            depth = self.run.model.sizes.depth
+            prompt = factorized.init_prompt(key_prompt, self.run.prompt, self.width, depth)
+            memory["prompt"] = prompt
+        if self.run.lora.coverage or self._grows:
+            memory["coverage"] = jnp.full(len(self.stream.tasks), -1.0)  # not measured
+        if self._apart:
+            memory["newest"] = factorized.first_factors(self.shapes, self.rank)
         return memory | self.ranks.memory(len(self.stream.tasks))
 
     def begin(self, memory, task: Task, key):
         trainable, frozen = super().begin(memory, task, key)
         # F-LoRA: task 1 learns the bases; every later task trains M_t and N_t inside them.
         if task.index == 1:
-            trainable["factors"] = factorized.first_factors(self.shapes, self.rank)
+            start = self.run.lora.bases
+            trainable["factors"] = factorized.first_factors(self.shapes, self.rank, start)
             trainable["bases"] = memory["bases"]
         else:
             trainable["factors"] = factorized.later_factors(key, self.shapes, self.rank)
@@ -86,20 +98,64 @@ class FMLoRA(ViTClassifier):
         return trainable | selecting, frozen | measured
 
     def preliminary(self, task):
-        # If there is only one task there is nothing to choose: task 1 always uses all columns.
-        if not self.ranks.learned or len(self.stream.tasks) == 1:
+        if not self.ranks.measures(task.index):
             return None
         return base.Preliminary(self.run.rank.probe_epochs, self.run.rank.holdout)
 
     def probing(self, frozen):
-        # A traced flag: the short run uses the compiled step of its phase.
-        return {**frozen, "probe": jnp.ones_like(frozen["probe"])}
+        return self.ranks.probing(frozen)
 
-    def with_complexity(self, memory, frozen, task, complexity):
-        measured = memory["complexity"].at[task.index - 1].set(complexity)
-        # In task 1 both are its own H, so its centred value is 0 (M4).
-        known = {"complexity": measured[task.index - 1], "first": measured[0]}
-        return {**memory, "complexity": measured}, {**frozen, **known}
+    def with_losses(self, memory, frozen, task, losses):
+        return self.ranks.measured(memory, frozen, task.index, losses)
+
+    def surveys(self, task):
+        run, first = self.run, task.index == 1
+        starts = run.lora.bases == "gradient" or (run.prompt.tokens and run.prompt.init == "mean")
+        chooses = isinstance(self.ranks, EnergyRank) and not first
+        return bool(run.lora.coverage or (starts and first) or chooses or self._grows)
+
+    def survey(self, memory, compared, batch):
+        """Sums: `gradient` [in, out] and `moments` [r, r] of each map, mean `patch` [d], `images`.
+
+        See `adapters.survey`. The gradient is that of the function before the task.
+        """
+        weights, model = batch["weights"], self.inference(memory)
+        head = {"kernel": memory["head"]["kernel"], "bias": memory["head"]["bias"][None]}
+
+        def loss(trunk):
+            variables = {"params": trunk, "adapter": model["adapters"]}
+            images, prompt = self._normalised(batch["images"]), model["prompt"]
+            features, seen = self.network.apply(variables, images, prompt, mutable="seen")
+            losses = self.cross_entropies(head, compared, features, batch["labels"])
+            return weights @ losses, seen["seen"]
+
+        gradient, seen = survey.kernel_gradients(loss, model["trunk"], self.shapes)
+        (patches,) = seen["mean_patch"]
+        return {
+            "gradient": gradient,
+            "moments": survey.projected_moments(model["adapters"], seen, weights),
+            "patch": weights @ patches.astype(jnp.float32),
+            "images": weights.sum(),
+        }
+
+    def with_survey(self, memory, task, sums):
+        run, index, memory = self.run, task.index, dict(memory)
+        if index == 1 and run.lora.bases == "gradient":
+            start = survey.gradient_bases(sums["gradient"], run.lora.rank, self.rank)
+            memory["bases"] = start
+        if index == 1 and run.prompt.tokens and run.prompt.init == "mean":
+            # The tokens differ by their random part; equal ones would stay equal for ever.
+            memory["prompt"] = memory["prompt"] + (sums["patch"] / sums["images"])[None]
+        # Bases that task 1 has still to learn hold nothing.
+        if "coverage" in memory and (index > 1 or run.lora.bases == "gradient"):
+            share = survey.coverage(memory["bases"], sums["gradient"])
+            memory["coverage"] = memory["coverage"].at[index - 1].set(share)
+        if self._grows and index > 1:
+            # M and N begin anew in every task and cores are zero there: no function changes.
+            memory["bases"] = survey.grown(memory["bases"], sums["gradient"], run.lora.grow)
+        if isinstance(self.ranks, EnergyRank):
+            memory["moments"] = sums["moments"]
+        return memory
 
     def model(self, phase, trainable, frozen, key, progress):
         # dW = A M N' B' with all r columns: task 1 learns the bases and chooses no rank.
@@ -121,21 +177,34 @@ class FMLoRA(ViTClassifier):
 
     def end(self, memory, task: Task, trainable):
         memory = super().end(memory, task, trainable)
-        # Prompt, selector and scales are not kept per task: the new values replace the old ones.
-        for name in ("prompt", "selector", "scales"):
+        # Selector and scales are not kept per task: the new values replace the old ones.
+        for name in ("selector", "scales"):
             if name in trainable:
                 memory[name] = trainable[name]
-        # Only the columns of the chosen rank become part of the memory.
-        core = factorized.task_core(trainable["factors"], self._kept(memory, task))
+        if "prompt" in trainable:
+            memory["prompt"] = self._kept_prompt(memory["prompt"], trainable["prompt"], task.index)
+        factors, every = trainable["factors"], jnp.ones(self.rank)
         if task.index == 1:
+            core = factorized.task_core(factors, every)
             # The same update with orthonormal bases (M6).
             memory["bases"], core = factorized.regauge(trainable["bases"], core)
-        # From here on M_t and N_t are not needed any more.
+        else:
+            # Only the columns of the chosen rank become part of the memory.
+            factors, chosen = self.ranks.finish(memory, task.index, factors)
+            core = factorized.task_core(factors, every)
+            memory |= chosen | ({"newest": factors} if self._apart else {})
+        # From here on M_t and N_t are not needed any more, unless they take less room.
         memory["cores"] = self.cores.fold(memory["cores"], task.index, core)
         slot = self.cores.slot(task.index)
         # The core was trained with the factor one, so that is its first scale.
         memory["scales"] = jax.tree.map(lambda s: s.at[slot].set(1.0), memory["scales"])
         return memory
+
+    def _kept_prompt(self, past, trained, index: int):
+        """The prompt after task `index`: as it was trained, or the mean over the tasks so far."""
+        if not self.run.prompt.average:
+            return trained
+        return jax.tree.map(lambda old, new: old + (new - old) / index, past, trained)
 
     def inference(self, memory):
         cores = self.cores.total(memory["cores"], memory["scales"])
@@ -144,28 +213,72 @@ class FMLoRA(ViTClassifier):
         return {**model, "prompt": memory.get("prompt")}
 
     def added(self, memory, task: Task):
-        names = ["prompt", "selector", "complexity"]
-        # The bases never change after task 1, so no other task stores them.
-        names += ["bases"] if task.index == 1 else []
+        names = list(_STORED)
+        # Bases that do not grow never change after task 1, so no other task stores them.
+        names += ["bases"] if task.index == 1 or self._grows else []
         # Every task trains the scales of all earlier tasks, so it stores them all.
         names += ["scales"] if self.cores.trains_scales else []
         written = {name: memory[name] for name in names if name in memory}
-        slot = self.cores.slot(task.index)
-        written["cores"] = jax.tree.map(lambda core: core[slot], memory["cores"])
+        rank_of_task = self._stored_rank(memory, task)
+        # A core that several tasks share has any rank. That of one task has r^2 numbers as it is,
+        # and 2 r r_t as factors.
+        if self._apart and 2 * rank_of_task < self.rank:
+            written["factors"] = jax.tree.map(lambda f: f[:, :rank_of_task], memory["newest"])
+        else:
+            slot = self.cores.slot(task.index)
+            written["cores"] = jax.tree.map(lambda core: core[slot], memory["cores"])
         return super().added(memory, task) | written
 
+    def stored_as(self, target, shapes):
+        # Runs of older versions stored cores only, so the save itself says what it has.
+        columns = {shape[-1] for name, shape in shapes.items() if name.startswith("['factors']")}
+        if not columns:
+            return target
+        shape = jax.ShapeDtypeStruct((self.rank, min(columns)), jnp.float32)
+        factors = factorized.map_sites(lambda _: {"m": shape, "n": shape}, self.shapes)
+        return {k: v for k, v in target.items() if k != "cores"} | {"factors": factors}
+
     def restore(self, memory, task: Task, added):
-        names = ("bases", "scales", "prompt", "selector", "complexity")
+        names = (*_STORED, "bases", "scales")
         kept = {name: added[name] for name in names if name in added}
+        if "factors" in added:
+            whole = ((0, 0), (0, self.rank - jax.tree.leaves(added["factors"])[0].shape[1]))
+            kept["newest"] = jax.tree.map(lambda f: jnp.pad(f, whole), added["factors"])
+            core = factorized.task_core(kept["newest"], jnp.ones(self.rank))
+        else:
+            core = added["cores"]
         slot = self.cores.slot(task.index)
-        cores = jax.tree.map(lambda c, v: c.at[slot].set(v), memory["cores"], added["cores"])
+        cores = jax.tree.map(lambda c, v: c.at[slot].set(v), memory["cores"], core)
         return super().restore(memory, task, added) | kept | {"cores": cores}
 
     def diagnose(self, memory, task: Task) -> dict:
-        """The rank, the complexity H and, if the rank was chosen, p(r)."""
-        rank_of_task = int(self._kept(memory, task).sum())
-        report = self.ranks.report(memory, task.index)
-        return {"rank_selection": {"task": task.index, "rank": rank_of_task, **report}}
+        """The rank and what it was chosen from; the coverage rho, and the bytes if they differ."""
+        index, report = task.index, self.ranks.report(memory, task.index)
+        rank_of_task = self.run.lora.rank if index == 1 else self.ranks.kept(memory, index)
+        values = {"rank_selection": {"task": index, "rank": rank_of_task, **report}}
+        if "coverage" in memory:
+            share = float(memory["coverage"][index - 1])
+            values["coverage"] = share if share >= 0 else None
+        if self._grows:
+            values["columns"] = survey.used_columns(memory["bases"])
+        if self._apart:
+            values["bytes"] = base.bytes_of(self.added(memory, task))
+        return values
+
+    @property
+    def _grows(self) -> bool:
+        """Whether A and B may get columns after task 1."""
+        return self.rank > self.run.lora.rank
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the core of one task is stored, and not a sum over tasks."""
+        return self.run.lora.combine != "sum"
+
+    def _stored_rank(self, memory, task: Task) -> int:
+        """The rank of a finished task; all columns if only the shapes of the memory are known."""
+        traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(memory))
+        return self.rank if traced or task.index == 1 else self.ranks.kept(memory, task.index)
 
     def shared_parameters(self):
         shapes = [shape for sites in self.shapes.values() for shape in sites.values()]
@@ -178,8 +291,6 @@ class FMLoRA(ViTClassifier):
         return 2 * self.rank**2 * sum(map(len, self.shapes.values()))
 
     def describe(self):
-        return super().describe() | {"prompt_parameters": self.run.prompt.tokens * self.width}
-
-    def _kept(self, memory, task: Task) -> jax.Array:
-        """1 for each column that a finished task keeps, [r]; the first task keeps all columns."""
-        return jnp.ones(self.rank) if task.index == 1 else self.ranks.kept(memory, task.index)
+        prompt = self.run.prompt
+        gates = self.run.model.sizes.depth if prompt.tokens and prompt.init == "gated" else 0
+        return super().describe() | {"prompt_parameters": prompt.tokens * self.width + gates}

@@ -1,12 +1,15 @@
 """The common part of all classifiers on a pre-trained ViT: trunk, heads, loss, statistics (M8).
 
-The linear head is trained with the cross-entropy over the classes of the current task only (local
-loss), so the weights of old classes get no gradient. A task of one class is compared with the
-learned classes, whose weights are constants then. The answer of a head is the largest score over
-all learned classes. Heads with statistics get them from the training images at the end of a task.
+The linear head is trained with a loss over the classes of the current task only (`train.loss`), so
+the weights of old classes get no gradient. A task of one class is compared with the learned
+classes, whose weights are constants then. With `train.loss=gaussian` the loss compares all classes
+so far: old ones are features drawn from their statistics. The answer of a head is the largest score
+over all learned classes. Heads with statistics get them from the training images at the end of a
+task.
 """
 
 import dataclasses
+import zlib
 from typing import ClassVar
 
 import jax
@@ -19,7 +22,8 @@ from flcl.data import loader
 from flcl.data.stream import Task, TaskStream
 from flcl.heads.base import Batch, Move, mask_unseen
 from flcl.heads.calibration import Calibration
-from flcl.methods import base, optimisation
+from flcl.heads.linear import Trained
+from flcl.methods import base, losses, optimisation
 from flcl.models import vit
 from flcl.models.pretrained import load as pretrained
 from flcl.ops import accumulate, pixels
@@ -30,9 +34,14 @@ class ViTClassifier(base.Classifier):
 
     Memory: `trunk`, the state of each statistic under its key (`head`, `means`, ...), `seen` (bool
     [capacity]), `held_out` if images are held out, and the entries of the subclass.
+
+    Attributes:
+      trains_head: whether a linear head trains.
+      draws: the covariance of the features that a subclass draws, see `heads.drawn`; empty = none.
     """
 
     trains_head: ClassVar[bool] = True
+    draws = ""
 
     def __init__(self, run: settings.ClassifierRun, stream: TaskStream):
         super().__init__(run, stream)
@@ -41,10 +50,17 @@ class ViTClassifier(base.Classifier):
         self.network = vit.VisionTransformer(run.model, self.size)
         domains = stream.scenario == "dil" and not stream.joint
         self.head = run.head
+        # Only a loss over all classes trains the columns of old ones.
+        self.replays = self.trains_head and run.train.loss == "gaussian"
+        trained = Trained(run.model.feature_width, stream.capacity, whole=self.replays)
         self.calibration = Calibration(
-            run, stream.capacity, len(stream.tasks) if domains else None, self.trains_head
+            run,
+            stream.capacity,
+            len(stream.tasks) if domains else None,
+            trained if self.trains_head else None,
+            self.draws or ("shared" if self.replays else ""),
         )
-        self.heads = self.calibration.heads
+        self.heads, self.drawn = self.calibration.heads, self.calibration.drawn
         self.diagnosed = self.calibration.solved_heads if self.calibration.keeps_stale else ()
 
     # Methods that subclasses override.
@@ -103,9 +119,11 @@ class ViTClassifier(base.Classifier):
             )
 
     def steps(self, task: Task, images: int) -> int:
-        del task
-        train = self.run.train
-        return max(1, round(train.epochs * images / train.batch_size))
+        train, epochs = self.run.train, self.run.train.epochs
+        # Not in a run of one task, such as the joint one: it compares equal numbers of epochs.
+        if task.index == 1 and len(self.stream.tasks) > 1 and train.first_epochs:
+            epochs = train.first_epochs
+        return max(1, round(epochs * images / train.batch_size))
 
     def ema_decay(self, phase: int) -> float:
         del phase
@@ -149,7 +167,21 @@ class ViTClassifier(base.Classifier):
             "columns": jnp.asarray(np.isin(every, task.labels)),
         }
         trainable = {"head": memory["head"]} if self.trains_head else {}
-        return trainable, {"trunk": memory["trunk"], **masks}
+        frozen = {"trunk": memory["trunk"], **masks}
+        if self.replays and task.index > 1:
+            frozen["columns"] = frozen["labels"]
+            frozen["drawn"] = self.drawn.solve(memory)
+            # Every class so far has the same weight (ours). With domains a class has a Gaussian,
+            # and a weight, for each of them.
+            old = frozen["drawn"]["known"].sum()
+            frozen["share"] = len(task.labels) / (len(task.labels) + old)
+        return trainable, frozen
+
+    def compared(self, task):
+        if not self.replays:
+            return super().compared(task)
+        so_far = self.stream.tasks[: task.index]
+        return tuple(sorted({label for each in so_far for label in each.labels}))
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
         key_crop, key_flip, key_model = jax.random.split(key, 3)
@@ -162,16 +194,27 @@ class ViTClassifier(base.Classifier):
         def mean(trainable, fixed, data):
             frozen, key, progress = fixed
             model, extra = self.model(phase, trainable, frozen, key, progress)
-            return self._losses(model, trainable, frozen, *data).mean() + extra
+            value = self.mean_loss(phase, model, trainable, frozen, *data, progress)
+            return frozen.get("share", 1.0) * value + extra
 
         # One exchange of gradients per step: see `mean_over_devices`.
         fixed = (frozen, key_model, progress)
-        return accumulate.mean_over_devices(mean, trainable, fixed, (images, batch["labels"]))
+        data = (images, batch["labels"])
+        value = accumulate.mean_over_devices(mean, trainable, fixed, data)
+        if "drawn" not in frozen:
+            return value
+        return value + (1 - frozen["share"]) * self._drawn_loss(trainable, frozen, key)
+
+    def mean_loss(self, phase, model, trainable, frozen, images, labels, progress):
+        """The mean loss of normalised images [B, H, W, 3] of one device, a scalar."""
+        del phase, progress
+        return self._losses(self.encode(images, **model), trainable, frozen, labels).mean()
 
     def task_losses(self, phase, trainable, frozen, images, labels):
         # progress = 1: the selection of a rank is over, so nothing is random.
         model, _ = self.model(phase, trainable, frozen, jax.random.key(0), jnp.ones(()))
-        return self._losses(model, trainable, frozen, self._normalised(images), labels)
+        features = self.encode(self._normalised(images), **model)
+        return self._losses(features, trainable, frozen, labels)
 
     def end(self, memory, task: Task, trainable):
         seen = memory["seen"].at[np.asarray(task.labels)].set(True)
@@ -255,10 +298,7 @@ class ViTClassifier(base.Classifier):
             "head_parameters": _size(memory["head"]) if self.trains_head else 0,
             "statistics_bytes": self.calibration.bytes(),
             "trained_parameters": trained,
-            "bytes_per_task": [
-                sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-                for tree in stored
-            ],
+            "bytes_per_task": [base.bytes_of(tree) for tree in stored],
         }
 
     def shared_parameters(self) -> int:
@@ -269,16 +309,27 @@ class ViTClassifier(base.Classifier):
         """Number of parameters, without trunk and head, that each later task adds."""
         return 0
 
-    def _losses(self, model: dict, trainable, frozen, images, labels):
-        features = self.encode(images, **model)
-        # A column is stored once, with the task of its class, so no later task may change it.
+    def _losses(self, features, trainable, frozen, labels):
+        """The loss [B] of each image by its features [B, d]."""
+        # A column is stored with the task of its class, so no later task may change it.
         head = jax.tree.map(
             lambda v: jnp.where(frozen["columns"][None], v, jax.lax.stop_gradient(v)),
             {"kernel": trainable["head"]["kernel"], "bias": trainable["head"]["bias"][None]},
         )
-        logits = features @ head["kernel"] + head["bias"]
-        logits = mask_unseen(logits, frozen["labels"])
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        return self.cross_entropies(head, frozen["labels"], features, labels)
+
+    def cross_entropies(self, head, compared, features, labels):
+        """The loss of each image [B] over the classes of `compared` [capacity]."""
+        train = self.run.train
+        if train.loss == "cosine":
+            return losses.cosine(head, compared, features, labels, train.scale, train.margin)
+        return losses.local(head, compared, features, labels)
+
+    def _drawn_loss(self, trainable, frozen, key):
+        """The mean loss of as many features of old classes as a batch has images, a scalar."""
+        key = jax.random.fold_in(key, zlib.crc32(b"drawn"))
+        features, entries = self.drawn.draw(frozen["drawn"], key, self.run.train.batch_size)
+        return self._losses(features, trainable, frozen, self.drawn.labels(entries)).mean()
 
     def _normalised(self, images):
         mean, std = pretrained.normalization(self.run.model.normalize)

@@ -7,6 +7,7 @@ Queries, keys and values are three separate maps, so each of them can have an ad
 
 import functools
 import math
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,8 @@ from flcl.ops import broadcast
 from flcl.ops.linear import linear
 
 MLP_RATIO = 4
+BESIDE = "beside"
+"""Name of the adapter beside the MLP of a block."""
 
 _normal = nn.initializers.truncated_normal(0.02)
 _kernel = nn.initializers.xavier_uniform()
@@ -40,8 +43,26 @@ class Site(nn.Module):
         if self.has_variable("adapter", "core"):
             a, core, b = (self.get_variable("adapter", name) for name in ("a", "core", "b"))
             # Never compute the product of all three, because it is as large as the kernel.
-            y += linear(linear(x, a), core @ b.T)
+            projected = linear(x, a)
+            # Only a caller that asks for the collection `seen` gets it; otherwise it costs nothing.
+            self.sow("seen", "projected", projected)
+            y += linear(projected, core @ b.T)
         return y
+
+
+class Bottleneck(nn.Module):
+    """relu(x down + down_bias) up + up_bias [..., width] of the entry in the collection `adapter`.
+
+    It is the parallel adapter of AdaptFormer (Chen et al. 2022): x is not normalised. Only a block
+    with an entry calls it.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        names = ("down", "down_bias", "up", "up_bias")
+        down, down_bias, up, up_bias = (self.get_variable("adapter", name) for name in names)
+        hidden = nn.relu(broadcast.add(linear(x, down), down_bias))
+        return broadcast.add(linear(hidden, up), up_bias)
 
 
 class LayerScale(nn.Module):
@@ -56,6 +77,7 @@ class LayerScale(nn.Module):
 class Block(nn.Module):
     """One block, attention then MLP: [B, T, width] -> the same.
 
+    gated: number of last tokens that are a prompt behind the `gate`: see `gated_attention`.
     cheap: the backward pass computes norms, attention weights and GELU again from their inputs.
     This is a few percent of the work, and saves the memory for their derivatives.
     """
@@ -65,9 +87,10 @@ class Block(nn.Module):
     epsilon: float
     dtype: jnp.dtype
     cheap: bool
+    gated: int = 0
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, gate: jax.Array | None = None) -> jax.Array:
         batch, tokens, width = x.shape
 
         def scaled(name, branch):
@@ -81,28 +104,36 @@ class Block(nn.Module):
         split = (batch, tokens, self.heads, width // self.heads)
         q, k, v = (Site(width, name=name)(y).reshape(split) for name in "qkv")
         # Its softmax is float32 for every dtype of q, k and v.
-        y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
+        if gate is None:
+            y = light(jax.nn.dot_product_attention)(q, k, v).reshape(x.shape)
+        else:
+            attention = functools.partial(gated_attention, prompt=self.gated)
+            y = light(attention)(q, k, v, gate).reshape(x.shape)
         x += scaled("scale1", Site(width, name="proj")(y))
         # MLP, in the same form.
         y = _norm(self.epsilon, "norm2", self.cheap)(x).astype(self.dtype)
         y = light(_gelu)(Site(MLP_RATIO * width, name="fc1")(y))
-        return x + scaled("scale2", Site(width, name="fc2")(y))
+        y = scaled("scale2", Site(width, name="fc2")(y))
+        if self.has_variable("adapter", BESIDE):
+            y += Bottleneck(name=BESIDE)(x)
+        return x + y
 
 
 class VisionTransformer(nn.Module):
     """Features float32 [B, feature_width] of normalised images [B, image_size, image_size, 3].
 
     They are class tokens after the last norm: see `model.features`. `prompt` [m, width] or None is
-    placed after the class token, before registers and patches, and has no position (M7). Raises
-    `ValueError` for images of another shape. The settings have already checked that the patch
-    divides the image size.
+    placed after the class token, before registers and patches, and has no position (M7). A prompt
+    with gates, `{"tokens": [m, width], "gates": [depth]}`, comes after all others: see
+    `gated_attention`. Raises `ValueError` for images of another shape. The settings have already
+    checked that the patch divides the image size.
     """
 
     model: settings.ViT
     image_size: int
 
     @nn.compact
-    def __call__(self, images: jax.Array, prompt: jax.Array | None = None) -> jax.Array:
+    def __call__(self, images: jax.Array, prompt: jax.Array | dict | None = None) -> jax.Array:
         # Without this check the reshape of the patches would fail, without a word about images.
         if images.shape[1:] != (self.image_size, self.image_size, 3):
             raise ValueError(
@@ -117,7 +148,14 @@ class VisionTransformer(nn.Module):
         if self.model.registers:
             shape = (self.model.registers, sizes.width)
             x = _after_class_token(x, self.param("registers", _normal, shape))
-        if prompt is not None:
+        # The mean over the patches, for a caller that asks for the collection `seen`.
+        patches = grid_side(self.model, self.image_size) ** 2
+        self.sow("seen", "mean_patch", x[:, -patches:].mean(axis=1))
+        gated, gates = 0, [None] * sizes.depth
+        if isinstance(prompt, Mapping):
+            gated, gates = len(prompt["tokens"]), prompt["gates"]
+            x = jnp.concatenate([x, broadcast.repeat(prompt["tokens"], len(x), x.dtype)], axis=1)
+        elif prompt is not None:
             x = _after_class_token(x, prompt)
         # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
         # what costs little to compute again.
@@ -130,19 +168,24 @@ class VisionTransformer(nn.Module):
                 self.model.layer_norm_eps,
                 dtype,
                 self.model.remat == "cheap",
+                gated,
                 name=block_name(index),
-            )(x)
+            )(x, gates[index])
             outputs.append(x)
-        return self._features(outputs[-self.model.feature_blocks :])
+        return self._features(outputs[-self.model.feature_blocks :], gated)
 
-    def _features(self, outputs: list[jax.Array]) -> jax.Array:
-        """Features [B, feature_width] from the outputs [B, T, width] of the last blocks."""
+    def _features(self, outputs: list[jax.Array], gated: int) -> jax.Array:
+        """Features [B, feature_width] from the outputs [B, T, width] of the last blocks.
+
+        gated: number of tokens of a gated prompt, which come last.
+        """
         norm = _norm(self.model.layer_norm_eps, "norm")
         # The final norm is that of the last block; it also brings earlier tokens to one size.
         features = [norm(x[:, 0]) for x in outputs]
         if self.model.features == "cls+mean":
-            # Patches come last, after class token, prompt and registers.
-            patches = outputs[-1][:, -(grid_side(self.model, self.image_size) ** 2) :]
+            # Class token, prompt and registers come before the patches.
+            last = outputs[-1][:, : outputs[-1].shape[1] - gated]
+            patches = last[:, -(grid_side(self.model, self.image_size) ** 2) :]
             features.append(norm(patches).mean(axis=1))
         return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 
@@ -159,6 +202,22 @@ class VisionTransformer(nn.Module):
         position = self.param("position", _normal, (1 + side**2, sizes.width))
         tokens = [broadcast.repeat(token[None], len(images), dtype), patches]
         return broadcast.add(jnp.concatenate(tokens, axis=1), position)
+
+
+def gated_attention(
+    q: jax.Array, k: jax.Array, v: jax.Array, gate: jax.Array, *, prompt: int
+) -> jax.Array:
+    """Attention [B, T, H, d] in which the last `prompt` tokens count behind a gate.
+
+    The other tokens get att(q, k, v) among themselves plus tanh(gate) att(q, k_p, v_p) over the
+    prompt: the zero-initialised attention of LLaMA-Adapter (Zhang et al. 2023). With a gate of 0
+    they do not see the prompt. The prompt itself attends to all tokens.
+    """
+    attention, images = jax.nn.dot_product_attention, q.shape[1] - prompt
+    among = attention(*(x[:, :images] for x in (q, k, v)))
+    from_prompt = attention(q[:, :images], k[:, images:], v[:, images:])
+    among += (jnp.tanh(gate) * from_prompt).astype(among.dtype)
+    return jnp.concatenate([among, attention(q[:, images:], k, v)], axis=1)
 
 
 def block_name(index: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
+from flcl.data.selection import joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -35,9 +36,10 @@ from flcl.runs.setup import Setup, prepare, use_compile_cache
 from flcl.runs.statistics import Statistics
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
-from flcl.train.complexity import complexity
+from flcl.train.complexity import held_out_losses
 from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase, phase_of
+from flcl.train.survey import Survey
 
 
 def run(
@@ -128,6 +130,9 @@ class Experiment:
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
             self._inference = Inference(self.method, setup.mesh)
+            same = sharding.replicated(setup.mesh)
+            self._align = jax.jit(self.method.align, out_shardings=same)
+            self._survey = Survey(self.method, setup.mesh)
             self._statistics = Statistics(setup, self._inference, old_images, self._progress)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
@@ -160,14 +165,19 @@ class Experiment:
         """Trains one task from its start or from its last save, and stores the result."""
         method, started, before = self.method, time.monotonic(), memory
         key = stream_key(self.setup.run.seed, "begin", task.index)
+        surveys = isinstance(method, Classifier) and method.surveys(task)
+        memory = self._surveyed(memory, task) if surveys else memory
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
             memory, trainable = self._optimise(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
+        memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
             memory = self._statistics.add(before, memory, task)
+            aligning = stream_key(self.setup.run.seed, "align", task.index)
+            memory = {**memory, **self._align(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -177,17 +187,23 @@ class Experiment:
         stopping.check()  # the signal may have arrived after the last step
         return memory
 
+    def _surveyed(self, memory: Memory, task: Task) -> Memory:
+        """The memory with the sums over the training images of a task."""
+        images = joined(self.data.train(task))
+        advance = self._progress(f"survey of task {task.index}", len(images))
+        return self._survey.memory(memory, task, images, advance)
+
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
         method, total = self.method, self.setup.steps(task)
         phase = self._phase(method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
-        # A save inside a task contains the complexity, so only a new task measures it.
+        # A save inside a task contains the losses, so only a new task measures them.
         if measured is None and isinstance(method, Classifier):
-            measured = self._complexity(phase, task, trainable, frozen)
+            measured = self._held_out(phase, task, trainable, frozen)
         if measured is not None:
-            memory, frozen = method.with_complexity(memory, frozen, task, measured)
+            memory, frozen = method.with_losses(memory, frozen, task, measured)
         first = int(state.step)
         self.reporter.begin_task(task, phase.index, first)
         training = self._training(phase, task, total, measured)
@@ -208,7 +224,7 @@ class Experiment:
 
         def save(done: int, state) -> None:
             self._check_workdir()
-            meta = {"task": task.index, "step": done, "complexity": measured}
+            meta = {"task": task.index, "step": done, "held_out": measured}
             self.checkpoints.save_running(position + done, state, meta)
 
         return TaskTraining(
@@ -239,13 +255,12 @@ class Experiment:
         threads, prefetch = run.runtime.threads, run.runtime.prefetch
         return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
 
-    def _complexity(self, phase: Phase, task: Task, trainable, frozen) -> float | None:
-        """The complexity that the short run before `task` measures; None = no short run."""
-        short = self.method.preliminary(task)
-        if short is None:
+    def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
+        """The losses that the short run before `task` measures; None = no short run."""
+        if (short := self.method.preliminary(task)) is None:
             return None
-        images = self.data.train(task)
-        return complexity(phase, task, trainable, frozen, images, short, self._progress)
+        images, show = self.data.train(task), self._progress
+        return held_out_losses(phase, task, trainable, frozen, images, short, show)
 
     def _phase(self, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; every task of the phase calls the same ones."""
@@ -260,7 +275,7 @@ class Experiment:
         return self._phases[index]
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):
-        """`(state, complexity)` of the newest readable save of this task, or a new state, None."""
+        """`(state, held-out losses)` of the newest readable save of this task; or new, None."""
         # For the devices of this process, which may be more or fewer than those that wrote the
         # save.
         target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
@@ -279,7 +294,7 @@ class Experiment:
             self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
             # A restored buffer cannot always be donated; a copy can.
             copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-            return copy(restored), meta["complexity"]
+            return copy(restored), meta.get("held_out")
         return phase.create(trainable, total), None
 
     def _evaluation(self) -> Evaluation:

@@ -54,6 +54,7 @@ def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: T
     method = setup.method
     # What the task would store now has the shapes of what it has stored.
     target = jax.eval_shape(lambda m: method.added(m, task), memory)
+    target = method.stored_as(target, checkpoints.shapes_of_task(task.index))
     added = checkpoints.restore_task(
         task.index, sharding.abstract(target, setup.mesh, method.divides)
     )

@@ -121,6 +121,7 @@ class Record:
         matrix = [accuracy_matrix.filled(row["accuracy"], len(groups)) for row in self.rows]
         values = {
             **self._fixed,
+            "parameters": self._parameters(),
             "name": run.name,
             "method": run.method,
             "scenario": run.stream.scenario + (" (joint)" if run.stream.joint else ""),
@@ -144,6 +145,16 @@ class Record:
         # Also checked when it is written: a wrong value must not reach a file that other programs
         # trust.
         return from_json(values)
+
+    def _parameters(self) -> dict:
+        """Sizes by name; what a finished task stored replaces what it may store at most."""
+        sizes = self._fixed["parameters"]
+        if not any("bytes" in each for each in self.diagnosis):
+            return sizes
+        stored = list(sizes["bytes_per_task"])
+        for place, each in enumerate(self.diagnosis):
+            stored[place] = each.get("bytes", stored[place])
+        return {**sizes, "bytes_per_task": stored}
 
 
 def _old_classes(setup: Setup, parameters: dict) -> dict:

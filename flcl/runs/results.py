@@ -45,7 +45,10 @@ class Importance:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankSelection:
-    """The rank r of a task, and p(r) of every candidate; None if there was no choice."""
+    """The rank r of a task, and p(r) of every candidate; None if there was no choice.
+
+    held_out: the loss of each candidate divided by ln(classes), if the rank was chosen by it.
+    """
 
     task: int
     rank: int
@@ -53,6 +56,7 @@ class RankSelection:
     probabilities: Numbers | None = None
     complexity: float | None = None
     centred: float | None = None
+    held_out: Numbers | None = left_out()
 
     @property
     def probability(self) -> float | None:
@@ -63,11 +67,19 @@ class RankSelection:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Diagnosis:
-    """Values of a method after a task; `others` has the values of methods unknown here."""
+    """Values of a method after a task; `others` has the values of methods unknown here.
+
+    coverage: rho, the share of the energy of the task's gradient that FM-LoRA's bases hold before
+    it. columns: those of the bases after it, if they may grow. bytes: what the task stored, if that
+    is known only when it ends.
+    """
 
     effective_rank: Mapping[str, float] | None = left_out()
     importance: tuple[Importance, ...] | None = left_out()
     rank_selection: RankSelection | None = left_out()
+    coverage: float | None = left_out()
+    columns: int | None = left_out()
+    bytes: int | None = left_out()
     others: Mapping[str, Any] = rest()
 
 

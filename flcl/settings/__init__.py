@@ -6,28 +6,29 @@ marks a choice that the papers leave open; F1-F13 and M1-M12 are explained in `c
 """
 
 from flcl.settings.classification import (
-    SITES,
     ClassifierRun,
     ClassMeanRun,
-    FLoRA,
     FMLoRARun,
     FrozenRun,
-    HeadTrain,
     LinearProbeRun,
     LoRARun,
-    LowRank,
     MovingRun,
+    SDLoRARun,
+    ViTFinetuneRun,
+    rank_selector,
+)
+from flcl.settings.classifier.adapters import (
+    SITES,
+    FLoRA,
+    LowRank,
     Prompt,
     RankSelection,
-    SDLoRARun,
     TaskLoRAs,
-    Testing,
-    Train,
-    ViTFinetuneRun,
-    fixed_rank,
     vit_blocks,
 )
 from flcl.settings.classifier.combined import PARTS, Combined
+from flcl.settings.classifier.peers import FirstSessionRun, InfLoRARun, RSIATRun, SLCARun
+from flcl.settings.classifier.training import HeadTrain, Testing, Train
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 from flcl.settings.generation import (
     Adapter,
@@ -66,6 +67,10 @@ RUNS: dict[str, type[Run]] = {
         ViTFinetuneRun,
         LoRARun,
         SDLoRARun,
+        FirstSessionRun,
+        SLCARun,
+        RSIATRun,
+        InfLoRARun,
     )
     for method in methods_of(cls)
 }
@@ -86,12 +91,14 @@ __all__ = [
     "FMLoRARun",
     "FamilyName",
     "FinetuneRun",
+    "FirstSessionRun",
     "Flow",
     "FrozenRun",
     "FrozenViT",
     "FunLoRARun",
     "GeneratorRun",
     "HeadTrain",
+    "InfLoRARun",
     "Judge",
     "LinearProbeRun",
     "LoRARun",
@@ -99,12 +106,14 @@ __all__ = [
     "MovingRun",
     "Phase",
     "Prompt",
+    "RSIATRun",
     "RankSelection",
     "Replay",
     "ReplayRun",
     "Run",
     "Runtime",
     "SDLoRARun",
+    "SLCARun",
     "Sample",
     "Sizes",
     "Stream",
@@ -116,8 +125,8 @@ __all__ = [
     "UNet",
     "ViT",
     "ViTFinetuneRun",
-    "fixed_rank",
     "methods_of",
+    "rank_selector",
     "vit_blocks",
     "vit_sizes",
 ]

@@ -1,9 +1,10 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
-import re
 from typing import Literal
 
+from flcl.settings.classifier import ranks
+from flcl.settings.classifier.adapters import FLoRA, LowRank, Prompt, RankSelection, TaskLoRAs
 from flcl.settings.classifier.heads import (
     Drift,
     FrozenHeads,
@@ -14,158 +15,13 @@ from flcl.settings.classifier.heads import (
     Ridge,
     SolvedHead,
 )
+from flcl.settings.classifier.training import HeadTrain, Testing, Train
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, TrainedViT, ViT
 from flcl.settings.keys import (
-    above,
-    above_up_to,
-    at_least,
-    between,
-    every,
-    from_to_below,
     key,
     section,
-    selected,
 )
-from flcl.settings.shared import BATCH, EPOCHS, Run, Stream, TrainingData
-
-SITES = ("q", "k", "v", "proj", "fc1", "fc2")
-"""Linear maps of a transformer block that can have an adapter."""
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Testing:
-    """The keys that a method without training reads."""
-
-    eval_batch_size: int = key(128, "images per evaluation batch, over all devices", BATCH)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class HeadTrain(Testing):
-    """Training of the linear head in one task; the same for all tasks."""
-
-    epochs: float = key(20.0, "passes over the images of a task", EPOCHS)
-    batch_size: int = key(128, "global batch: images over all devices", BATCH)
-    optimizer: Literal["adam", "sgd"] = key("adam", "sgd has momentum 0.9")
-    head_learning_rate: float = key(1e-3, "learning rate of the linear head", above(0))
-    schedule: Literal["cosine", "constant"] = key("cosine", "cosine falls to 0 within each task")
-    warmup: float = key(
-        0.0, "share of the task's steps in which the learning rate rises", from_to_below(0, 1)
-    )
-    clip_norm: float = key(1.0, "largest global norm of the gradient", above(0))
-    min_crop: float = key(
-        0.05, "random resized crop: smallest share of the area; 1 = off", above_up_to(0, 1)
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(HeadTrain):
-    """Training of the head and of other parameters."""
-
-    learning_rate: float = key(5e-4, "learning rate of everything but the head", above(0))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class LowRank:
-    """The places and the size of low-rank adapters."""
-
-    rank: int = key(10, "r, number of columns of the factors (M3)", at_least(1))
-    sites: tuple[str, ...] = key(
-        ("q", "v"), "adapted maps in each block: some of q, k, v, proj, fc1, fc2 (M2)"
-    )
-    blocks: str = key("all", "adapted blocks: all | 0-5 | 0,3,7")
-    scale: float = key(
-        1.0, "factor on the update; SD-LoRA and InfLoRA have no such factor (M2)", above(0)
-    )
-
-    def check(self, model: ViT) -> None:
-        """Raises `ValueError` for sites, blocks or a rank that `model.variant` does not have."""
-        if not self.sites or len(set(self.sites)) < len(self.sites) or set(self.sites) - {*SITES}:
-            raise ValueError(
-                f"lora.sites={self.sites}: accepted are one or more of {', '.join(SITES)}, each "
-                "once"
-            )
-        if not model.has_sizes:
-            return  # checked again when the file is read
-        sizes = model.sizes
-        if self.rank > sizes.width:
-            raise ValueError(
-                f"lora.rank={self.rank}: exceeds the width {sizes.width} of "
-                f"model.variant={model.variant!r}"
-            )
-        vit_blocks(self.blocks, sizes.depth)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TaskLoRAs(LowRank):
-    """SD-LoRA: one direction per task, with learned magnitudes."""
-
-    magnitudes: Literal["shared", "per_map"] = key(
-        "shared",
-        "shared: one number per task for all maps, from 0.8 in every task, as in public code; "
-        "per_map: one for each map, which starts with the learned length (ours)",
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FLoRA(LowRank):
-    """F-LoRA: dW_t = A M_t N_t' B' in one shared subspace."""
-
-    combine: Literal["sum", "last", "scaled"] = key(
-        "sum", "how to combine the tasks' cores: sum, newest only, or learned scales (M1)"
-    )
-    later_factor: float = key(
-        1.0,
-        "learning rate of M and N after the first task, relative to the first task (M6)",
-        above(0),
-    )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class RankSelection:
-    """DRS: the rank of each task after the first, from its complexity H (M3-M5)."""
-
-    selector: str = key("centred", "centred | literal (as printed) | full | fixed:R")
-    candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from", every(at_least(1)))
-    temperature: float = key(1.0, "Gumbel-Softmax temperature at the start of a task", above(0))
-    final_temperature: float = key(0.1, "temperature at the end of the schedule", above(0))
-    schedule: float = key(1 / 3, "share of a task's steps until the rank is fixed", between(0, 1))
-    penalty: float = key(0.01, "weight of E[r] / r in the loss", at_least(0))
-    learning_rate: float = key(1e-2, "learning rate of the selector's w and b (ours)", above(0))
-    probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", EPOCHS)
-    holdout: float = key(0.1, "share of training images that is used to measure H", between(0, 1))
-
-    def check_choice(self, most: int) -> None:
-        """Raises `ValueError` for candidates above `most` columns or in an invalid order."""
-        high = [rank for rank in self.candidates if rank > most]
-        if high:
-            raise ValueError(
-                f"rank.candidates={self.candidates}: {high[0]} exceeds lora.rank={most}, the "
-                "columns that the shared subspace has"
-            )
-        if list(self.candidates) != sorted(set(self.candidates)):
-            raise ValueError(
-                f"rank.candidates={self.candidates}: must ascend, each rank once, such as 2,4,6"
-            )
-        if self.final_temperature > self.temperature:
-            raise ValueError(
-                f"rank.final_temperature={self.final_temperature}: exceeds "
-                f"rank.temperature={self.temperature}; the choice sharpens, so it must fall"
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """DMP: one prompt that every task shares and updates (M7)."""
-
-    tokens: int = key(
-        10,
-        "m, tokens put before the others after the positions are added; 0 = off",
-        at_least(0, 10_000),
-    )
-    sigma: float = key(0.02, "standard deviation of the initial truncated normal", above(0))
-    later_factor: float = key(
-        1.0, "learning rate after the first task, relative to the first task", at_least(0)
-    )
+from flcl.settings.shared import Run, Stream, TrainingData
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -294,37 +150,10 @@ class FMLoRARun(MovingRun):
     def check(self) -> None:
         super().check()
         self.lora.check(self.model)
-        fixed_rank(self)
+        rank_selector(self)
 
 
-def fixed_rank(run: FMLoRARun) -> int | None:
-    """R of `rank.selector=fixed:R` or `full`; None for a selector that chooses.
-
-    Raises `ValueError` for an unknown selector, for a rank above `lora.rank` and for invalid
-    candidates.
-    """
-    selector, most = run.rank.selector, run.lora.rank
-    kind, _, number = selector.partition(":")
-    if kind in ("centred", "literal") and not number:
-        run.rank.check_choice(most)
-        return None
-    if selector == "full":
-        return most
-    if kind != "fixed" or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
-        raise ValueError(
-            f"rank.selector={selector!r}: accepted are centred, literal, full, fixed:R"
-        )
-    if not 1 <= int(number) <= most:
-        raise ValueError(f"rank.selector={selector!r}: R must be 1 to lora.rank={most}")
-    return int(number)
-
-
-def vit_blocks(text: str, depth: int) -> tuple[int, ...]:
-    """Indices of the blocks in `lora.blocks`; raises `ValueError` for an invalid text."""
-    blocks = selected(text, depth)
-    if blocks is None:
-        raise ValueError(
-            f"lora.blocks={text!r}: accepted are all, a range such as 0-5 or a list such as 0,3,7 "
-            f"of the blocks 0 to {depth - 1}"
-        )
-    return blocks
+def rank_selector(run: FMLoRARun) -> tuple[str, float]:
+    """`(kind, number)` of `rank.selector`: see `forms.ranks.parsed`, which raises `ValueError`."""
+    name = "lora.capacity" if run.lora.capacity else "lora.rank"
+    return ranks.parsed(run.rank, run.lora.columns, name)

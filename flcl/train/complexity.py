@@ -1,4 +1,4 @@
-"""The short run before a task that measures its complexity (DRS, M4)."""
+"""The short run before a task that measures held-out losses, such as its complexity (DRS, M4)."""
 
 from collections.abc import Callable
 
@@ -40,7 +40,7 @@ def steps(short: Preliminary, images: int, batch_size: int) -> int:
     return max(1, round(short.epochs * images / batch_size))
 
 
-def complexity(
+def held_out_losses(
     phase: Phase,
     task: Task,
     trainable,
@@ -48,11 +48,12 @@ def complexity(
     images: dict[int, Selection],
     short: Preliminary,
     progress: Callable[[str, int], Callable[..., None]],
-) -> float:
-    """H_t: mean held-out cross-entropy after the short run, divided by ln of the class count.
+) -> list[float]:
+    """Mean held-out cross-entropies after the short run, divided by ln of the class count.
 
-    The step of the phase trains the model on the other images of the task. After the measurement
-    this model is discarded.
+    The step of the phase trains the model on the other images of the task. `Method.probing` says
+    with which models the loss is measured; the first one is H_t, if there is one only. After the
+    measurement the model is discarded.
     """
     method, run = phase.method, phase.method.run
     # A loss on the training images would only show how fast the model learns them by heart.
@@ -61,8 +62,7 @@ def complexity(
     # The programs of the phase are used, so the short run compiles no other step. `create` copies
     # `trainable`: the task itself still starts from the old values.
     state = phase.create(trainable, total)
-    # Every task is measured with all columns, because its rank is chosen only later, from H.
-    frozen = method.probing(frozen)
+    frozen, measured = method.probing(frozen)
     dataset, runtime = method.batches(task, train, hosts.shard()), run.runtime
     batches = loader.iterate(dataset, 0, total, threads=runtime.threads, prefetch=runtime.prefetch)
     key = stream_key(run.seed, "preliminary", task.index)
@@ -70,17 +70,17 @@ def complexity(
     for done, batch in enumerate(batches, start=1):
         state, _ = phase.advance(state, frozen, [batch], key)
         advance(done)
-    value = _held_out(phase, state.trainable, frozen, joined(held))
+    values = [_held_out(phase, state.trainable, each, joined(held)) for each in measured]
     # Otherwise all logits of the selector would be NaN, and argmax would silently choose the
     # first candidate.
-    if not np.isfinite(value):
+    if not np.isfinite(values).all():
         raise FloatingPointError(
             f"the short run before task {task.index} ends with a loss that is not finite: "
             f"{method.remedy(phase.index)}, in a new workdir"
         )
     # ln C is the loss of a uniform guess over C classes. Without it, a task with more classes
     # would look harder (M4).
-    return value / float(np.log(max(2, len(method.compared(task)))))
+    return [value / float(np.log(max(2, len(method.compared(task))))) for value in values]
 
 
 def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:

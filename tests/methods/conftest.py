@@ -12,6 +12,7 @@ import tiny
 from flcl import methods
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
+from flcl.methods import base
 
 
 @pytest.fixture(scope="session")
@@ -54,7 +55,9 @@ def learn(moved):
     def one(method, memory, task):
         trainable, frozen = method.begin(memory, task, jax.random.key(task.index))
         if method.preliminary(task) is not None:
-            memory, frozen = method.with_complexity(memory, frozen, task, 0.5 + 0.1 * task.index)
+            memory, frozen = method.with_losses(memory, frozen, task, [0.5 + 0.1 * task.index])
+        if not method.steps(task, 8):
+            return method.end(memory, task, trainable), trainable, frozen
         trained = moved(trainable, task.index)
         # Rows of other classes have no gradient: they stay.
         own = np.isin(np.arange(method.stream.capacity), task.labels)
@@ -65,5 +68,21 @@ def learn(moved):
                 "bias": jnp.where(own, new["bias"], old["bias"]),
             }
         return method.end(memory, task, trained), trained, frozen
+
+    return one
+
+
+@pytest.fixture(scope="session")
+def calibrated():
+    """`calibrated(method, memory, task)`: memory with statistics of random features of a task."""
+
+    def one(method, memory, task, per_class=4):
+        generator = np.random.default_rng(task.index)
+        labels = np.repeat(task.labels, per_class)
+        width = method.run.model.feature_width
+        features = generator.normal(size=(len(labels), width)).astype(np.float32)
+        features[:, 0] += 3 * labels
+        moved = base.Moved(features, features + 0.1) if method.corrects(task) else None
+        return method.calibrate(memory, task, features, labels, moved, method.scores)
 
     return one

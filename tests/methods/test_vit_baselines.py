@@ -2,17 +2,19 @@
 
 import inspect
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flcl.methods import base
-from flcl.methods.base import Moved
 from flcl.runs.opened.classifier import ClassifierOnDisk
 
 KEY = jax.random.key(0)
-METHODS = ("linear_probe", "frozen", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+FROZEN = ("frozen", "class_mean")
+METHODS = (*FROZEN, "linear_probe", "vit_finetune", "lora_sequential", "sd_lora")
+METHODS += ("first_session", "slca", "rsiat")
 
 
 @pytest.mark.parametrize(
@@ -22,6 +24,8 @@ METHODS = ("linear_probe", "frozen", "class_mean", "vit_finetune", "lora_sequent
         ("vit_finetune", {"head", "trunk"}),
         ("lora_sequential", {"head", "lora"}),
         ("sd_lora", {"head", "lora", "magnitudes"}),
+        ("slca", {"head", "trunk"}),
+        ("rsiat", {"head", "bottleneck"}),
     ],
 )
 def test_what_trains(build, method, parts):
@@ -38,6 +42,8 @@ def test_what_trains(build, method, parts):
         ("lora_sequential", {}),
         ("sd_lora", {}),
         ("sd_lora", {"lora__magnitudes": "per_map"}),
+        ("slca", {}),
+        ("rsiat", {"bottleneck__scale": 1.0}),
     ],
 )
 def test_a_task_starts_where_the_last_one_ended_and_ends_as_it_was_trained(
@@ -113,28 +119,25 @@ def test_sd_lora_keeps_old_directions_at_unit_size(build, learn):
     )
 
 
-def scorer(method):
-    """What computes the scores of held-out images."""
-    return lambda solved, features: jax.tree.map(np.asarray, method.scores(solved, features))
-
-
 @pytest.mark.parametrize("method", METHODS)
-def test_stored_parts_put_the_memory_back(build, learn, method):
-    method = build(method)
+@pytest.mark.parametrize("loss", ["local", "gaussian"])
+def test_stored_parts_put_the_memory_back(build, learn, calibrated, method, loss):
+    if loss == "gaussian" and method in (*FROZEN, "first_session", "slca", "rsiat"):
+        pytest.skip("this method has no such loss")
+    method = build(method, **({} if loss == "local" else {"train__loss": loss}))
     memory, restored = method.init(KEY), method.init(KEY)
-    generator = np.random.default_rng(0)
     for task in method.stream.tasks:
         memory, _, _ = learn(method, memory, task)
-        labels = np.repeat(task.labels, 3)
-        features = generator.normal(size=(len(labels), method.width)).astype(np.float32)
-        moved = Moved(features, 2 * features) if method.corrects(task) else None
-        memory = method.calibrate(memory, task, features, labels, moved, scorer(method))
+        memory = calibrated(method, memory, task)
+        memory |= method.align(memory, jax.random.key(task.index))
         restored = method.restore(restored, task, method.added(memory, task))
+        shapes = jax.eval_shape(lambda m, t=task: method.added(m, t), method.init(KEY))
+        chex.assert_trees_all_equal_shapes_and_dtypes(shapes, method.added(memory, task))
     jax.tree.map(np.testing.assert_array_equal, restored, memory)
 
 
 def test_the_class_mean_head_is_the_nearest_mean_by_cosine(build):
-    method = build("class_mean")
+    method = build("class_mean", heads__fit=("class_mean",), heads__holdout=0.0)
     memory = method.init(KEY)
     generator = np.random.default_rng(0)
     features = generator.normal(size=(30, method.width)).astype(np.float32)
@@ -142,11 +145,10 @@ def test_the_class_mean_head_is_the_nearest_mean_by_cosine(build):
     for task in method.stream.tasks[:2]:
         chosen = np.isin(labels, task.labels)
         memory = method.end(memory, task, {})
-        memory = method.calibrate(
-            memory, task, features[chosen], labels[chosen], None, scorer(method)
-        )
+        memory = method.calibrate(memory, task, features[chosen], labels[chosen], None, None)
     queries = generator.normal(size=(5, method.width)).astype(np.float32)
-    got = np.asarray(method.scores(method.solved(memory), jnp.asarray(queries))["class_mean"])
+    scores = method.scores(method.solved(memory), jnp.asarray(queries))
+    got = np.asarray(scores["class_mean"])
     for row, query in zip(got, queries, strict=True):
         for label in range(4):
             mean = features[labels == label].mean(axis=0)
@@ -155,10 +157,12 @@ def test_the_class_mean_head_is_the_nearest_mean_by_cosine(build):
         assert np.all(np.isneginf(row[4:]))
 
 
-def test_class_means_train_nothing(build):
-    method = build("class_mean")
-    assert method.steps(method.stream.tasks[0], 100) == 0 and method.head == "class_mean"
-    assert method.describe()["trained_parameters"] == [0, 0, 0]
+@pytest.mark.parametrize(("method", "head"), [("class_mean", "class_mean"), ("frozen", "lda")])
+def test_frozen_features_train_nothing(build, method, head):
+    method = build(method)
+    assert method.steps(method.stream.tasks[0], 100) == 0 and method.head == head
+    described = method.describe()
+    assert described["trained_parameters"] == [0, 0, 0] and described["head_parameters"] == 0
 
 
 def test_a_class_that_is_not_learned_is_never_the_answer(build, images):
@@ -194,9 +198,7 @@ def test_weights_in_bfloat16_are_stored_so_and_give_nearly_the_same_features(bui
     assert 0 < np.abs(one - two).max() < 0.1
 
 
-@pytest.mark.parametrize(
-    "method", [name for name in METHODS if name not in ("frozen", "class_mean")]
-)
+@pytest.mark.parametrize("method", [name for name in METHODS if name not in FROZEN])
 def test_a_first_task_of_one_class_is_refused_where_classes_are_compared(build, method):
     build(method, stream__tasks="2,1,3").check()
     with pytest.raises(

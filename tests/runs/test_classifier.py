@@ -20,7 +20,9 @@ from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.results import ClassifierResults, from_json, to_json
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import prepare
+from flcl.stopping import StoppedError
 from flcl.train import complexity
+from flcl.train.loop import TaskTraining
 from flcl.train.step import Phase
 
 
@@ -48,7 +50,7 @@ def test_results(learned):
     results = json.loads((learned / "results.json").read_text())
     assert results["complete"] and results["kind"] == "classifier" and results["head"] == "linear"
     assert [sum(v is not None for v in row) for row in results["matrix"]] == [1, 2, 3]
-    assert list(results["heads"]) == ["linear", "class_mean", "lda", "ridge"]
+    assert set(results["heads"]) == {"linear", "class_mean", "lda", "ridge"}
     for head in results["heads"].values():
         assert [sum(v is not None for v in row) for row in head["matrix"]] == [1, 2, 3]
     assert results["heads"]["lda"]["summary"]["last_accuracy"] > 0.9
@@ -158,6 +160,7 @@ def test_a_joint_run_has_one_row(data, tmp_path):
 
 
 METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+METHODS += ("rsiat", "inflora")  # aligned after a task; read before and after it
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -170,17 +173,46 @@ def test_peers_run_in_the_same_harness(data, tmp_path, method):
     assert (drift < 1e-6) == (method in ("linear_probe", "class_mean"))
     opened = flcl.open_run(tmp_path / "run")
     assert opened.evaluate_on()["top1"] == pytest.approx(results["summary"]["last_accuracy"])
+    memory = memories(tmp_path / "run", run)[1]
+    if method == "rsiat":
+        changed = np.abs(memory["aligned"]["kernel"] - memory["head"]["kernel"])
+        assert np.all(changed.max(axis=0) > 0)
+    if method == "inflora":
+        assert np.trace(memory["occupied"]["block_00"]["q"]) >= 1 and memory["finished"] == 2
 
 
-def test_domains_come_one_after_the_other(tmp_path):
+def test_domains_come_one_after_the_other(tmp_path, monkeypatch):
+    """With all that FM-LoRA reads from the images of a task before it trains; stopped inside it."""
     data = tiny.write_domains(tmp_path / "domains.npz")
     run = tiny.classifier_of(
-        data, stream__scenario="dil", stream__tasks="domains", stream__domain_order="ink,oil"
+        data,
+        stream__scenario="dil",
+        stream__tasks="domains",
+        stream__domain_order="ink,oil",
+        train__first_epochs=1.0,
+        lora__bases="gradient",
+        lora__capacity=6,
+        lora__combine="scaled",
+        rank__selector="energy:0.3",
+        prompt__init="mean",
     )
+    real = TaskTraining.run
+
+    def stopped(training, *arguments):
+        stop = {"task 2": lambda done: done == 2}.get(training.name, training.stop)
+        return real(dataclasses.replace(training, stop=stop), *arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="step 2 of task 2"):
+        patch.setattr(TaskTraining, "run", stopped)
+        flcl.run(run, tmp_path / "run")
     results = flcl.run(run, tmp_path / "run")
     assert results["task_names"] == ["ink", "oil"] and results["tasks"] == [list(range(6))] * 2
     assert results["test_counts"] == [48, 24]
-    assert len(results["rank_selection"]) == 2
+    assert results["steps_per_task"] == [9, 9]
+    _, later = results["diagnosis"]
+    assert 0 < later["coverage"] < 1 and 4 <= later["columns"] <= 6
+    assert later["rank_selection"]["rank"] in (1, 2)  # few enough to be stored as factors
+    assert results["parameters"]["bytes_per_task"][1] == later["bytes"]
     counts = memories(tmp_path / "run", run)[1]["means"]["count"]
     assert counts.tolist() == [[24] * 6, [12] * 6]
 

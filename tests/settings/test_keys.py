@@ -66,6 +66,9 @@ OUTSIDE_CLASSIFIER = [
     ("model.registers", -1),
     ("model.registers", 1_025),
     ("train.epochs", 0.0),
+    ("train.first_epochs", -1.0),
+    ("train.scale", 0.0),
+    ("train.margin", 1.0),
     ("train.batch_size", 0),
     ("train.learning_rate", 0.0),
     ("train.head_learning_rate", 0.0),
@@ -77,6 +80,9 @@ OUTSIDE_CLASSIFIER = [
     ("lora.rank", 0),
     ("lora.scale", 0.0),
     ("lora.later_factor", 0.0),
+    ("lora.capacity", -1),
+    ("lora.grow", 0.0),
+    ("lora.grow", 1.0),
     ("rank.candidates", ()),
     ("rank.candidates", (0, 2)),
     ("rank.temperature", 0.0),
@@ -101,6 +107,34 @@ OUTSIDE_CLASSIFIER = [
 ]
 
 
+OUTSIDE_PEER = [
+    *(("slca", name, 0.0) for name in ("align.epochs", "align.learning_rate")),
+    *(("slca", name, -1.0) for name in ("align.weight_decay", "align.temperature", "align.decay")),
+    ("slca", "align.decay", 1.1),
+    ("slca", "align.batch_size", 0),
+    *(("rsiat", name, -0.1) for name in ("train.align", "train.steer", "train.steer_apart")),
+    *(("inflora", f"lora.{name}energy", value) for name in ("", "final_") for value in (0.0, 1.1)),
+    ("rsiat", "train.steer_warmup", 1.0),
+    ("rsiat", "train.steer_margin", 1.1),
+    ("rsiat", "bottleneck.width", 0),
+    ("rsiat", "bottleneck.scale", 0.0),
+]
+
+
+@pytest.mark.parametrize(("method", "name", "value"), OUTSIDE_PEER)
+def test_value_out_of_range_is_refused_by_name_for_a_peer(method, name, value):
+    with pytest.raises(ValueError) as caught:
+        bridge.from_dict(with_value(name, value, method))
+    assert str(caught.value).startswith(f"{name}={value!r}: must be ")
+
+
+def test_blocks_of_a_bottleneck_are_those_of_the_network():
+    with pytest.raises(ValueError, match="bottleneck.blocks='9': accepted are all, a range"):
+        bridge.from_dict(with_value("bottleneck.blocks", "9", "rsiat"))
+    with pytest.raises(ValueError, match="train.loss='gaussian': accepted are local, cosine"):
+        bridge.from_dict(with_value("train.loss", "gaussian", "slca"))
+
+
 @pytest.mark.parametrize(("name", "value"), OUTSIDE_CLASSIFIER)
 def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
     with pytest.raises(ValueError) as caught:
@@ -117,6 +151,24 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
         ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
         ({"rank.final_temperature": 2.0}, "rank.final_temperature=2.0: exceeds"),
         ({"model.sha256": "abc"}, "model.sha256='abc': model.weights='random' reads no file"),
+        *(
+            ({"rank.selector": f"energy:{n}"}, f"rank.selector='energy:{n}': the number after the")
+            for n in ("1.1", "0", "", "x", "nan")
+        ),
+        *(
+            (
+                {"rank.selector": f"holdout:{n}"},
+                f"rank.selector='holdout:{n}': the number after the",
+            )
+            for n in ("1", "-0.1", "inf", "1e400")
+        ),
+        (
+            {"rank.selector": "energy"},
+            "rank.selector='energy': accepted are centred, literal, full",
+        ),
+        ({"rank.selector": "centred:1"}, "rank.selector='centred:1': accepted are centred"),
+        ({"lora.capacity": 9}, "lora.capacity=9: is below lora.rank=10, the columns of the first"),
+        ({"lora.capacity": 65}, "lora.capacity=65: exceeds the width 64"),
         ({"rank.selector": "fixed:11"}, "rank.selector='fixed:11': R must be 1 to lora.rank=10"),
         ({"lora.sites": ("q", "qkv")}, "lora.sites=('q', 'qkv'): accepted are one or more of q, k"),
         ({"lora.blocks": "4-6"}, "lora.blocks='4-6': accepted are all, a range"),
@@ -170,16 +222,27 @@ def test_a_generator_has_no_domains():
         bridge.from_dict(with_value("stream.domain_order", "natural"))
 
 
-@pytest.mark.parametrize(("selector", "rank"), [("centred", None), ("full", 4), ("fixed:3", 3)])
-def test_a_rank_that_is_not_chosen_needs_no_candidates(selector, rank):
+@pytest.mark.parametrize(
+    ("selector", "want"),
+    [
+        ("centred", None),
+        ("literal", None),
+        ("holdout:0.02", None),
+        ("full", ("fixed", 4)),
+        ("fixed:3", ("fixed", 3)),
+        ("energy:0.99", ("energy", 0.99)),
+        ("energy:1", ("energy", 1.0)),
+    ],
+)
+def test_only_a_rank_that_is_chosen_from_candidates_needs_them(selector, want):
     values = bridge.as_dict(bridge.freeze(small("fmlora")))
     values["lora"]["rank"] = 4
     values["rank"]["selector"] = selector
-    if rank is None:
+    if want is None:
         with pytest.raises(ValueError, match="6 exceeds lora.rank=4"):
             bridge.from_dict(values)
     else:
-        assert settings.fixed_rank(bridge.from_dict(values)) == rank
+        assert settings.rank_selector(bridge.from_dict(values)) == want
 
 
 @pytest.mark.parametrize(
@@ -210,6 +273,7 @@ NAMED = ("lora.sites", "heads.fit")
 @pytest.mark.parametrize("method", settings.RUNS)
 def test_every_number_has_a_range_that_its_default_is_in(method):
     tested = {name for name, _ in (*OUTSIDE, *OUTSIDE_CLASSIFIER)} | {"replay.images_per_class"}
+    tested |= {name for _, name, _ in OUTSIDE_PEER}
     for name, field in bridge.keys(settings.RUNS[method]):
         accepts = field.metadata["range"]
         kind = typing.get_origin(field.type) or field.type

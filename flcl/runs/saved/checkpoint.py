@@ -13,6 +13,7 @@ import contextlib
 import dataclasses
 import hashlib
 import logging
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -119,10 +120,18 @@ class Meta:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunningMeta(Meta):
-    """That of a state inside a task: the task, its finished steps and its complexity (M3)."""
+    """That of a state inside a task.
+
+    Attributes:
+      task: the number of the task.
+      step: its finished steps.
+      held_out: the losses of the short run before it; None = there was none.
+      complexity: the one such loss, in saves of format 3 and older.
+    """
 
     task: int
     step: int
+    held_out: tuple[float, ...] | None = None
     complexity: float | None = None
 
 
@@ -173,6 +182,18 @@ class Checkpoints:
                 )
         return stored
 
+    def shapes_of_task(self, task: int) -> dict[str, tuple[int, ...]]:
+        """The shapes of the arrays of a stored task by name; raises `DamagedError`."""
+        try:
+            texts = self._meta("tasks", task)["layout"]
+        except DamagedError as error:
+            raise DamagedError(f"{error}; {self._advice(task)}") from error
+        # Such as `(4, 8) float32`; a text of another form is refused when the task is read.
+        return {
+            name: tuple(map(int, re.findall(r"\d+", text.partition(")")[0])))
+            for name, text in texts.items()
+        }
+
     def restore_task(self, task: int, target):
         """The stored part of `task`. `target` gives shapes, types and shardings.
 
@@ -198,7 +219,10 @@ class Checkpoints:
         # steps.
         for position in sorted(self._manager("running").all_steps(), reverse=True):
             with contextlib.suppress(DamagedError):
-                return position, self._meta("running", position)
+                meta = self._meta("running", position)
+                if meta.get("complexity") is not None:
+                    meta["held_out"] = [meta["complexity"]]
+                return position, meta
         return None
 
     def restore_running(self, position: int, target):

@@ -140,7 +140,7 @@ class SDLoRA(LoRAClassifier):
             newest = factorized.map_sites(lambda f: {**f, "core": beta * f["core"]}, newest)
         if phase == 2:
             past = self._weighted(frozen["directions"], self._past(trainable))
-            newest = factorized.map_sites(_beside, past, newest)
+            newest = factorized.map_sites(beside, past, newest)
         return {**model, "adapters": newest}, extra
 
     def end(self, memory, task: Task, trainable):
@@ -212,7 +212,7 @@ class SDLoRA(LoRAClassifier):
         return factorized.map_sites(weighted, directions, magnitudes)
 
 
-def _beside(first: dict, second: dict) -> dict:
+def beside(first: dict, second: dict) -> dict:
     """One adapter whose update is the sum of two."""
     return {
         "a": jnp.concatenate([first["a"], second["a"]], axis=1),

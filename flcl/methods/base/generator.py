@@ -1,0 +1,67 @@
+"""What a continual generator declares beside the contract of every method."""
+
+import abc
+
+import grain
+import jax
+import optax
+
+from flcl import settings
+from flcl.data import loader
+from flcl.data.stream import Task
+from flcl.methods import optimisation
+from flcl.methods.base.method import Memory, Method, Velocity, batch_of
+
+
+class Generator(Method):
+    """A continual method that generates images of every class it has learned.
+
+    A batch is `{"images": uint8 [n, G, H, W, C], "labels": int32 [G]}`. `describe` gives
+    `trunk_parameters`, `parameters_per_class`, `adapted_convolutions` (for each its index, name,
+    shape and parameters per class) and `bytes_per_task`.
+
+    Attributes:
+      old_classes_fixed: whether a learned class never changes again; then its samples are
+        generated only once.
+    """
+
+    old_classes_fixed = False
+    run: settings.GeneratorRun
+
+    def phase_settings(self, phase: int) -> settings.Phase:
+        """Training settings of a phase."""
+        return self.run.phase1 if phase == 1 else self.run.phase2
+
+    def steps(self, task: Task, images: int) -> int:
+        del images
+        return self.phase_settings(self.phase(task)).steps
+
+    def ema_decay(self, phase: int) -> float:
+        return self.phase_settings(phase).ema_decay
+
+    def optimizer(self, phase: int) -> optax.GradientTransformation:
+        return optimisation.adam(self.phase_settings(phase))
+
+    def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
+        # [n, G]: n is first because it is the axis that is divided over the devices
+        # (`adapters.modulate`).
+        size, groups = self.phase_settings(phase).batch_size, self.phase_settings(phase).groups
+        return batch_of(self.run.data, (size // groups, groups), (groups,))
+
+    def batches(self, task, images, shard) -> grain.MapDataset:
+        phase = self.phase_settings(self.phase(task))
+        return loader.class_groups(
+            images,
+            groups=phase.groups,
+            per_group=phase.batch_size // phase.groups,
+            seed=self.run.seed,
+            task=task.index,
+            shard=shard,
+        )
+
+    def remedy(self, phase: int) -> str:
+        return f"lower phase{phase}.learning_rate or raise phase{phase}.warmup_steps"
+
+    @abc.abstractmethod
+    def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
+        """The velocity field of one class, ready for sampling."""
