@@ -26,10 +26,10 @@ from flcl.settings.classifier.adapters import (
     TaskLoRAs,
     vit_blocks,
 )
+from flcl.settings.classifier.combined import PARTS, Combined
 from flcl.settings.classifier.peers import FirstSessionRun, InfLoRARun, RSIATRun, SLCARun
 from flcl.settings.classifier.training import HeadTrain, Testing, Train
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
-from flcl.settings.combined import PARTS, Combined
 from flcl.settings.generation import (
     Adapter,
     FamilyName,

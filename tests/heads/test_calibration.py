@@ -10,6 +10,7 @@ import tiny
 from flcl.data.stream import Task
 from flcl.heads.base import Batch, Move
 from flcl.heads.calibration import STALE, Calibration
+from flcl.heads.linear import Trained
 
 WIDTH, TASKS = 64, (Task(1, (0, 1)), Task(2, (2, 3)), Task(3, (4, 5)))
 HEADS = ("class_mean", "lda", "ridge", "gaussian")
@@ -23,7 +24,7 @@ def images(labels, seed=0, count=12):
 
 def calibration(**changes) -> Calibration:
     changes = {"heads__fit": ("linear", *HEADS), "heads__holdout": 0.0, **changes}
-    return Calibration(tiny.classifier_of(Path("x"), **changes), 6, None, True)
+    return Calibration(tiny.classifier_of(Path("x"), **changes), 6, None, Trained(WIDTH, 6))
 
 
 def init(made: Calibration) -> dict:

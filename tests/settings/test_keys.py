@@ -102,6 +102,7 @@ OUTSIDE_CLASSIFIER = [
     ("ridge.width", -1),
     ("ridge.penalty", 0.0),
     ("gaussian.rank", 0),
+    ("memory.per_class", 0),
     ("gaussian.weight", 1.0),
     ("drift.ridge", 0.0),
 ]
