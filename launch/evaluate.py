@@ -40,13 +40,11 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
     text = "classifier: folder:PATH, npz:PATH or tfds:NAME; default: all test images of the run"
     flags.DEFINE_string("data", None, text, flag_values=values)
-    text = (
-        f"classifier: the head that answers, one of those that the run fits (heads.fit): some of "
-        f"{', '.join(HEADS)}; default: that of the method"
-    )
+    text = f"classifier: the head that answers, one of heads.fit: some of {', '.join(HEADS)}"
     flags.DEFINE_string("head", None, text, flag_values=values)
-    text = "classifier: state of the run after this task; default: the last"
-    flags.DEFINE_integer("after", None, text, flag_values=values)
+    flags.DEFINE_integer(
+        "after", None, "classifier: state after this task; default: the last", flag_values=values
+    )
     kinds = {int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
     for field in _generator_fields():
         text = f"generator: {field.metadata['comment']}"

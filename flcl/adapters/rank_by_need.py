@@ -11,7 +11,7 @@ import numpy as np
 
 from flcl import settings
 from flcl.adapters.factorized import Shapes, map_sites, task_core
-from flcl.adapters.rank import RankChoice, first_columns
+from flcl.adapters.rank import FixedRank, LearnedRank, RankChoice, first_columns
 
 
 def truncated(factors: dict, moments: dict, share: float) -> tuple[dict, jax.Array]:
@@ -152,6 +152,24 @@ class HoldoutRank(RankChoice):
             "probabilities": None,
             "held_out": losses,
         }
+
+
+def rank_choice(
+    selection: settings.RankSelection,
+    kind: str,
+    number: float,
+    shapes: Shapes,
+    rank: int,
+    tasks: int,
+) -> RankChoice:
+    """The choice of ranks that `(kind, number)` of `rank.selector` names."""
+    if kind == "fixed":
+        return FixedRank(rank, int(number))
+    if kind == "energy":
+        return EnergyRank(number, rank, shapes)
+    if kind == "holdout":
+        return HoldoutRank(selection, number, rank)
+    return LearnedRank(selection, rank, tasks)
 
 
 def _columns(factors: dict) -> int:

@@ -5,11 +5,34 @@ bases cannot follow it, the task cannot change the map. The second moment of the
 map sees them through A, is A' E[x x'] A [r, r]; with it a core's change of the outputs is known.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl.adapters.factorized import map_sites
+from flcl.adapters.factorized import Shapes, map_sites
+
+
+def kernel_gradients(loss: Callable, trunk: dict, shapes: Shapes) -> tuple[dict, dict]:
+    """The gradient float32 [in, out] by the kernel of each map in `shapes`, and what `loss` adds.
+
+    loss: a function of the trunk that returns a number, and a tree that is passed on.
+    """
+
+    def of_kernels(kernels):
+        changed = {
+            block: {site: {**trunk[block][site], "kernel": k} for site, k in sites.items()}
+            for block, sites in kernels.items()
+        }
+        return loss(trunk | {block: trunk[block] | sites for block, sites in changed.items()})
+
+    # In float32, whatever the type of the trunk is.
+    kernels = {
+        block: {site: trunk[block][site]["kernel"].astype(jnp.float32) for site in sites}
+        for block, sites in shapes.items()
+    }
+    return jax.grad(of_kernels, has_aux=True)(kernels)
 
 
 def gradient_bases(gradient: dict, rank: int, columns: int | None = None) -> dict:

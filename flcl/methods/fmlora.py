@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from flcl import settings
-from flcl.adapters import factorized, rank, survey
+from flcl.adapters import factorized, survey
 from flcl.adapters.cores import COMBINATIONS
-from flcl.adapters.rank_by_need import EnergyRank, HoldoutRank
+from flcl.adapters.rank_by_need import EnergyRank, rank_choice
 from flcl.data.stream import Task, TaskStream
 from flcl.methods import base, optimisation
 from flcl.methods.vit_classifier import ViTClassifier
@@ -41,17 +41,8 @@ class FMLoRA(ViTClassifier):
         self.rank, tasks = run.lora.columns, len(stream.tasks)
         # How cores are combined (M1), and who chooses the rank (M5).
         self.cores = COMBINATIONS[run.lora.combine](tasks)
-        self.ranks = self._rank_choice(tasks)
-
-    def _rank_choice(self, tasks: int) -> rank.RankChoice:
-        kind, number = settings.rank_selector(self.run)
-        if kind == "fixed":
-            return rank.FixedRank(self.rank, int(number))
-        if kind == "energy":
-            return EnergyRank(number, self.rank, self.shapes)
-        if kind == "holdout":
-            return HoldoutRank(self.run.rank, number, self.rank)
-        return rank.LearnedRank(self.run.rank, self.rank, tasks)
+        kind, number = settings.rank_selector(run)
+        self.ranks = rank_choice(run.rank, kind, number, self.shapes, self.rank, tasks)
 
     def parts(self, phase):
         train, selection = self.run.train, self.run.rank
@@ -129,25 +120,16 @@ class FMLoRA(ViTClassifier):
         See `adapters.survey`. The gradient is that of the function before the task.
         """
         weights, model = batch["weights"], self.inference(memory)
-        trunk, head = model["trunk"], memory["head"]
-        head = {"kernel": head["kernel"], "bias": head["bias"][None]}
+        head = {"kernel": memory["head"]["kernel"], "bias": memory["head"]["bias"][None]}
 
-        def loss(kernels):
-            features, seen = self.network.apply(
-                {"params": _with_kernels(trunk, kernels), "adapter": model["adapters"]},
-                self._normalised(batch["images"]),
-                model["prompt"],
-                mutable="seen",
-            )
+        def loss(trunk):
+            variables = {"params": trunk, "adapter": model["adapters"]}
+            images, prompt = self._normalised(batch["images"]), model["prompt"]
+            features, seen = self.network.apply(variables, images, prompt, mutable="seen")
             losses = self.cross_entropies(head, compared, features, batch["labels"])
             return weights @ losses, seen["seen"]
 
-        # In float32, whatever the type of the trunk is.
-        kernels = {
-            block: {site: trunk[block][site]["kernel"].astype(jnp.float32) for site in sites}
-            for block, sites in self.shapes.items()
-        }
-        gradient, seen = jax.grad(loss, has_aux=True)(kernels)
+        gradient, seen = survey.kernel_gradients(loss, model["trunk"], self.shapes)
         (patches,) = seen["mean_patch"]
         return {
             "gradient": gradient,
@@ -254,9 +236,7 @@ class FMLoRA(ViTClassifier):
             return target
         shape = jax.ShapeDtypeStruct((self.rank, min(columns)), jnp.float32)
         factors = factorized.map_sites(lambda _: {"m": shape, "n": shape}, self.shapes)
-        return {name: tree for name, tree in target.items() if name != "cores"} | {
-            "factors": factors
-        }
+        return {k: v for k, v in target.items() if k != "cores"} | {"factors": factors}
 
     def restore(self, memory, task: Task, added):
         names = (*_STORED, "bases", "scales")
@@ -311,18 +291,6 @@ class FMLoRA(ViTClassifier):
         return 2 * self.rank**2 * sum(map(len, self.shapes.values()))
 
     def describe(self):
-        return super().describe() | {"prompt_parameters": self._prompt_parameters()}
-
-    def _prompt_parameters(self) -> int:
         prompt = self.run.prompt
         gates = self.run.model.sizes.depth if prompt.tokens and prompt.init == "gated" else 0
-        return prompt.tokens * self.width + gates
-
-
-def _with_kernels(trunk: dict, kernels: dict) -> dict:
-    """The trunk with other kernels of some maps."""
-    changed = {
-        block: {site: {**trunk[block][site], "kernel": kernel} for site, kernel in sites.items()}
-        for block, sites in kernels.items()
-    }
-    return trunk | {block: trunk[block] | sites for block, sites in changed.items()}
+        return super().describe() | {"prompt_parameters": prompt.tokens * self.width + gates}

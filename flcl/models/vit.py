@@ -172,18 +172,20 @@ class VisionTransformer(nn.Module):
                 name=block_name(index),
             )(x, gates[index])
             outputs.append(x)
-        # A prompt with gates comes after the patches; no feature is taken from it.
-        last = outputs[-self.model.feature_blocks :]
-        return self._features([x[:, : x.shape[1] - gated] for x in last])
+        return self._features(outputs[-self.model.feature_blocks :], gated)
 
-    def _features(self, outputs: list[jax.Array]) -> jax.Array:
-        """Features [B, feature_width] from the outputs [B, T, width] of the last blocks."""
+    def _features(self, outputs: list[jax.Array], gated: int) -> jax.Array:
+        """Features [B, feature_width] from the outputs [B, T, width] of the last blocks.
+
+        gated: number of tokens of a gated prompt, which come last.
+        """
         norm = _norm(self.model.layer_norm_eps, "norm")
         # The final norm is that of the last block; it also brings earlier tokens to one size.
         features = [norm(x[:, 0]) for x in outputs]
         if self.model.features == "cls+mean":
-            # Patches come last, after class token, prompt and registers.
-            patches = outputs[-1][:, -(grid_side(self.model, self.image_size) ** 2) :]
+            # Class token, prompt and registers come before the patches.
+            last = outputs[-1][:, : outputs[-1].shape[1] - gated]
+            patches = last[:, -(grid_side(self.model, self.image_size) ** 2) :]
             features.append(norm(patches).mean(axis=1))
         return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
 

@@ -63,8 +63,8 @@ def curve_names(results: Results) -> list[str]:
 def heads(results: Results) -> dict[str, HeadResults]:
     """Every head of a run by name, the method's head first; empty for a generator.
 
-    The other heads come in the order of `HEADS` of the settings. Files of older versions have the
-    method's head and perhaps that of the class means.
+    The others come in the order of `settings.classifier.heads.HEADS`. Files of older versions have
+    the method's head and perhaps that of the class means.
     """
     if not isinstance(results, ClassifierResults):
         return {}

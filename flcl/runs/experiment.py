@@ -182,9 +182,7 @@ class Experiment:
 
     def _surveyed(self, memory: Memory, task: Task) -> Memory:
         """The memory with the sums over the training images of a task."""
-        images = joined(self.data.train(task))
-        advance = self._progress(f"survey of task {task.index}", len(images))
-        return self._survey.memory(memory, task, images, advance)
+        return self._survey.memory(memory, task, self.data.train(task), self._progress)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
@@ -250,11 +248,10 @@ class Experiment:
 
     def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
         """The losses that the short run before `task` measures; None = no short run."""
-        short = self.method.preliminary(task)
-        if short is None:
+        if (short := self.method.preliminary(task)) is None:
             return None
-        images = self.data.train(task)
-        return held_out_losses(phase, task, trainable, frozen, images, short, self._progress)
+        images, show = self.data.train(task), self._progress
+        return held_out_losses(phase, task, trainable, frozen, images, short, show)
 
     def _calibrate(self, before: Memory, memory: Memory, task: Task) -> Memory:
         """Adds the statistics of a task's training images; before: the memory before the task."""

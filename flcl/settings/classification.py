@@ -1,9 +1,9 @@
 """Keys of the continual classifiers on a pre-trained ViT."""
 
 import dataclasses
-import re
 from typing import Literal
 
+from flcl.settings.classifier import ranks
 from flcl.settings.classifier.heads import (
     Drift,
     FrozenHeads,
@@ -168,9 +168,6 @@ class FLoRA(LowRank):
             )
 
 
-SELECTORS = ("centred", "literal", "full", "fixed:R", "energy:SHARE", "holdout:TOLERANCE")
-
-
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RankSelection:
     """DRS: the rank of each task after the first (M3-M5)."""
@@ -189,27 +186,6 @@ class RankSelection:
     learning_rate: float = key(1e-2, "learning rate of the selector's w and b (ours)", above(0))
     probe_epochs: float = key(1.0, "epochs of the preliminary run that measures H", EPOCHS)
     holdout: float = key(0.1, "share of training images that is used to measure H", between(0, 1))
-
-    def check_choice(self, most: int, name: str) -> None:
-        """Raises `ValueError` for candidates above `most` columns or in an invalid order.
-
-        name: the key that `most` comes from.
-        """
-        high = [rank for rank in self.candidates if rank > most]
-        if high:
-            raise ValueError(
-                f"rank.candidates={self.candidates}: {high[0]} exceeds {name}={most}, the "
-                "columns that the shared subspace has"
-            )
-        if list(self.candidates) != sorted(set(self.candidates)):
-            raise ValueError(
-                f"rank.candidates={self.candidates}: must ascend, each rank once, such as 2,4,6"
-            )
-        if self.final_temperature > self.temperature:
-            raise ValueError(
-                f"rank.final_temperature={self.final_temperature}: exceeds "
-                f"rank.temperature={self.temperature}; the choice sharpens, so it must fall"
-            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -340,37 +316,9 @@ class FMLoRARun(MovingRun):
 
 
 def rank_selector(run: FMLoRARun) -> tuple[str, float]:
-    """`(kind, number)` of `rank.selector`: `energy:0.99` is `("energy", 0.99)`.
-
-    The kinds are centred, literal, fixed (also for `full`), energy and holdout; a kind without a
-    number has 0. Raises `ValueError` for an unknown selector, for a number outside its range and
-    for invalid candidates.
-    """
-    selector, most = run.rank.selector, run.lora.columns
+    """`(kind, number)` of `rank.selector`: see `forms.ranks.parsed`, which raises `ValueError`."""
     name = "lora.capacity" if run.lora.capacity else "lora.rank"
-    kind, colon, number = selector.partition(":")
-    if kind in ("centred", "literal", "holdout"):
-        run.rank.check_choice(most, name)
-    if selector in ("centred", "literal"):
-        return kind, 0.0
-    if selector == "full":
-        return "fixed", most
-    if kind in ("energy", "holdout") and colon:
-        return kind, _share(selector, number, 1.0 if kind == "energy" else 0.0)
-    if kind != "fixed" or not re.fullmatch(r"\d{1,9}", number, re.ASCII):
-        raise ValueError(f"rank.selector={selector!r}: accepted are {', '.join(SELECTORS)}")
-    if not 1 <= int(number) <= most:
-        raise ValueError(f"rank.selector={selector!r}: R must be 1 to {name}={most}")
-    return "fixed", int(number)
-
-
-def _share(selector: str, number: str, included: float) -> float:
-    """A number between 0 and 1, one of which is `included`."""
-    valid = re.fullmatch(r"\d{0,9}\.?\d{1,9}(e-?\d{1,2})?", number, re.ASCII)
-    if valid and (0 < float(number) < 1 or float(number) == included):
-        return float(number)
-    words = "above 0 and at most 1" if included else "at least 0 and below 1"
-    raise ValueError(f"rank.selector={selector!r}: the number after the colon must be {words}")
+    return ranks.parsed(run.rank, run.lora.columns, name)
 
 
 def vit_blocks(text: str, depth: int) -> tuple[int, ...]:

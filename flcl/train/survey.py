@@ -1,13 +1,13 @@
 """One pass over the images of a task before it trains, whose sums a method reads."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
 from flcl.compiling import run_once
 from flcl.data import loader
-from flcl.data.selection import Selection
+from flcl.data.selection import Selection, joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.methods.base import Classifier, Memory
@@ -27,13 +27,19 @@ class Survey:
         self._add = jax.jit(add, out_shardings=same, donate_argnums=0)
 
     def memory(
-        self, memory: Memory, task: Task, images: Selection, advance: Callable[[int], None]
+        self,
+        memory: Memory,
+        task: Task,
+        images: Mapping[int, Selection],
+        progress: Callable[[str, int], Callable[..., None]],
     ) -> Memory:
-        """`Classifier.with_survey`, with the sums over all `images` of `task`, with labels.
+        """`Classifier.with_survey`, with the sums over all `images` of `task`, by label.
 
-        advance: called with the number of finished images. Every image counts once, in the order
-        of the selection; the rest of the last batch has the weight 0.
+        progress: makes a bar with a text and a number of images. Every image counts once, label
+        after label; the rest of the last batch has the weight 0.
         """
+        images = joined(images)
+        advance = progress(f"survey of task {task.index}", len(images))
         method, run = self._method, self._method.run
         size = run.train.batch_size  # the devices divide it, and have room for its gradients
         rows, runtime = hosts.rows(size), run.runtime

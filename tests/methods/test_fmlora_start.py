@@ -74,8 +74,8 @@ def test_every_image_counts_once_however_batches_fall(build, images, learn):
     want, _ = surveyed(method, memory, task, images, LABELS)
     mesh = meshes.make_mesh()
     with jax.set_mesh(mesh):
-        selection = Selection(images, np.arange(6), LABELS)
-        got = Survey(method, mesh).memory(memory, task, selection, done.append)
+        pools = {label: Selection(images, np.flatnonzero(LABELS == label)) for label in (2, 3)}
+        got = Survey(method, mesh).memory(memory, task, pools, lambda *_: done.append)
     assert done == [4, 6]
     np.testing.assert_allclose(got["coverage"], want["coverage"], rtol=1e-4)
     jax.tree.map(
