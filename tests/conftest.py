@@ -162,12 +162,13 @@ def smoke_runs(launch):
 
         import flcl
         from flcl.cost.programs import programs_of
+        from flcl.runs.saved.differences import decisive
         from flcl.runs.setup import prepare
         from flcl.settings import bridge, formats
 
         distinct, seen, chosen = {}, set(), []
         for name, settings in wanted:
-            values = bridge.decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
+            values = decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
             distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings, values))
         for name, settings, values in distinct.values():
             leaves = {f"{key}={value!r}" for key, value in flat(values).items()}

@@ -50,8 +50,10 @@ class Ridge:
             weight = self.penalty * np.trace(system) / len(system)
         else:
             weight = float(states[self.chosen.key]["weight"])
+        # Sums are stored in float32: below this weight their rounding makes the system singular.
         # Without any variance every kernel is zero, and no weight may be zero.
-        system[np.diag_indices_from(system)] += max(weight, np.finfo(np.float32).tiny)
+        rounding = 4 * np.finfo(np.float32).eps * np.trace(system) + np.finfo(np.float32).tiny
+        system[np.diag_indices_from(system)] += max(weight, rounding)
         kernel = linalg.solve(system, (delta * count[:, None]).T, assume_a="pos")
         share = count / max(images, 1) if self.centred else np.zeros_like(count)
         part = {"kernel": kernel[None], "bias": (share - origin @ kernel)[None]}

@@ -13,7 +13,6 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.selection import joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -189,9 +188,7 @@ class Experiment:
 
     def _surveyed(self, memory: Memory, task: Task) -> Memory:
         """The memory with the sums over the training images of a task."""
-        images = joined(self.data.train(task))
-        advance = self._progress(f"survey of task {task.index}", len(images))
-        return self._survey.memory(memory, task, images, advance)
+        return self._survey.memory(memory, task, self.data.train(task), self._progress)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
