@@ -4,13 +4,15 @@ import os
 import re
 from pathlib import Path
 
+_LONGEST = 255  # bytes of a name, on nearly every file system
+
 
 def local(text: str | os.PathLike, name: str) -> Path:
     """The path in `text`, with `~` and `~user` expanded.
 
     name: what the path is for, such as `workdir`. Raises `ValueError` for an empty text, for an
     address such as `gs://bucket/run`, for an unknown home folder and for a text that is no file
-    name.
+    name or has a name that is too long.
     """
     if isinstance(text, os.PathLike):
         text = os.fspath(text)
@@ -28,6 +30,11 @@ def local(text: str | os.PathLike, name: str) -> Path:
         raise ValueError(
             f"{name}={text!r}: not UTF-8, or the locale is not: set LC_ALL=C.UTF-8"
         ) from None
+    longest = max(map(len, os.fsencode(text).split(b"/")))
+    if longest > _LONGEST:
+        raise ValueError(
+            f"{name}={text!r}: has a name of {longest} bytes; a file system stores up to {_LONGEST}"
+        )
     try:
         return Path(text).expanduser()
     except RuntimeError:

@@ -32,6 +32,7 @@ def test_a_name_with_a_colon_is_no_address(text):
         (b"x", "a path is needed"),
         ("~nobody-of-this-name/x", "there is no such home folder"),
         ("\udcff", "not UTF-8"),
+        ("runs/" + 128 * "é", "has a name of 256 bytes; a file system stores up to 255"),
     ],
 )
 def test_what_is_refused(text, why):
