@@ -178,10 +178,7 @@ class ViTClassifier(base.Classifier):
         return trainable, frozen
 
     def compared(self, task):
-        if not self.replays:
-            return super().compared(task)
-        so_far = self.stream.tasks[: task.index]
-        return tuple(sorted({label for each in so_far for label in each.labels}))
+        return self.labels_so_far(task) if self.replays else super().compared(task)
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
         key_crop, key_flip, key_model = jax.random.split(key, 3)
