@@ -56,8 +56,11 @@ KEYS = {
         "train.head_learning_rate": 6.7e-3,  # peers
     },
 }
+# FM-LoRA as the paper describes it: a prompt (peers: 10 tokens), and ranks by the complexity.
+PAPER = {"prompt.tokens": 10, "prompt.init": "normal", "rank.selector": "centred"}
+ABLATIONS = {"no_drs": {"rank.selector": "full"}, "no_dmp": {"prompt.tokens": 0}}
+FORMS = ("paper", *ABLATIONS)
 SMOKE_WIDTH = 64  # random features of RanPAC in a smoke run
-ABLATIONS = ("no_drs", "no_dmp")
 
 # The ViT-B/16 of SD-LoRA's code: trained on ImageNet-21K, then on ImageNet-1K (M9).
 B16 = "hub:timm/vit_base_patch16_224.augreg_in21k_ft_in1k"
@@ -72,39 +75,39 @@ class Args:
     smoke: bool
     small: bool
     baseline: str
-    ablations: tuple[str, ...]
+    forms: tuple[str, ...]
     choices: Mapping[str, str]
 
 
 def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Args:
     """Parses `smoke,baseline=sd_lora,tasks=10` or `no_drs,no_dmp`; no word is required.
 
+    `paper`, `no_drs` and `no_dmp` are the forms of FM-LoRA: as in the paper, or without a part.
+
     small: whether the config has a small variant. choices: other words of this config with their
     accepted values, the default first, such as `tasks=("10", "5")`. Raises `ArgumentError` for an
-    unknown or repeated word, for an unknown value, and for an ablation of a part that the method
-    does not have.
+    unknown or repeated word, for an unknown value, and for a form of FM-LoRA with another method.
     """
-    flags = ("smoke", "small", *ABLATIONS) if small else ("smoke", *ABLATIONS)
+    flags = ("smoke", "small", *FORMS) if small else ("smoke", *FORMS)
     words = arguments.words(arg, flags, {"baseline": BASELINES, **choices})
     baseline = words.get("baseline", "")
-    ablations = tuple(each for each in ABLATIONS if each in words)
-    if ablations and baseline in METHODS:
-        part = {"no_drs": "choice of ranks", "no_dmp": "prompt"}[ablations[0]]
-        raise ArgumentError(f"config argument {ablations[0]}: {baseline} has no {part}")
-    if "no_drs" in ablations and baseline == "joint":
+    forms = tuple(each for each in FORMS if each in words)
+    if forms and baseline in METHODS:
+        raise ArgumentError(f"config argument {forms[0]}: {baseline} is another method")
+    if "no_drs" in forms and baseline == "joint":
         raise ArgumentError("config argument no_drs: joint has one task, which has the full rank")
     return Args(
         smoke="smoke" in words,
         small="small" in words,
         baseline=baseline,
-        ablations=ablations,
+        forms=forms,
         choices={name: words.get(name, values[0]) for name, values in choices.items()},
     )
 
 
 def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
     """Changes a complete FM-LoRA config as the arguments say, and completes its title."""
-    title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.ablations)]
+    title = [args.baseline or "fmlora", *(each.replace("_", " ") for each in args.forms)]
     if args.smoke:
         _smoke(config)  # first, because a baseline has fewer keys
     if args.baseline in METHODS:
@@ -116,10 +119,10 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
         config.train.learning_rate *= FINETUNE_SHARE
     if args.baseline == "joint":
         config.stream.joint = True  # as many epochs over all images: the steps of the sequence
-    if "no_drs" in args.ablations:
-        config.rank.selector = "full"
-    if "no_dmp" in args.ablations:
-        config.prompt.tokens = 0
+    if args.forms:
+        config.update_from_flattened_dict(PAPER)
+    for each in args.forms:
+        config.update_from_flattened_dict(ABLATIONS.get(each, {}))
     config.name = f"{config.name}: {', '.join(title)}" + (" (smoke)" if args.smoke else "")
     return config
 

@@ -8,8 +8,8 @@ The weights are `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging
 folders instead of the official archive. On a CPU, use fewer images:
 `--config.data.train_per_class=100` and `--config.data.test_per_class=50`.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt); joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.
 """
 
 from configs import classifiers

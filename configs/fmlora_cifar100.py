@@ -5,8 +5,9 @@
 The weights come from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names
 a local file instead, and `--config.stream.class_order=seed:1994` gives another class order.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt), `:tasks=5`; joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt), `:tasks=5`; joined
+by commas.
 """
 
 from configs import classifiers

@@ -6,8 +6,8 @@ The data is prepared from the official `CUB_200_2011.tgz` in `data.manual_dir`. 
 from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file
 instead.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt); joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.
 """
 
 from configs import classifiers

@@ -2,8 +2,8 @@
 
     python launch/train.py --config=configs/fmlora_digits.py --workdir=runs/fmlora_digits
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt); joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.
 """
 
 from configs import classifiers

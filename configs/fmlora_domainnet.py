@@ -8,9 +8,10 @@ SD-LoRA and InfLoRA. The data is prepared from the official zip files and lists 
 `data.manual_dir`. The weights come from the hub if `huggingface_hub` is installed.
 `--config.model.weights=PATH` names a local file instead.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt), `:protocol=cil-5x69`; joined by commas. With `smoke` both protocols run two tasks of
-new classes, because no embedded data has domains.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt),
+`:protocol=cil-5x69`; joined by commas. With `smoke` both protocols run two tasks of new classes,
+because no embedded data has domains.
 """
 
 from configs import classifiers

@@ -7,8 +7,9 @@ split: a fifth of the images, chosen by a hash of their names, becomes the test 
 split, use `--config.data.source=folder:PATH` with `train/` and `test/`. The weights come from the
 hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file instead.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt), `:tasks=20`; joined by commas.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt), `:tasks=20`;
+joined by commas.
 """
 
 from configs import classifiers

@@ -7,8 +7,9 @@ transformer of any size that the file has. Other sources than folders work, too.
 instead of classes, add `--config.stream.scenario=dil` and `--config.stream.tasks=domains`.
 
 Arguments: `:small` (16 pixels with the embedded tiny ViT, minutes on two CPU cores), `:smoke`,
-`:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp` (no prompt),
-`:tasks=per:5` (five classes in every task); joined by commas.
+`:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published), `:no_drs` (the same with
+one rank for all tasks), `:no_dmp` (without the prompt), `:tasks=per:5` (five classes in every
+task); joined by commas.
 """
 
 from configs import classifiers

@@ -7,9 +7,9 @@ The images are `.data/pacs112/{train,test}/<domain>/<class>/*.jpg`. The weights 
 dinov2-small). `--config.data.source=folder:PATH` and `--config.model.weights=PATH` name others.
 On a CPU, use fewer images: `--config.data.train_per_class=40` counts per class and domain.
 
-Arguments: `:smoke`, `:baseline=NAME` (see README.md), `:no_drs` (one rank for all tasks), `:no_dmp`
-(no prompt); joined by commas. With `smoke` it runs two tasks of new classes, because no embedded
-data has domains.
+Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.
+With `smoke` it runs two tasks of new classes, because no embedded data has domains.
 """
 
 from configs import classifiers

@@ -121,7 +121,8 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
     if method not in ("frozen", "class_mean", "first_session"):
         values["head"] = "linear"  # solved heads answer every image of these patterns right
     if method == "fmlora":
-        values |= {"rank.candidates": (1, 2, 4), "prompt.tokens": 2}
+        # As the paper describes it: every part of the method takes part.
+        values |= {"rank.selector": "centred", "rank.candidates": (1, 2, 4), "prompt.tokens": 2}
     known = dict(bridge.keys(bridge.run_class(method)))
     values = {name: value for name, value in values.items() if name in known}
     values |= {name.replace("__", "."): value for name, value in changes.items()}

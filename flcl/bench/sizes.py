@@ -72,6 +72,7 @@ _SMALL = Size(
         "data.image_size": 96,
         "model.variant": "Ti/16",
         "train.batch_size": 16,
+        "rank.selector": "centred",  # as the paper describes FM-LoRA
         "prompt.tokens": 2,  # of 39 tokens, as 10 of 207
     },
     bfloat16=False,
@@ -97,7 +98,13 @@ SIZES: dict[str, Size] = {
         step_groups=(2, 8),
         window="40-54",
         generator={"data.image_size": 32, "sample.num_steps": 50, "sample.chunk": 64},
-        classifier={"data.image_size": 224, "model.variant": "B/16", "train.batch_size": 64},
+        classifier={
+            "data.image_size": 224,
+            "model.variant": "B/16",
+            "train.batch_size": 64,
+            "rank.selector": "centred",
+            "prompt.tokens": 10,
+        },
         bfloat16=True,
         loop_steps=30,
         tasks=20,

@@ -30,6 +30,7 @@ TINY = dataclasses.replace(
         "data.image_size": 16,
         "model.variant": "Nano/8",
         "train.batch_size": 4,
+        "rank.selector": "centred",
         "prompt.tokens": 1,
         "lora.blocks": "0-1",
     },

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import classifiers
 from flcl import methods
 from flcl.data.base import placeholder
 from flcl.data.stream import make_stream
@@ -28,7 +29,7 @@ def features_in_training(method, trainable, frozen, images, phase, progress=END)
 def test_counts_of_vit_b16():
     run = bridge.defaults("fmlora")
     run.update_from_flattened_dict(
-        {"data.image_size": 224, "data.channels": 3, "stream.tasks": "10"}
+        {"data.image_size": 224, "data.channels": 3, "stream.tasks": "10", **classifiers.PAPER}
     )
     run = bridge.freeze(run)
     method = methods.build(run, make_stream(run.stream, placeholder(100)))

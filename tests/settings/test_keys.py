@@ -147,10 +147,19 @@ def test_value_out_of_range_is_refused_by_name_for_a_classifier(name, value):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"rank.candidates": (2, 12)}, "rank.candidates=(2, 12): 12 exceeds lora.rank=10"),
-        ({"rank.candidates": (4, 2)}, "rank.candidates=(4, 2): must ascend"),
+        (
+            {"rank.selector": "centred", "rank.candidates": (2, 12)},
+            "rank.candidates=(2, 12): 12 exceeds lora.rank=10",
+        ),
+        (
+            {"rank.selector": "literal", "rank.candidates": (4, 2)},
+            "rank.candidates=(4, 2): must ascend",
+        ),
         ({"rank.selector": "centered"}, "rank.selector='centered': accepted are centred, literal"),
-        ({"rank.final_temperature": 2.0}, "rank.final_temperature=2.0: exceeds"),
+        (
+            {"rank.selector": "centred", "rank.final_temperature": 2.0},
+            "rank.final_temperature=2.0: exceeds",
+        ),
         ({"model.sha256": "abc"}, "model.sha256='abc': model.weights='random' reads no file"),
         *(
             ({"rank.selector": f"energy:{n}"}, f"rank.selector='energy:{n}': the number after the")

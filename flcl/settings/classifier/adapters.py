@@ -114,10 +114,10 @@ class RankSelection:
     """DRS: the rank of each task after the first (M3-M5)."""
 
     selector: str = key(
-        "centred",
-        "centred | literal (as printed): by the complexity H | energy:0.99: the least rank that "
-        "keeps this share of the change of the outputs | holdout:0.01: the least candidate whose "
-        "held-out loss / ln(classes) is so close to that of the largest | full | fixed:R",
+        "energy:0.99",
+        "energy:0.99: the least rank that keeps this share of the change of the outputs (ours) | "
+        "centred | literal (as printed): by the complexity H | holdout:0.01: the least candidate "
+        "whose held-out loss / ln(classes) is so close to that of the largest | full | fixed:R",
     )
     candidates: tuple[int, ...] = key((2, 4, 6, 8, 10), "ranks to choose from", every(at_least(1)))
     temperature: float = key(1.0, "Gumbel-Softmax temperature at the start of a task", above(0))
@@ -134,8 +134,8 @@ class Prompt:
     """DMP: one prompt that every task shares and updates (M7)."""
 
     tokens: int = key(
-        10,
-        "m, tokens put before the others after the positions are added; 0 = off",
+        0,
+        "m, tokens put before the others after the positions are added; 0 = off (ours)",
         at_least(0, 10_000),
     )
     init: Literal["normal", "mean", "gated"] = key(
