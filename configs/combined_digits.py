@@ -2,9 +2,9 @@
 
     python launch/train.py --config=configs/combined_digits.py --workdir=runs/combined_digits
 
-Trains `configs/funlora_digits.py` in the folder `generator` and `configs/fmlora_digits.py` in the
-folder `classifier`, 5 tasks of 2 classes each. Their keys are `--config.generator.model.width=32`
-and `--config.classifier.train.epochs=5`.
+Trains `configs/funlora_digits.py` in the folder `generator` and `configs/fmlora_digits.py:paper` in
+the folder `classifier`, 5 tasks of 2 classes each. Their keys are, for example,
+`--config.generator.model.width=32` and `--config.classifier.train.epochs=5`.
 
 Arguments: `:smoke`, `:use=statistics` (old statistics from samples alone); joined by commas.
 """
@@ -20,7 +20,8 @@ def get_config(arg: str = ""):
     size = "smoke" if "smoke" in words else ""
     config = ml_collections.ConfigDict()
     config.generator = funlora_digits.get_config(size)
-    config.classifier = fmlora_digits.get_config(size)
+    # Only features that move need a memory, and those of the paper's form move most.
+    config.classifier = fmlora_digits.get_config(",".join(filter(None, (size, "paper"))))
     config.classifier.memory.use = words.get("use", "map")  # ours: better on the digits
     if size:
         config.classifier.memory.per_class = 4  # samples of an untrained generator
