@@ -88,7 +88,7 @@ class EnergyRank(RankChoice):
 
 
 class HoldoutRank(RankChoice):
-    """`holdout:TOLERANCE`. Memory: `ranks` [T], and `held_out` [T, K], the loss of each candidate.
+    """`holdout:TOLERANCE`. Memory: `ranks` [T]; `rank_losses` [T, K], the loss of each candidate.
 
     The losses are divided by ln(classes), as H is. In the short run every step draws one candidate
     and trains only its columns, so one set of factors serves all candidates.
@@ -101,7 +101,7 @@ class HoldoutRank(RankChoice):
     def memory(self, tasks):
         """All columns; no loss is measured yet."""
         losses = jnp.zeros((tasks, len(self._candidates)))
-        return {"ranks": jnp.full(tasks, self._rank), "held_out": losses}
+        return {"ranks": jnp.full(tasks, self._rank), "rank_losses": losses}
 
     def measures(self, index):
         """In every task but the first, which uses all columns."""
@@ -124,7 +124,7 @@ class HoldoutRank(RankChoice):
         rank = least_rank(losses, self._candidates, self._tolerance)
         entries = {
             "ranks": memory["ranks"].at[index - 1].set(rank),
-            "held_out": memory["held_out"].at[index - 1].set(jnp.asarray(losses)),
+            "rank_losses": memory["rank_losses"].at[index - 1].set(jnp.asarray(losses)),
         }
         return memory | entries, {**frozen, "rank": entries["ranks"][index - 1]}
 
@@ -145,7 +145,7 @@ class HoldoutRank(RankChoice):
 
     def report(self, memory, index):
         """The held-out loss of each candidate; None for the first task."""
-        losses = memory["held_out"][index - 1].tolist() if index > 1 else None
+        losses = memory["rank_losses"][index - 1].tolist() if index > 1 else None
         return {
             "candidates": list(self._candidates),
             "complexity": losses[-1] if losses else None,

@@ -16,17 +16,22 @@ from flcl.devices import sharding
 from flcl.evaluate.features import Inference
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
-from flcl.train.step import Phase
+from flcl.train.step import Phase, aligned
+from flcl.train.survey import Survey
 
 TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
 """The reason why the work of such a train step is unknown."""
+
+
+ALL_STEPS = "its steps are one loop of unknown length, and XLA counts the work of one turn"
+"""The reason why the work of an alignment is unknown."""
 
 
 class Program(NamedTuple):
     """A program of a run.
 
     Attributes:
-      name: `phase1`, `phase2`, `sampler` or `features`.
+      name: `phase1`, `phase2`, `sampler`, `survey`, `held_out`, `align` or `features`.
       batch_key: the setting that is its global batch.
       lower: (method, mesh, platform) -> the lowered program. platform: the target, such as `tpu`,
         if the program is only analysed; None = the platform of the mesh.
@@ -52,11 +57,23 @@ class Program(NamedTuple):
 
 
 def programs_of(method: Method) -> list[Program]:
-    """All programs of a run: its train steps, and the sampler or the features."""
+    """All programs of a run that grow with its network: train steps, sampler, features and more.
+
+    A classifier may also collect sums over a task (`survey`), measure losses before it
+    (`held_out`) and train its head on drawn features (`align`). The features serve the statistics
+    of a task, too.
+    """
     steps = [train_step(method, phase) for phase in phases(method)]
     if isinstance(method, Generator):
         return [*steps, Program("sampler", "sample.chunk", _lower_sampler)]
     assert isinstance(method, Classifier)
+    tasks = method.stream.tasks
+    if any(method.surveys(task) for task in tasks):
+        steps.append(Program("survey", "train.batch_size", _lower_survey))
+    if any(method.preliminary(task) for task in tasks):
+        steps.append(Program("held_out", "train.eval_batch_size", _lower_held_out))
+    if jax.eval_shape(method.align, abstract_memory(method), _key()):
+        steps.append(Program("align", "align.batch_size", _lower_align, uncounted=ALL_STEPS))
     return [*steps, FEATURES]
 
 
@@ -80,14 +97,19 @@ def train_step(method: Method, phase: int) -> Program:
 
 def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = None) -> Lowered:
     """The lowered train step of a phase; for `platform` see `Program.lower`."""
-    task, key = method.stream.tasks[phase - 1], _key()
-    trainable, frozen = jax.eval_shape(
-        lambda memory, key: method.begin(memory, task, key), abstract_memory(method), key
-    )
+    trainable, frozen = _begun(method, phase)
     compiled_phase = Phase(method, phase, trainable, frozen, mesh)
     state = jax.eval_shape(compiled_phase.create, trainable, 1)
-    traced = compiled_phase.step.trace(state, frozen, method.abstract_batch(phase), key)
+    traced = compiled_phase.step.trace(state, frozen, method.abstract_batch(phase), _key())
     return traced.lower(lowering_platforms=platform and (platform,))
+
+
+def _begun(method: Method, phase: int):
+    """Shapes of `(trainable, frozen)` of the first task of a phase."""
+    task = method.stream.tasks[phase - 1]
+    return jax.eval_shape(
+        lambda memory, key: method.begin(memory, task, key), abstract_memory(method), _key()
+    )
 
 
 def _lower_sampler(method: Generator, mesh: Mesh, platform: str | None) -> Lowered:
@@ -100,6 +122,37 @@ def _lower_features(method: Classifier, mesh: Mesh, platform: str | None) -> Low
     """The program that computes the features of a batch of images."""
     memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return Inference(method, mesh).lower(memory, platform)
+
+
+def _lower_survey(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:
+    """The program that adds the sums of a batch to those of the batches before it."""
+    memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
+    return Survey(method, mesh).lower(memory, platform)
+
+
+def _lower_held_out(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:
+    """The program that measures the losses of a batch before a task."""
+    index = next(method.phase(task) for task in method.stream.tasks if method.preliminary(task))
+    trainable, frozen = _begun(method, index)
+    phase = Phase(method, index, trainable, frozen, mesh)
+    trainable, frozen = (
+        sharding.abstract(tree, mesh, method.divides) for tree in (trainable, frozen)
+    )
+    size = -(-method.run.train.eval_batch_size // mesh.size) * mesh.size
+    spread = sharding.over_devices(mesh)
+    images, labels = (
+        jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype, sharding=spread)
+        for leaf in map(method.abstract_batch(index).get, ("images", "labels"))
+    )
+    traced = phase.losses.trace(trainable, frozen, images, labels)
+    return traced.lower(lowering_platforms=platform and (platform,))
+
+
+def _lower_align(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:
+    """The program that trains the head on drawn features, all steps of a task."""
+    memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
+    traced = aligned(method, mesh).trace(memory, _key())
+    return traced.lower(lowering_platforms=platform and (platform,))
 
 
 FEATURES = Program("features", "train.eval_batch_size", _lower_features)

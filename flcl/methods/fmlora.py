@@ -18,7 +18,7 @@ from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit
 
 # Entries of the memory that every task stores, if the method has them.
-_STORED = ("prompt", "selector", "complexity", "ranks", "held_out", "coverage")
+_STORED = ("prompt", "selector", "complexity", "ranks", "rank_losses", "coverage")
 
 
 class FMLoRA(ViTClassifier):
@@ -78,7 +78,9 @@ class FMLoRA(ViTClassifier):
             memory["coverage"] = jnp.full(len(self.stream.tasks), -1.0)  # not measured
         if self._apart:
             memory["newest"] = factorized.first_factors(self.shapes, self.rank)
-        return memory | self.ranks.memory(len(self.stream.tasks))
+        ranks = self.ranks.memory(len(self.stream.tasks))
+        assert not memory.keys() & ranks.keys(), "two parts of the method use one name"
+        return memory | ranks
 
     def begin(self, memory, task: Task, key):
         trainable, frozen = super().begin(memory, task, key)
@@ -230,7 +232,11 @@ class FMLoRA(ViTClassifier):
         return super().added(memory, task) | written
 
     def stored_as(self, target, shapes):
-        # Runs of older versions stored cores only, so the save itself says what it has.
+        # Runs of older versions stored cores only, and the losses of the candidates under another
+        # name, so the save itself says what it has.
+        if "['held_out']" in shapes:
+            losses = target["rank_losses"]
+            target = {k: v for k, v in target.items() if k != "rank_losses"} | {"held_out": losses}
         columns = {shape[-1] for name, shape in shapes.items() if name.startswith("['factors']")}
         if not columns:
             return target
@@ -241,6 +247,8 @@ class FMLoRA(ViTClassifier):
     def restore(self, memory, task: Task, added):
         names = (*_STORED, "bases", "scales")
         kept = {name: added[name] for name in names if name in added}
+        if "rank_losses" in memory and "rank_losses" not in added:
+            kept["rank_losses"] = added["held_out"]  # its name in older versions
         if "factors" in added:
             whole = ((0, 0), (0, self.rank - jax.tree.leaves(added["factors"])[0].shape[1]))
             kept["newest"] = jax.tree.map(lambda f: jnp.pad(f, whole), added["factors"])

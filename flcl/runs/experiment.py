@@ -37,7 +37,7 @@ from flcl.storage import foreign
 from flcl.storage.seals import Seals
 from flcl.train.complexity import held_out_losses
 from flcl.train.loop import TaskTraining
-from flcl.train.step import Phase, phase_of
+from flcl.train.step import Phase, aligned, phase_of
 from flcl.train.survey import Survey
 
 
@@ -129,8 +129,7 @@ class Experiment:
             self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
         else:
             self._inference = Inference(self.method, setup.mesh)
-            same = sharding.replicated(setup.mesh)
-            self._align = jax.jit(self.method.align, out_shardings=same)
+            self._align = aligned(self.method, setup.mesh)
             self._survey = Survey(self.method, setup.mesh)
             self._statistics = Statistics(setup, self._inference, old_images, self._progress)
         self.evaluation = self._evaluation()

@@ -183,3 +183,8 @@ def phase_of(method: Method, index: int, trainable, frozen, mesh: Mesh) -> Phase
 @kept
 def _phase_of_shapes(method: Method, index: int, structure, shapes: tuple, mesh: Mesh) -> Phase:
     return Phase(method, index, *jax.tree.unflatten(structure, shapes), mesh)
+
+
+def aligned(method: Classifier, mesh: Mesh):
+    """`Classifier.align`, compiled once for all tasks: every device computes the same."""
+    return jax.jit(method.align, out_shardings=sharding.replicated(mesh))

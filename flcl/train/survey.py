@@ -55,3 +55,22 @@ class Survey:
             advance(min(len(images), (number + 1) * size))
         memory = method.with_survey(memory, task, jax.device_get(sums))
         return sharding.place(memory, self._mesh, method.divides)
+
+    def lower(self, memory, platform: str | None = None) -> jax.stages.Lowered:
+        """The program of every batch but the first, made from shapes only.
+
+        platform: the target platform, such as `tpu`; None = the platform of the mesh.
+        """
+        method, spread = self._method, sharding.over_devices(self._mesh)
+        batch = method.abstract_batch(1)
+        size = method.run.train.batch_size
+        batch = batch | {"weights": jax.ShapeDtypeStruct((size,), np.float32)}
+        batch = {
+            name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=spread)
+            for name, leaf in batch.items()
+        }
+        compared = jax.ShapeDtypeStruct((method.stream.capacity,), bool)
+        sums = jax.eval_shape(method.survey, memory, compared, batch)
+        sums = sharding.replicated_like(sums, self._mesh)
+        traced = self._add.trace(sums, memory, compared, batch)
+        return traced.lower(lowering_platforms=platform and (platform,))

@@ -36,12 +36,41 @@ def test_a_generator_has_its_steps_and_a_sampler():
 
 @pytest.mark.parametrize(
     ("method", "names"),
-    [("fmlora", ["phase1", "phase2", "features"]), ("class_mean", ["features"])],
+    [
+        ("fmlora", ["phase1", "phase2", "held_out", "features"]),
+        ("class_mean", ["features"]),
+        ("slca", ["phase1", "phase2", "align", "features"]),
+        ("rsiat", ["phase1", "phase2", "align", "features"]),
+        ("inflora", ["phase1", "phase2", "survey", "features"]),
+        ("first_session", ["phase1", "features"]),
+    ],
 )
 def test_a_classifier_has_the_steps_that_it_trains_and_features(method, names):
     listed = programs.programs_of(method_of(tiny.classifier_of("nowhere", method)))
     assert [program.name for program in listed] == names
     assert listed[-1] == programs.FEATURES
+
+
+@pytest.mark.parametrize(
+    ("method", "name", "changes"),
+    [
+        ("slca", "align", {}),
+        ("inflora", "survey", {}),
+        ("fmlora", "survey", {"lora__coverage": True}),
+        ("fmlora", "survey", {"rank__selector": "energy:0.9"}),
+        ("fmlora", "held_out", {"rank__selector": "holdout:0.01"}),
+    ],
+)
+def test_the_other_programs_of_a_classifier_are_made_from_shapes(data, method, name, changes):
+    setup = prepare(tiny.classifier_of(data, method, **changes))[0]
+    program = next(p for p in programs.programs_of(setup.method) if p.name == name)
+    gc.collect()  # arrays of earlier tests
+    before = len(jax.live_arrays())
+    text = program.lower(setup.method, setup.mesh, None).as_text()
+    assert program.images(setup.run) == 16 and not program.trains
+    # The four devices divide the images; features are drawn the same on all.
+    assert ("tensor<16x8x8x3xui8>" in text) == (name != "align")
+    assert len(jax.live_arrays()) == before
 
 
 @pytest.mark.parametrize(("strategy", "reason"), [("map", programs.TURNS), ("loop", None)])

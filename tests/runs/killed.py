@@ -19,6 +19,7 @@ from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.runs.saved.checkpoint import Checkpoints
+from flcl.runs.statistics import Statistics
 from flcl.stopping import StoppedError
 from flcl.train import complexity
 from flcl.train.loop import TaskTraining
@@ -100,6 +101,11 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
         before(Checkpoints, "_finish", lambda self, item, step: (item, step) == ("tasks", 2))
     elif point == "while writing results of task 2":
         before(Path, "replace", lambda _, target: Path(target).name == "results.json")
+    elif point == "in task 2, after a save":
+        before(TaskTraining, "_means", losses("task 2", 4))
+    elif point.startswith("before the statistics of task "):
+        number = int(point.rsplit(" ", 1)[1])
+        before(Statistics, "add", lambda self, before, memory, task: task.index == number)
     elif point == "asked to stop in task 2":
         before(TaskTraining, "_means", losses("task 2", 2), ask)
     elif point == "asked to stop after the last step of task 1":

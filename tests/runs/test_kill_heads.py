@@ -1,0 +1,107 @@
+"""Runs with heads, drift and alignment go on after a stop as if they had never stopped.
+
+Every part that a classifier can have is in one of them; each is stopped inside a task and between
+the training of a task and its statistics.
+"""
+
+import jax
+import killed as moments
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+import flcl
+from flcl.runs.memory import empty_memory, restore_task
+from flcl.runs.saved.checkpoint import Checkpoints
+from flcl.runs.setup import prepare
+
+HEADS = ("linear", "class_mean", "lda", "ridge", "gaussian")
+MOMENTS = (
+    "in task 1, after its saves",
+    "before the statistics of task 1",
+    "in task 2, after a save",
+    "before the statistics of task 2",
+)
+MOVING = {"drift__diagnose": True, "drift__correction": "linear"}
+RUNS = {
+    "every head": ("fmlora", {"rank__selector": "energy:0.9", "train__loss": "gaussian"}),
+    "held-out losses, grown bases": (
+        "fmlora",
+        {
+            "rank__selector": "holdout:0.01",
+            "lora__bases": "gradient",
+            "lora__capacity": 6,
+            "lora__grow": 0.9,
+            "lora__coverage": True,
+            "prompt__average": True,
+        },
+    ),
+    "slca": ("slca", {"align__covariance": "class"}),
+    "rsiat": ("rsiat", {}),
+    "inflora": ("inflora", {}),
+    "sd_lora": ("sd_lora", {"train__loss": "gaussian"}),
+    "first_session": ("first_session", {}),
+    "ranpac_adapted": (
+        "first_session",
+        {"head": "ridge", "ridge__width": 32, "ridge__rule": "split"},
+    ),
+    "samples": ("fmlora", {"memory__per_class": 4, "memory__use": "statistics"}),
+    "samples for the map": ("slca", {"memory__per_class": 4, "memory__use": "map"}),
+}
+
+
+@pytest.fixture(scope="module")
+def generator(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generator") / "run"
+    flcl.run(tiny.settings_of(data), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(5):
+        Image.effect_noise((8, 8), 40 + number).save(folder / f"{number}.png")
+    return folder
+
+
+def start(run, workdir, point="never"):
+    with pytest.MonkeyPatch.context() as patch:
+        moments.install(point, workdir, patch, kill=moments.end)
+        flcl.run(run, workdir)
+
+
+def final_memory(run, workdir):
+    setup, _ = prepare(run)
+    memory = empty_memory(setup)
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        for task in setup.data.stream.tasks:
+            memory = restore_task(setup, checkpoints, memory, task)
+    return jax.tree.map(np.asarray, memory)
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_stopped_run_ends_with_the_same_bytes(name, data, tmp_path, request):
+    method, changes = RUNS[name]
+    changes = dict(changes)
+    solved = HEADS[1:] if method == "first_session" else HEADS
+    changes |= {"heads__fit": solved, "heads__holdout": 0.2}
+    changes |= {"runtime__save_every": 2, "runtime__log_every": 1}
+    if method != "first_session":
+        changes |= MOVING
+        changes["drift__images"] = f"folder:{request.getfixturevalue('pictures')}"
+    if "memory__use" in changes:
+        changes["memory__generator"] = str(request.getfixturevalue("generator"))
+    run = tiny.classifier_of(data, method, **changes)
+    alone, stopped = tmp_path / "alone", tmp_path / "stopped"
+    start(run, alone)
+    for moment in MOMENTS:
+        if method == "first_session" and moment == "in task 2, after a save":
+            continue  # it trains in the first task only
+        with pytest.raises(moments.Killed):
+            start(run, stopped, moment)
+    start(run, stopped)
+    assert (alone / "results.json").read_bytes() == (stopped / "results.json").read_bytes()
+    got, want = (final_memory(run, folder) for folder in (stopped, alone))
+    jax.tree.map(np.testing.assert_array_equal, got, want)
