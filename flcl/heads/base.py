@@ -121,6 +121,21 @@ def joined(heads: Mapping[str, Head]) -> dict[str, Statistic]:
     return needed
 
 
+def rows(state: State, places: Mapping[str, Any]) -> State:
+    """The entries of a state at their `places`, an index for each name; others are whole."""
+    return {name: value[places[name]] if name in places else value for name, value in state.items()}
+
+
+def with_rows(state: State, places: Mapping[str, Any], taken: State) -> State:
+    """Inverse of `rows`; also of a whole state, which every entry of `taken` then replaces."""
+    if all(taken[name].shape == value.shape for name, value in state.items()):
+        return taken
+    return {
+        name: value.at[places[name]].set(taken[name]) if name in places else taken[name]
+        for name, value in state.items()
+    }
+
+
 def on_host(state: State) -> State:
     """Float64 NumPy arrays."""
     return jax.tree.map(lambda value: np.asarray(jax.device_get(value), np.float64), state)

@@ -66,7 +66,7 @@ class Calibration:
             if any(each.key in self._counted for each in head.statistics)
         )
         self._held_out = held_out.HeldOut(self.heads) if run.heads.holdout else None
-        self.keeps_stale = hasattr(run, "drift") and run.drift.diagnose
+        self.keeps_stale = isinstance(run, settings.MovingRun) and run.drift.diagnose
 
     def init(self, key: jax.Array) -> Memory:
         """The states before the first task by key."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from flcl.heads.gaussian import Covariances
+from flcl.heads.lda import towards_identity
 from flcl.heads.moments import Moments
 
 _VARIANCE = 1e-4
@@ -41,12 +42,8 @@ class Drawn:
             axes = memory[self.axes.key]["axes"].reshape(len(count), -1, width)
             return part | {"axes": axes / jnp.sqrt(jnp.maximum(count - 1, 1))[:, None, None]}
         free = jnp.maximum(count.sum() - (count > 0).sum(), 1)
-        covariance = state["scatter"] / free
-        variance = jnp.trace(covariance) / width
-        # As `lda.shrunk`, in float32: a sample needs no more.
-        least = max(self.shrinkage, 1e-4)
-        covariance = (1 - least) * covariance + least * variance * jnp.eye(width)
-        covariance = jnp.where(variance > 0, covariance, jnp.eye(width))
+        # In float32, because a sample needs no more; its rounding asks for a larger minimum.
+        covariance = towards_identity(state["scatter"] / free, max(self.shrinkage, 1e-4), jnp)
         return part | {"factor": jnp.linalg.cholesky(covariance)}
 
     def draw(self, part: dict, key: jax.Array, count: int) -> tuple[jax.Array, jax.Array]:

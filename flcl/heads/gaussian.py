@@ -9,6 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from flcl.heads import drift
+from flcl.heads.base import rows, with_rows
 from flcl.heads.lda import shrunk
 from flcl.heads.moments import Moments
 
@@ -37,9 +38,9 @@ class Covariances:
         axes = np.array(state["axes"])
         for label in np.unique(batch.labels):
             values = batch.features[batch.labels == label].astype(np.float64)
-            _, singular, rows = linalg.svd(values - values.mean(axis=0), full_matrices=False)
+            _, singular, right = linalg.svd(values - values.mean(axis=0), full_matrices=False)
             kept = min(self.rank, len(singular))
-            axes[batch.slot, label, :kept] = singular[:kept, None] * rows[:kept]
+            axes[batch.slot, label, :kept] = singular[:kept, None] * right[:kept]
         return {"axes": axes}
 
     def moved(self, state, move):
@@ -50,13 +51,11 @@ class Covariances:
 
     def take(self, state, labels, slot, everything):
         """The axes of the classes."""
-        return state if everything else {"axes": state["axes"][slot, labels]}
+        return state if everything else rows(state, {"axes": (slot, labels)})
 
     def put(self, state, labels, slot, taken):
         """Inverse of `take`."""
-        if taken["axes"].shape == state["axes"].shape:
-            return taken
-        return {"axes": state["axes"].at[slot, labels].set(taken["axes"])}
+        return with_rows(state, {"axes": (slot, labels)}, taken)
 
     def bytes_per_class(self):
         """k axes for each slot, in float32."""
@@ -85,9 +84,9 @@ class Gaussian:
         if not by_domain:  # the scatter of a class is the sum over its tasks, and between them
             scattered = _beside(scattered, self.moments.classes(states, True), classes)
         factor = np.sqrt(self.weight / np.maximum(classes.count - 1, 1))
-        rows = scattered * factor[..., None, None]
-        white = linalg.solve_triangular(root, rows.reshape(-1, rows.shape[-1]).T, lower=True)
-        inside, half_log = _woodbury(white.T.reshape(rows.shape))
+        scaled = scattered * factor[..., None, None]
+        white = linalg.solve_triangular(root, scaled.reshape(-1, scaled.shape[-1]).T, lower=True)
+        inside, half_log = _woodbury(white.T.reshape(scaled.shape))
         _, centre = classes.overall()
         mean = classes.mean - centre
         flat = mean.reshape(-1, mean.shape[-1]).T
@@ -121,9 +120,9 @@ def _beside(axes: np.ndarray, domains, classes) -> np.ndarray:
     return np.swapaxes(together, 0, 1).reshape(1, count, slots * rank, width)
 
 
-def _woodbury(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For U = `rows`: V [S, C, k, d] with (I + U' U)^-1 = I - V' V, and log |I + U' U| / 2."""
-    inner = np.einsum("sckd,scld->sckl", rows, rows) + np.eye(rows.shape[2])
+def _woodbury(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For U = `scaled`: V [S, C, k, d] with (I + U' U)^-1 = I - V' V, and log |I + U' U| / 2."""
+    inner = np.einsum("sckd,scld->sckl", scaled, scaled) + np.eye(scaled.shape[2])
     values, vectors = np.linalg.eigh(inner)
     root = np.einsum("sckl,scl,scml->sckm", vectors, values**-0.5, vectors)
-    return np.einsum("sckl,scld->sckd", root, rows), np.log(values).sum(-1) / 2
+    return np.einsum("sckl,scld->sckd", root, scaled), np.log(values).sum(-1) / 2

@@ -39,11 +39,13 @@ class LDA:
 
 def shrunk(classes: Classes, shrinkage: float) -> np.ndarray:
     """(1 - a) Sigma + a tr(Sigma) / d I, [d, d]; I where no class has two different images."""
-    covariance = classes.covariance()
-    width = len(covariance)
-    mean_variance = np.trace(covariance) / width
-    if mean_variance <= 0:
-        return np.eye(width)
     # A shrinkage of 0 and fewer images than features would have no inverse.
-    least = max(shrinkage, 1e-6)
-    return (1 - least) * covariance + least * mean_variance * np.eye(width)
+    return towards_identity(classes.covariance(), max(shrinkage, 1e-6), np)
+
+
+def towards_identity(covariance, shrinkage: float, xp):
+    """(1 - a) Sigma + a tr(Sigma) / d I, [d, d]; I if Sigma is 0. xp: NumPy, or JAX when traced."""
+    width = len(covariance)
+    variance = xp.trace(covariance) / width
+    mixed = (1 - shrinkage) * covariance + shrinkage * variance * xp.eye(width)
+    return xp.where(variance <= 0, xp.eye(width), mixed)

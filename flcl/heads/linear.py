@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl.heads.base import affine
+from flcl.heads.base import affine, rows, with_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +41,21 @@ class Trained:
     def take(self, state, labels, slot, everything):
         """The columns of the kernel and the entries of the bias."""
         del slot, everything
-        if self.whole:
-            return state
-        # Columns, because the class is the last axis of a kernel.
-        return {"kernel": state["kernel"][:, labels], "bias": state["bias"][labels]}
+        return state if self.whole else rows(state, _columns(labels))
 
     def put(self, state, labels, slot, taken):
         """Inverse of `take`."""
         del slot
-        if self.whole:
-            return taken
-        return {
-            "kernel": state["kernel"].at[:, labels].set(taken["kernel"]),
-            "bias": state["bias"].at[labels].set(taken["bias"]),
-        }
+        return with_rows(state, _columns(labels), taken)
 
     def bytes_per_class(self):
         """One column and one bias, in float32."""
         return 4 * (self.width + 1)
+
+
+def _columns(labels) -> dict:
+    # The class is the last axis of a kernel.
+    return {"kernel": (slice(None), labels), "bias": labels}
 
 
 class Linear:

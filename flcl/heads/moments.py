@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flcl.heads import drift
-from flcl.heads.base import Batch, Move, State
+from flcl.heads.base import Batch, Move, State, rows, with_rows
 
 _HOST_WIDTH = 2_048  # wider products are computed on the device, in float32
 _ROWS = 4_096  # of one product on the device
@@ -81,8 +81,8 @@ class Moments:
     def init(self, key: jax.Array) -> State:
         """Zeros: there are no images yet."""
         del key
-        rows = (self.capacity,) if self.slots is None else (self.slots, self.capacity)
-        state = {"sum": jnp.zeros((*rows, self.width)), "count": jnp.zeros(rows)}
+        means = (self.capacity,) if self.slots is None else (self.slots, self.capacity)
+        state = {"sum": jnp.zeros((*means, self.width)), "count": jnp.zeros(means)}
         return state | ({"scatter": jnp.zeros((self.width, self.width))} if self.scatter else {})
 
     def add(self, state: State, batch: Batch) -> State:
@@ -120,20 +120,11 @@ class Moments:
 
     def take(self, state: State, labels: np.ndarray, slot: int, everything: bool) -> State:
         """The rows of the classes, and the scatter matrix, which every task changes."""
-        if everything:
-            return state
-        at = self._at(labels, slot)
-        return {name: v if name == "scatter" else v[at] for name, v in state.items()}
+        return state if everything else rows(state, self._places(labels, slot))
 
     def put(self, state: State, labels: np.ndarray, slot: int, taken: State) -> State:
         """Inverse of `take`: everything that was stored replaces the same entries."""
-        if taken["sum"].shape == state["sum"].shape:
-            return taken
-        at = self._at(labels, slot)
-        return {
-            name: taken[name] if name == "scatter" else v.at[at].set(taken[name])
-            for name, v in state.items()
-        }
+        return with_rows(state, self._places(labels, slot), taken)
 
     def bytes_per_class(self) -> int:
         """The mean and the count, in float32."""
@@ -152,6 +143,9 @@ class Moments:
     def _at(self, labels: np.ndarray, slot: int):
         return labels if self.slots is None else (slot, labels)
 
+    def _places(self, labels: np.ndarray, slot: int) -> dict:
+        return dict.fromkeys(("sum", "count"), self._at(labels, slot))
+
     def _lifted(self, features: np.ndarray) -> np.ndarray:
         lifted = features if self.lift is None else self.lift(features)
         return np.asarray(lifted, np.float64)
@@ -168,10 +162,10 @@ def gram(values: np.ndarray) -> np.ndarray:
         return values.T @ values
     total = np.zeros((width, width))
     for start in range(0, len(values), _ROWS):
-        rows = values[start : start + _ROWS].astype(np.float32)
+        some = values[start : start + _ROWS].astype(np.float32)
         # Rows of zeros add nothing; equal shapes need one program.
-        padded = np.zeros((1 << (len(rows) - 1).bit_length(), width), np.float32)
-        padded[: len(rows)] = rows
+        padded = np.zeros((1 << (len(some) - 1).bit_length(), width), np.float32)
+        padded[: len(some)] = some
         total += np.asarray(_product(padded), np.float64)
     return total
 

@@ -30,6 +30,8 @@ def test_both_are_trained_and_a_killed_classifier_continues(data, tmp_path):
     assert results["generator"] == json.loads(first)
     assert results["classifier"]["complete"]
     assert results["classifier"]["old_classes"]["samples_per_class"] == 4
+    with pytest.raises(ValueError, match="holds two runs.*generator and .*classifier"):
+        flcl.open_run(tmp_path)
     stored = json.loads((tmp_path / "classifier" / "config.json").read_text())
     assert stored["memory"]["generator"] == str(tmp_path / "generator")
     assert len(stored["memory"]["sha256"]) == 64

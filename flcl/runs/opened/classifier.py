@@ -115,9 +115,20 @@ class ClassifierOnDisk(opened.Run):
         """
         split, domain_names, line = self._labelled(data)
         scores = self._scores(everything(split.images), head, after)
-        confusion = classification.confusion(
-            scores.argmax(axis=1), split.labels, len(self.class_names)
-        )
+        return {
+            "data": data or self.settings.data.source,
+            "found": line,
+            "head": head or self._setup.method.head,
+            "after_task": self._task(after, "after").index,
+            "images": len(split.labels),
+            **self._accuracies(scores, split, domain_names),
+            "class_names": list(self.class_names),
+        }
+
+    def _accuracies(self, scores: np.ndarray, split: Split, domain_names: tuple[str, ...]) -> dict:
+        """The numbers of `evaluate_on` from the scores [N, capacity] of its images."""
+        answers, count = scores.argmax(axis=1), len(self.class_names)
+        confusion = classification.confusion(answers, split.labels, count)
         accuracies = classification.per_class_accuracy(confusion)
 
         def top(k: int, rows=slice(None)) -> float | None:
@@ -127,11 +138,6 @@ class ClassifierOnDisk(opened.Run):
         # A class that is not learned has the score -inf for every image.
         known = np.isfinite(scores).any(axis=0)[split.labels]
         return {
-            "data": data or self.settings.data.source,
-            "found": line,
-            "head": head or self._setup.method.head,
-            "after_task": self._task(after, "after").index,
-            "images": len(split.labels),
             "top1": top(1),
             "top5": top(5),
             "images_learned": int(known.sum()),
@@ -144,7 +150,6 @@ class ClassifierOnDisk(opened.Run):
                 name: top(1, split.domains == number) for number, name in enumerate(domain_names)
             },
             "confusion": confusion.tolist(),
-            "class_names": list(self.class_names),
         }
 
     def _labelled(self, data: str | None) -> tuple[Split, tuple[str, ...], str]:

@@ -114,6 +114,12 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
         stream = read_stream(workdir)
     except ValueError as error:
         raise ValueError(f"{error}: {_ADVICE}") from None
+    inside = [workdir / name for name in settings.PARTS]
+    if run is None and all((each / formats.NAME).exists() for each in inside):
+        raise ValueError(
+            f"workdir {workdir} holds two runs, of a generator and a classifier: open one of "
+            f"{' and '.join(map(str, inside))}"
+        )
     if run is None or stream is None:
         raise ValueError(f"workdir {workdir} holds no run: config.json or stream.json is missing")
     seals = Seals(workdir, writes=False)
