@@ -87,6 +87,7 @@ def _numbers(results: Results) -> dict:
         "diagnosed": [
             (old_classes.name_of(row), row[2:]) for row in old_classes.diagnosed(results)
         ],
+        "ranks": reading.ranks(results),
         "diagnosis": (old_classes.TITLE, old_classes.MEANING),
     }
 

@@ -183,3 +183,31 @@ def percent(value: float | None) -> str:
 def shorten(text: str, length: int = 24) -> str:
     """`text`, shortened to `length` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def ranks(results: Results) -> tuple[list[str], list[list[str]]] | None:
+    """Headings, and a row for each task: its rank, what it was chosen from and what bases hold.
+
+    Columns without any value are left out; None if the method has no ranks.
+    """
+    if not isinstance(results, ClassifierResults) or not results.rank_selection:
+        return None
+    columns: dict[str, list[str]] = {}
+
+    def put(place: int, name: str, value: float | None, form: str = "z.3f") -> None:
+        if value is not None:
+            cells = columns.setdefault(name, [""] * len(results.rank_selection))
+            cells[place] = format(value, form)
+
+    for place, entry in enumerate(results.rank_selection):
+        put(place, "task", entry.task, "d")
+        put(place, "rank", entry.rank, "d")
+        put(place, "complexity H", entry.complexity)
+        put(place, "centred", entry.centred)
+        put(place, "p(rank)", entry.probability)
+        for rank, loss in zip(entry.candidates, entry.held_out or (), strict=False):
+            put(place, f"loss of rank {rank}", loss)
+        for after in results.diagnosis[entry.task - 1 : entry.task]:
+            put(place, "columns of the bases", after.columns, "d")
+            put(place, "coverage rho", after.coverage)
+    return list(columns), [list(row) for row in zip(*columns.values(), strict=True)]

@@ -18,7 +18,6 @@ from flcl.runs.results import (
     ClassifierResults,
     GeneratorResults,
     HeadResults,
-    RankSelection,
     Results,
 )
 from flcl.shown import shown
@@ -63,8 +62,8 @@ def tables(results: Results, width: int) -> Iterator[Table]:
         for piece in _pieces(headings, width - 2 - max(map(len, names))):
             yield _drift(drift, headings, piece)
     yield from old_classes.tables(results)
-    if isinstance(results, ClassifierResults) and results.rank_selection:
-        yield _ranks(results.rank_selection)
+    if ranks := reading.ranks(results):
+        yield _ranks(*ranks)
 
 
 def _pieces(headings: list[str], room: int) -> list[list[int]]:
@@ -162,15 +161,13 @@ def _drift(drift: dict[str, tuple], headings: list[str], columns: list[int]) -> 
     return table
 
 
-def _ranks(selection: Sequence[RankSelection]) -> Table:
-    """The rank of every task, and the complexity that decides it."""
+def _ranks(names: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The rank of every task, and what it was chosen from."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("task", "rank", "complexity H", "centred", "p(rank)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for entry in selection:
-        numbers = [entry.complexity, entry.centred, entry.probability]
-        cells = ["" if value is None else f"{value:z.3f}" for value in numbers]
-        table.add_row(str(entry.task), str(entry.rank), *cells)
+    for name in names:
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(*row)
     return table
 
 

@@ -141,7 +141,7 @@ def test_page_of_a_classifier(tmp_path, classified):
     (tmp_path / "results.json").write_text(json.dumps(classified))
     text = write_page(tmp_path).read_text()
     page = Reader(text)
-    rows = {row[0]: row[1:] for row in page.rows if row}
+    rows = {row[0]: row[1:] for row in reversed(page.rows) if row}
     assert rows["after task"] == ["photo", "art_painting", "$sketch$", "all"]
     assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
     assert rows["class mean"] == ["65.0", "55.0", "70.0", "64.2"]

@@ -92,6 +92,24 @@ def test_a_classifier_shows_every_head_drift_and_ranks(classified):
     assert ["3", "10", "0.574", "0.400", "0.875"] in rows
 
 
+def test_ranks_show_what_each_was_chosen_from_and_what_the_bases_hold(classified):
+    entry = {"candidates": [2, 4], "probabilities": None, "complexity": None, "centred": None}
+    losses = [None, [0.5, 0.25], [0.3, 0.29]]
+    classified["rank_selection"] = [
+        {**entry, "task": k, "rank": r, "held_out": loss}
+        for k, r, loss in zip((1, 2, 3), (4, 4, 2), losses, strict=True)
+    ]
+    held = [{}, {"coverage": 0.125, "columns": 6}, {"coverage": 0.75, "columns": 7}]
+    names, rows = reading.ranks(from_json({**classified, "diagnosis": held}))
+    assert names[:4] == ["task", "rank", "loss of rank 2", "loss of rank 4"]
+    assert names[4:] == ["columns of the bases", "coverage rho"]
+    assert rows[0] == ["1", "4", "", "", "", ""]
+    assert rows[1] == ["2", "4", "0.500", "0.250", "6", "0.125"]
+    assert rows[2] == ["3", "2", "0.300", "0.290", "7", "0.750"]
+    text = as_text({**classified, "diagnosis": held}, width=110)
+    assert rows[1] in [line.split() for line in text.splitlines()]
+
+
 def test_a_classifier_with_one_head_and_nothing_selected(classified):
     only = {"class_mean": classified["heads"]["class_mean"]}
     classified |= {"heads": only, "drift": {}, "rank_selection": [], "head": "class_mean"}
