@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 
-from flcl import settings
+from flcl import methods, settings
 from flcl.adapters import factorized, rank_by_need
+from flcl.data.base import placeholder
+from flcl.data.stream import make_stream
 
 SHAPES = {"block_00": {"q": (12, 12), "fc1": (12, 20)}, "block_03": {"v": (12, 12)}}
 RANK = 6
@@ -144,3 +147,14 @@ def test_the_short_run_trains_nested_columns_and_the_task_those_of_its_rank():
     report = choice.report(memory, 2)
     np.testing.assert_allclose(report["held_out"], [0.9, 0.51, 0.5], rtol=1e-6)
     assert choice.kept(memory, 2) == 2
+
+
+def test_losses_that_older_runs_stored_under_another_name_are_read():
+    run = tiny.classifier_of("nowhere", rank__selector="holdout:0.01", heads__holdout=0.0)
+    method = methods.build(run, make_stream(run.stream, placeholder(6)))
+    memory, task = method.init(jax.random.key(0)), method.stream.tasks[1]
+    stored = method.stored_as(method.added(memory, task), {"['held_out']": (3, 3)})
+    assert "rank_losses" not in stored
+    stored["held_out"] = stored["held_out"] + 0.5
+    restored = method.restore(memory, task, stored)
+    np.testing.assert_array_equal(restored["rank_losses"], np.full((3, 3), 0.5))

@@ -1,7 +1,7 @@
 """Runs with heads, drift and alignment go on after a stop as if they had never stopped.
 
-Every part that a classifier can have is in one of them; each is stopped inside a task and between
-the training of a task and its statistics.
+The most different parts that a classifier can have are in one of them. Each run is stopped inside
+a task and between the training of a task and its statistics.
 """
 
 import jax
@@ -25,7 +25,6 @@ MOMENTS = (
 )
 MOVING = {"drift__diagnose": True, "drift__correction": "linear"}
 RUNS = {
-    "every head": ("fmlora", {"rank__selector": "energy:0.9", "train__loss": "gaussian"}),
     "held-out losses, grown bases": (
         "fmlora",
         {
@@ -35,19 +34,16 @@ RUNS = {
             "lora__grow": 0.9,
             "lora__coverage": True,
             "prompt__average": True,
+            "train__loss": "gaussian",
         },
     ),
-    "slca": ("slca", {"align__covariance": "class"}),
-    "rsiat": ("rsiat", {}),
+    "rsiat": ("rsiat", {"align__covariance": "class"}),
     "inflora": ("inflora", {}),
-    "sd_lora": ("sd_lora", {"train__loss": "gaussian"}),
-    "first_session": ("first_session", {}),
     "ranpac_adapted": (
         "first_session",
         {"head": "ridge", "ridge__width": 32, "ridge__rule": "split"},
     ),
     "samples": ("fmlora", {"memory__per_class": 4, "memory__use": "statistics"}),
-    "samples for the map": ("slca", {"memory__per_class": 4, "memory__use": "map"}),
 }
 
 
