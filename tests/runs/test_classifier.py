@@ -11,6 +11,7 @@ import tiny
 from PIL import Image
 
 import flcl
+from flcl.cost import hlo
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.evaluate import classifiers as classifying
@@ -404,12 +405,9 @@ def test_drift_follows_every_class_of_a_group(data, tmp_path, monkeypatch):
 
 
 def test_the_work_of_a_step_is_counted_against_full_finetuning(data):
-    run = tiny.classifier_of(data)
-    found = flcl.step_flops(run)
+    found = flcl.step_flops(tiny.classifier_of(data, "linear_probe"))
     assert len(found["step_flops"]) == 2 and len(found["share_of_finetuning"]) == 2
-    assert all(0.3 < share < 1.1 for share in found["share_of_finetuning"])
-    probe = flcl.step_flops(tiny.classifier_of(data, "linear_probe"))["share_of_finetuning"]
-    assert all(share < 0.6 for share in probe)  # forward, and no more
+    assert all(0.2 < share < 0.6 for share in found["share_of_finetuning"])  # forward, and no more
     assert flcl.step_flops(tiny.classifier_of(data, "class_mean"))["step_flops"] == [0.0, 0.0]
     with pytest.raises(ValueError, match="is no classifier"):
         flcl.step_flops(tiny.settings_of(data))
@@ -430,7 +428,9 @@ def test_devices_share_the_work_and_get_the_same_loss(data):
         tree = jax.device_put(frozen, sharding.of_tree(frozen, mesh))
         key = jax.device_put(jax.random.key(2), sharding.replicated(mesh))
         compiled = programs.step.lower(state, tree, placed, key).compile()
-        assert "all-to-all" not in compiled.as_text()
+        exchanged = hlo.summary(hlo.collectives(compiled.as_text(), devices))
+        kinds = [("all-reduce", 1)] if devices > 1 else []
+        assert [(each["kind"], each["count"]) for each in exchanged] == kinds
         _, metrics = compiled(state, tree, placed, key)
         found.append((float(metrics["loss"]), compiled.cost_analysis()["flops"]))
     (loss_1, flops_1), (loss_n, flops_n) = found

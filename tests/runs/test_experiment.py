@@ -173,7 +173,7 @@ def test_a_complete_run_is_only_read(finished, data):
 
 
 def test_joint_training_has_one_row_over_all_groups(data, tmp_path):
-    run = tiny.settings_of(data, stream__joint=True)
+    run = tiny.settings_of(data, stream__joint=True, phase1__groups=2)
     results = flcl.run(run, tmp_path / "run")
     assert results["complete"] and len(results["matrix"]) == 1
     assert None not in results["matrix"][0] and len(results["matrix"][0]) == 3
