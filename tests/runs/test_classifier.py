@@ -160,7 +160,7 @@ def test_a_joint_run_has_one_row(data, tmp_path):
     assert len(results["matrix"]) == 1 and len(results["matrix"][0]) == 3
 
 
-METHODS = ("linear_probe", "class_mean", "vit_finetune", "lora_sequential", "sd_lora")
+METHODS = ("linear_probe", "class_mean", "vit_finetune", "sd_lora")
 METHODS += ("rsiat", "inflora")  # aligned after a task; read before and after it
 
 

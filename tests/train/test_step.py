@@ -43,12 +43,17 @@ def build(setup, mesh, phase):
 
 def _build(setup, mesh, phase):
     method, task = setup.method, setup.data.stream.tasks[phase - 1]
-    memory = jax.jit(method.init)(stream_key(0, "init"))
-    rows = method._fresh(stream_key(0, "rows"), np.arange(2, dtype=np.int32))
-    memory["bank"] = jax.tree.map(lambda v, r: v.at[:2].set(r), memory["bank"], rows)
-    trainable, frozen = method.begin(memory, task, stream_key(0, "begin"))
     optimizer = method.optimizer(phase)
-    state = steps.create(trainable, optimizer, STEPS)
+
+    @jax.jit
+    def start():
+        memory = method.init(stream_key(0, "init"))
+        rows = method._fresh(stream_key(0, "rows"), np.arange(2, dtype=np.int32))
+        memory["bank"] = jax.tree.map(lambda v, r: v.at[:2].set(r), memory["bank"], rows)
+        trainable, frozen = method.begin(memory, task, stream_key(0, "begin"))
+        return steps.create(trainable, optimizer, STEPS), frozen
+
+    state, frozen = start()
     state = jax.device_put(state, sharding.of_tree(state, mesh))
     frozen = jax.device_put(frozen, sharding.of_tree(frozen, mesh))
     step = steps.train_step(lambda *a: method.loss(phase, *a), optimizer, 0.9)
