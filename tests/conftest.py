@@ -178,7 +178,7 @@ def smoke_runs(launch):
     """Runs the first of some smoke variants by its command line, and lowers the programs of others.
 
     Names and keys that change no result, such as threads, make no other variant: tests/runs trains
-    with all values that differ. `smoke_runs([(file, settings), ...], folder)` returns the settings
+    with all values that differ. `smoke_runs([(file, settings), ...], workdir)` returns the settings
     that the run left behind.
     """
 

@@ -13,9 +13,7 @@ from flcl.rng import stream_key
 SIZE = 6
 CAPACITY = 6
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220], [200, 200, 20], [20, 200, 200]])
-TINY = settings.Judge(
-    width=4, stages=2, batch_size=32, crop=1, flip=True, learning_rate=0.1
-)
+TINY = settings.Judge(width=4, stages=2, batch_size=32, crop=1, flip=True, learning_rate=0.1)
 
 
 def blobs(per_class: int, labels=(0, 1, 2, 3), seed: int = 0):

@@ -55,7 +55,9 @@ def vit_loss(remat="none"):
     network, images = vit.VisionTransformer(model, 16), noise(6, 16, 16, 3)
     adapter = {"a": noise(64, 4), "core": noise(4, 4), "b": noise(64, 4)}
     parameters = {
-        "params": jax.eval_shape(lambda key: vit.init_parameters(model, 16, key), jax.random.key(0)),
+        "params": jax.eval_shape(
+            lambda key: vit.init_parameters(model, 16, key), jax.random.key(0)
+        ),
         "adapter": {"block_00": {"q": adapter}},
         "prompt": noise(3, 64),
     }

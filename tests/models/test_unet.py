@@ -79,7 +79,14 @@ def test_time_embedding_against_its_formula():
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
 
 
-KINDS = ("input", "encoder_0_0/conv2", "encoder_0_down", "decoder_1_0/skip", "decoder_1_up", "output")
+KINDS = (
+    "input",
+    "encoder_0_0/conv2",
+    "encoder_0_down",
+    "decoder_1_0/skip",
+    "decoder_1_up",
+    "output",
+)
 """A convolution of each kind in `TINY`: what compiles grows with the adapted ones."""
 
 
