@@ -164,15 +164,6 @@ def launch_once():
     return run
 
 
-def flat(values: dict, prefix: str = "") -> dict:
-    """A tree of settings as {dotted key: value}."""
-    entries = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        entries |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return entries
-
-
 @pytest.fixture
 def smoke_runs(launch):
     """Runs the first of some smoke variants by its command line, and lowers the programs of others.
