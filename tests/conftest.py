@@ -105,6 +105,31 @@ def _programs_of_its_own(request):
         compiling.forget_programs()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def quick_pictures():
+    """Runs draw their page at the end only, and coarsely: tests/report looks at all of them.
+
+    `quick_pictures(False)` draws all pages as users get them, `quick_pictures(True)` few again.
+    """
+    from flcl.report import page
+    from flcl.report.pictures import canvas
+
+    patch, write = pytest.MonkeyPatch(), page.write_page
+
+    def at_the_end(workdir, results=None):
+        return write(workdir, results) if results is None or results.complete else None
+
+    def switch(on: bool) -> None:
+        patch.undo()
+        if on:
+            patch.setattr(page, "write_page", at_the_end)
+            patch.setattr(canvas, "DPI", 30)
+
+    switch(True)
+    yield switch
+    switch(False)
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The checkout."""
@@ -139,71 +164,46 @@ def launch_once():
     return run
 
 
-def flat(values: dict, prefix: str = "") -> dict:
-    """A tree of settings as {dotted key: value}."""
-    entries = {}
-    for name, value in values.items():
-        inner = isinstance(value, dict)
-        entries |= flat(value, f"{prefix}{name}.") if inner else {f"{prefix}{name}": value}
-    return entries
-
-
 @pytest.fixture
 def smoke_runs(launch):
-    """Runs smoke variants, the first by its command line.
+    """Runs the first of some smoke variants by its command line, and lowers the programs of others.
 
-    A variant runs if one of its values is in no run before it; names and keys that change no
-    result, such as threads, do not count. Of all others the programs are lowered.
-    `smoke_runs([(file, settings), ...], folder)` returns the settings that were left behind.
+    Names and keys that change no result, such as threads, make no other variant: tests/runs trains
+    with all values that differ. `smoke_runs([(file, settings), ...], workdir)` returns the settings
+    that the run left behind.
     """
 
-    def run(wanted: list, folder: Path) -> list:
+    def run(wanted: list, workdir: Path):
         import dataclasses
 
-        import flcl
         from flcl.cost.programs import programs_of
         from flcl.runs.saved.differences import decisive
         from flcl.runs.setup import prepare
         from flcl.settings import bridge, formats
 
-        distinct, seen, chosen = {}, set(), []
+        distinct = {}
         for name, settings in wanted:
             values = decisive(bridge.as_dict(dataclasses.replace(settings, name="smoke")))
-            distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings, values))
-        for name, settings, values in distinct.values():
-            leaves = {f"{key}={value!r}" for key, value in flat(values).items()}
-            if leaves - seen:
-                chosen.append((name, settings))
-                seen |= leaves
-            else:
-                setup = prepare(settings)[0]
-                for program in programs_of(setup.method):
-                    program.lower(setup.method, setup.mesh, None)
-        stored = []
-        for number, (name, settings) in enumerate(chosen):
-            workdir = folder / str(number)
-            if number == 0:
-                launch("train", f"--config=configs/{name}:smoke", f"--workdir={workdir}")
-            else:
-                flcl.run(settings, workdir)
-            results = json.loads((workdir / "results.json").read_text())
-            assert results["complete"] is True
-            rows = results["matrix"]
-            assert len(rows) == (1 if settings.stream.joint else 2)
-            accuracies = [value for value in rows[-1] if value is not None]
-            assert len(accuracies) == 2
-            assert all(0.0 <= value <= 1.0 for value in accuracies)
-            run = bridge.from_dict(formats.read(workdir))
-            model = settings.model
-            if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
-                names = ("normalize", "sha256", "position_resize")
-                looked_up = {name: getattr(run.model, name) for name in names}
-                model = dataclasses.replace(model, **looked_up)
-            else:
-                assert list((workdir / "samples").glob("*.png"))
-            assert run == dataclasses.replace(settings, model=model)
-            stored.append(run)
-        assert 1 < len(stored) < len(wanted)
+            distinct.setdefault(json.dumps(values, sort_keys=True), (name, settings))
+        assert 1 < len(distinct) < len(wanted)
+        (name, settings), *others = distinct.values()
+        for _, other in others:
+            setup = prepare(other)[0]
+            for program in programs_of(setup.method):
+                program.lower(setup.method, setup.mesh, None)
+        launch("train", f"--config=configs/{name}:smoke", f"--workdir={workdir}")
+        results = json.loads((workdir / "results.json").read_text())
+        assert results["complete"] is True and len(results["matrix"]) == 2
+        assert all(0.0 <= value <= 1.0 for value in results["matrix"][-1])
+        stored = bridge.from_dict(formats.read(workdir))
+        model = settings.model
+        if hasattr(model, "sha256"):  # what was looked up in the weights file is filled in
+            names = ("normalize", "sha256", "position_resize")
+            looked_up = {name: getattr(stored.model, name) for name in names}
+            model = dataclasses.replace(model, **looked_up)
+        else:
+            assert list((workdir / "samples").glob("*.png"))
+        assert stored == dataclasses.replace(settings, model=model)
         return stored
 
     return run

@@ -295,7 +295,7 @@ def test_smoke_keeps_what_the_config_is_about(name):
 
 def test_smoke_runs(tmp_path, smoke_runs):
     """Each config; equal runs only once. Tiny runs of the baselines are in tests/runs."""
-    smoke_runs([(name, load(name, "smoke")) for name in FILES], tmp_path)
+    smoke_runs([(name, load(name, "smoke")) for name in FILES], tmp_path / "run")
 
 
 def _source(name: str) -> str:

@@ -13,7 +13,7 @@ from flcl.rng import stream_key
 SIZE = 6
 CAPACITY = 6
 COLOURS = np.array([[220, 30, 30], [30, 220, 30], [30, 30, 220], [200, 200, 20], [20, 200, 200]])
-TINY = settings.Judge(width=4, batch_size=32, crop=1, flip=True, learning_rate=0.1)
+TINY = settings.Judge(width=4, stages=2, batch_size=32, crop=1, flip=True, learning_rate=0.1)
 
 
 def blobs(per_class: int, labels=(0, 1, 2, 3), seed: int = 0):
@@ -135,7 +135,7 @@ def test_first_step_is_the_recipe(judge):
 
     def loss(params):
         variables = {"params": params, "batch_stats": start.batch_stats}
-        model = ResNet18(CAPACITY, 4)
+        model = ResNet18(CAPACITY, 4, stages=2)
         logits, _ = model.apply(variables, batch / 127.5 - 1, train=True, mutable=["batch_stats"])
         chances = jax.nn.log_softmax(logits[:, :4])  # classes 4 and 5 are unseen
         return -jnp.mean(chances[jnp.arange(32), labels[order]])

@@ -38,12 +38,14 @@ def moved():
     """A tree with noise added to every floating-point leaf, as training would move it."""
 
     def move(tree, seed=0, spread=0.1):
-        leaves, structure = jax.tree.flatten(tree)
-        keys = jax.random.split(jax.random.key(seed), len(leaves))
-        noisy = [
-            v + spread * jax.random.normal(k, v.shape) for k, v in zip(keys, leaves, strict=True)
-        ]
-        return jax.tree.unflatten(structure, noisy)
+        # In NumPy: JAX would compile a program for every shape.
+        random = np.random.default_rng(seed)
+
+        def noisy(leaf):
+            noise = random.normal(scale=spread, size=leaf.shape)
+            return jnp.asarray(np.asarray(leaf) + noise, jnp.float32)
+
+        return jax.tree.map(noisy, tree)
 
     return move
 

@@ -1,5 +1,7 @@
 """No network sums a gradient in bfloat16, whatever the parameter: every long sum is in float32."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,7 +46,7 @@ def unet_loss():
     )
     network = unet.UNet(shape, 3, classes=3)
     inputs = noise(6, 8, 8, 3), jnp.linspace(0, 1, 6), jnp.arange(6) % 3
-    parameters = network.init(jax.random.key(0), *inputs)["params"]
+    parameters = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
     return lambda p: jnp.sum(network.apply({"params": p}, *inputs) ** 2), parameters
 
 
@@ -53,7 +55,9 @@ def vit_loss(remat="none"):
     network, images = vit.VisionTransformer(model, 16), noise(6, 16, 16, 3)
     adapter = {"a": noise(64, 4), "core": noise(4, 4), "b": noise(64, 4)}
     parameters = {
-        "params": vit.init_parameters(model, 16, jax.random.key(0)),
+        "params": jax.eval_shape(
+            lambda key: vit.init_parameters(model, 16, key), jax.random.key(0)
+        ),
         "adapter": {"block_00": {"q": adapter}},
         "prompt": noise(3, 64),
     }
@@ -67,13 +71,13 @@ def vit_loss(remat="none"):
 
 def judge_loss():
     network, images = resnet.ResNet18(4, 8, dtype=jnp.bfloat16), noise(6, 8, 8, 3)
-    variables = network.init(jax.random.key(0), images, False)
+    start = functools.partial(network.init, train=False)
+    variables = jax.eval_shape(start, jax.random.key(0), images)
 
-    def loss(p):
-        changed = {**variables, "params": p}
-        return jnp.sum(network.apply(changed, images, True, mutable=["batch_stats"])[0] ** 2)
+    def loss(variables):
+        return jnp.sum(network.apply(variables, images, True, mutable=["batch_stats"])[0] ** 2)
 
-    return loss, variables["params"]
+    return loss, variables
 
 
 def separable_loss():

@@ -134,3 +134,11 @@ def older() -> dict:
 @pytest.fixture
 def results() -> dict:
     return copy.deepcopy(RESULTS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _all_pictures(quick_pictures):
+    """Pages and pictures as users get them."""
+    quick_pictures(False)
+    yield
+    quick_pictures(True)

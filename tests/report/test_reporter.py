@@ -67,6 +67,8 @@ def test_a_whole_run_leaves_its_files_and_says_so(tmp_path, results, console):
     present = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     pictures = {f"samples/task_0{i}.{kind}" for i in (1, 2, 3) for kind in ("png", "npz")}
     assert pictures | {"samples/over_tasks.png", "report.html", "metrics.jsonl"} <= present
+    # That page is of the whole run.
+    assert "<summary>over tasks</summary>" in (tmp_path / "report.html").read_text()
     with np.load(tmp_path / "samples" / "task_02.npz") as kept:
         assert kept["images"].shape == (4, 10, 8, 8, 1)
         assert kept["images"][3, 0, 0, 0, 0] == 30 and kept["labels"].tolist() == [0, 1, 2, 3]

@@ -37,7 +37,7 @@ def test_the_number_of_devices_changes_no_image(run, finished, monkeypatch):
     assert np.abs(one.astype(int) - eight.astype(int)).max() <= 1
 
 
-@pytest.mark.parametrize(("solver", "calls"), [("euler", 3), ("midpoint", 6), ("heun", 6)])
+@pytest.mark.parametrize(("solver", "calls"), [("euler", 3), ("heun", 6)])
 def test_solver_and_steps_decide_the_evaluations(run, solver, calls):
     samples = run.sample([0], 2, solver=solver, num_steps=3)
     assert samples.function_evaluations == calls

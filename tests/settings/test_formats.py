@@ -4,6 +4,7 @@
 defaults. That of an older format never changes.
 """
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -129,3 +130,13 @@ def test_a_folder_without_settings(tmp_path):
     assert formats.read(tmp_path) is None
     with pytest.raises(ValueError, match="config.json has no settings of a run"):
         formats.read(write(tmp_path, [1]))
+
+
+@pytest.mark.parametrize(
+    ("number", "digest"),
+    [(2, "e88c36f684d3f96b"), (3, "4fa8a55fabd702f5"), (4, "44922d32b9111390")],
+)
+def test_what_a_published_format_means_never_changes(number, digest):
+    """Runs of users have these formats: another value would make another run of each of them."""
+    meaning = json.dumps([formats.ADDED[number], formats.REMOVED.get(number)], sort_keys=True)
+    assert hashlib.sha256(meaning.encode()).hexdigest()[:16] == digest

@@ -28,12 +28,10 @@ def nbytes(leaf, dtype=None):
     ("method", "phase", "dtype", "strategy", "fsdp"),
     [
         ("funlora", 1, "float32", "map", 2),
-        ("funlora", 2, "float32", "map", 1),
         ("funlora", 2, "float32", "map", 2),
         ("funlora", 2, "float32", "loop", 2),
         ("finetune", 2, "float32", None, 2),
         ("fmlora", 1, "bfloat16", None, 2),
-        ("fmlora", 2, "bfloat16", None, 1),
         ("fmlora", 2, "bfloat16", None, 2),
         ("sd_lora", 2, "bfloat16", None, 2),
         ("vit_finetune", 2, "bfloat16", None, 2),
