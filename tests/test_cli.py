@@ -244,8 +244,17 @@ def test_what_the_file_gave_by_itself_is_told_with_its_name(line, words, message
 
 
 def test_a_value_of_the_file_may_be_given_on_the_command_line(tmp_path):
-    for line in ("c.seed = -1", "c.update(seed=placeholder(int))"):
+    for line in (
+        "c.seed = -1",
+        "c.seed = None",
+        "c.update(seed=placeholder(int))",
+        "c.update(seed=placeholder(str))",
+    ):
         assert parse("--config.seed=3", spec=_written(tmp_path, line)).seed == 3
+    spec = _written(tmp_path, "c.model.multipliers = c.phase1.learning_rate = c.data.flip = None")
+    words = ("--config.model.multipliers=1,2", "--config.data.flip=True")
+    run = parse(*words, "--config.phase1.learning_rate=1", spec=spec)
+    assert (run.model.multipliers, run.data.flip, run.phase1.learning_rate) == ((1, 2), True, 1.0)
 
 
 def _written(folder, line: str):
