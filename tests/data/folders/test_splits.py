@@ -142,6 +142,14 @@ def tiny_imagenet(root, picture):
     (root / "val" / "val_annotations.txt").write_text("0.png n01")
 
 
+def test_classes_that_differ_in_capital_letters_alone_are_said(tmp_path, picture, data):
+    fill(tmp_path, picture, "Cat", "cat", "dog")
+    source = load(tmp_path, data)
+    assert source.class_names == ("Cat", "cat", "dog")
+    assert source.notes[-1] == "'Cat' and 'cat' are two classes"
+    assert told(source).endswith("; 'Cat' and 'cat' are two classes")
+
+
 def test_a_folder_of_images_inside_a_class_folder(tmp_path, picture, data):
     tiny_imagenet(tmp_path, picture)
     with pytest.raises(ValueError, match=r"val/ has no class folders.* to val/<class>/<image>"):
