@@ -53,6 +53,9 @@ def write(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        number = errno.EISDIR
+        raise OSError(number, "a folder is in the place of this file; move it away", str(path))
     # One name for all writers would mix what two of them write at once. A new name for every write
     # would leave a file behind each time a process is killed.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4) if shared else 'tmp'}")

@@ -1,6 +1,7 @@
 """What people see: names from elsewhere without control characters, on every terminal."""
 
 import io
+import os
 import sys
 import unicodedata
 
@@ -24,11 +25,30 @@ def shown(text: str) -> str:
 
 
 def show_everything() -> None:
-    r"""Lets an output without UTF-8 show other characters as `\xe9` instead of raising an error."""
+    r"""Lets an output without UTF-8 show other characters as `\xe9` instead of raising an error.
+
+    An output that was closed before the program began (`>&-`) becomes one that shows nothing.
+    """
+    for number, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _nothing(number))
     for stream in (sys.stdout, sys.stderr):
         # A notebook or a test may have put another stream there.
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="backslashreplace")
+
+
+def _nothing(number: int) -> io.TextIOWrapper:
+    """An output that is thrown away, with the number of a closed one if that is free."""
+    file = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.fstat(number)
+    except OSError:
+        # Otherwise the next file would get the number, and what C++ prints would be written there.
+        os.dup2(file, number)
+    if file != number:
+        os.close(file)
+    return open(os.devnull, "w", encoding="utf-8")
 
 
 def _is_harmless(letter: str) -> bool:

@@ -243,9 +243,37 @@ def test_what_the_file_gave_by_itself_is_told_with_its_name(line, words, message
     _expect_one_line([f"--config={file}", *words], message.replace("{file}", name), capsys)
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_closed_output_shows_nothing_and_changes_no_file(closed, tmp_path):
+    """What is printed must not go into a file that has got the number of the output."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys\nfrom flcl import cli\n"
+        "def program(arguments):\n"
+        f"    file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        "    for number in (1, 2):\n        os.write(number, b'from C++')\n"
+        "    print('text', flush=True)\n    print('text', file=sys.stderr, flush=True)\n"
+        "    raise ValueError('wrong')\n"
+        "sys.exit(cli.main(program, doc='', define=lambda values: None))\n"
+    )
+    done = subprocess.run(["sh", "-c", f"{sys.executable} {program} {closed}"], capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr in (b"", b"from C++text\nerror: wrong\n")
+    assert (tmp_path / "file").read_text() == ""
+
+
 def test_a_value_of_the_file_may_be_given_on_the_command_line(tmp_path):
-    for line in ("c.seed = -1", "c.update(seed=placeholder(int))"):
+    for line in (
+        "c.seed = -1",
+        "c.seed = None",
+        "c.update(seed=placeholder(int))",
+        "c.update(seed=placeholder(str))",
+    ):
         assert parse("--config.seed=3", spec=_written(tmp_path, line)).seed == 3
+    spec = _written(tmp_path, "c.model.multipliers = c.phase1.learning_rate = c.data.flip = None")
+    words = ("--config.model.multipliers=1,2", "--config.data.flip=True")
+    run = parse(*words, "--config.phase1.learning_rate=1", spec=spec)
+    assert (run.model.multipliers, run.data.flip, run.phase1.learning_rate) == ((1, 2), True, 1.0)
 
 
 def _written(folder, line: str):

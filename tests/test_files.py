@@ -29,6 +29,13 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert [entry.name for entry in path.parent.iterdir()] == ["a.txt"]
 
 
+def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(IsADirectoryError, match="a folder is in the place of .*/a.json'$"):
+        files.write_json(tmp_path / "a.json", 1)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
+
+
 def test_json_is_sorted_and_has_no_nan(tmp_path):
     path = files.write_json(tmp_path / "a.json", {"b": 1, "a": [None, 0.5]})
     assert path.read_text() == '{\n  "a": [\n    null,\n    0.5\n  ],\n  "b": 1\n}\n'

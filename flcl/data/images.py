@@ -81,10 +81,15 @@ def _to_mode(image: Image.Image, channels: int) -> Image.Image:
 
 def _eight_bit(image: Image.Image) -> Image.Image:
     values = np.asarray(image).astype(np.int64)
+    clear = image.info.get("transparency")  # of a PNG: the grey value that is transparent
     if values.size and not 0 <= values.min() <= values.max() <= 65535:
         raise ValueError("pixel values beyond 16 bit; save it with 8 or 16 bit")
     # 65535 / 255 = 257, so this is a division with rounding.
-    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    grey = Image.fromarray(((values + 128) // 257).astype(np.uint8))
+    if isinstance(clear, int):
+        alpha = Image.fromarray(np.where(values == clear, 0, 255).astype(np.uint8))
+        grey = Image.merge("LA", (grey, alpha))
+    return grey
 
 
 def _fit(image: Image.Image, name: str, data: settings.Data) -> np.ndarray:

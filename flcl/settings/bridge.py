@@ -60,6 +60,19 @@ def check_form(config: ml_collections.ConfigDict) -> None:
             _checked(name, entry, field.type)
 
 
+def with_places(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """`config`, in which the command line can give a value to every key that is None."""
+    for name, field in keys(class_of(config)):
+        group, _, leaf = name.rpartition(".")
+        section = _entry(config, group) if group else config
+        if section[leaf] is None:
+            # Deleted first: the file may have given it a place of a wrong type.
+            with config.unlocked():
+                del section[leaf]
+                section[leaf] = _place(field.type)
+    return config
+
+
 def errors(config: ml_collections.ConfigDict) -> list[str]:
     """What `freeze` says about a config that passes `check_form`, for each key that it refuses."""
     refused = []
@@ -215,9 +228,17 @@ def _to_config_dict(value) -> ml_collections.ConfigDict:
         entry = getattr(value, field.name)
         if dataclasses.is_dataclass(entry):
             entry = _to_config_dict(entry)
-        # A placeholder is None that remembers a type; without it the command line knows no parser.
-        config[field.name] = config_dict.placeholder(bool) if entry is None else entry
+        # A placeholder is None with a type; without it the command line knows no parser.
+        config[field.name] = _place(field.type) if entry is None else entry
     return config
+
+
+def _place(expected) -> config_dict.FieldReference:
+    origin = typing.get_origin(expected)
+    if origin is typing.Literal:
+        values = [each for each in typing.get_args(expected) if each is not None]
+        return config_dict.placeholder(type(values[0]))
+    return config_dict.placeholder(origin or expected)
 
 
 def _leaves(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[tuple[str, object]]:

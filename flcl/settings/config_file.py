@@ -17,6 +17,8 @@ from flcl.storage import paths
 
 # What defines the function of a config file, at the beginning of a line.
 _DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)
+# What ends a program from outside, whatever code runs at that moment.
+_SIGNALS = (StoppedError, KeyboardInterrupt)
 # A folder may have a colon in its name; without `.py` the first colon counts.
 _SPEC = re.compile(r"(.*?\.py|[^:]*)(?::(.*))?", re.DOTALL)
 
@@ -66,7 +68,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     except ValueError as error:
         raise ValueError(f"--config={name!r}: {hints.brief(str(error))}") from None
     # A frozen one could not be overridden.
-    return ml_collections.ConfigDict(config)
+    return bridge.with_places(ml_collections.ConfigDict(config))
 
 
 def _is_regular(path: Path) -> bool:
@@ -83,9 +85,9 @@ def _run(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
-    except StoppedError:  # not the file ends the program, but a signal
+    except _SIGNALS:  # not the file ends the program
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also `sys.exit`
         raise _broken(path, error) from error
     return module
 
@@ -107,9 +109,9 @@ def _call(path: Path, get_config, argument: str) -> object:
         ) from None
     try:
         return get_config(argument) if parameters else get_config()
-    except (ArgumentError, StoppedError):
+    except (ArgumentError, *_SIGNALS):
         raise
-    except (Exception, SystemExit) as error:
+    except BaseException as error:  # also `sys.exit`
         raise _broken(path, error) from error
 
 

@@ -1,6 +1,7 @@
 """Named arrays in one file: written to bytes, and read with a check of every array."""
 
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +23,17 @@ class Kind(NamedTuple):
     ndim: int
 
 
+_BOMB = 1 << 30  # bytes; a smaller archive does no harm, however well it is packed
+
+
+def bomb(archive: zipfile.ZipFile, size: int) -> str:
+    """What a small file of `size` bytes would do to the memory, in words; empty for all others."""
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked <= max(_BOMB, 100 * size):
+        return ""
+    return f"{size:,} bytes would unpack to {unpacked / 2**30:.3g} GiB"
+
+
 def to_bytes(arrays: Mapping[str, np.ndarray], *, compressed: bool = True) -> bytes:
     """The content of an npz file."""
     file = io.BytesIO()
@@ -40,6 +52,8 @@ def from_bytes(
     with files.reading(path, lambda reason: ValueError(f"{path} is damaged ({reason})")):
         # A file with one array has no names: NumPy returns it without a container.
         stored = np.load(io.BytesIO(content), allow_pickle=False)
+        if isinstance(stored, np.lib.npyio.NpzFile) and (harm := bomb(stored.zip, len(content))):
+            raise ValueError(f"its {harm}")
         arrays = {name: stored[name] for name in kinds}
     for name, kind in kinds.items():
         value = arrays[name]

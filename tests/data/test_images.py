@@ -88,6 +88,13 @@ def test_sixteen_bits_are_scaled_not_clipped(data):
     np.testing.assert_array_equal(decoded[0, :, 0], expected)
 
 
+def test_the_transparent_grey_of_sixteen_bits_lies_on_white(data):
+    values = np.tile(np.array([1000, 25700, 1001, 65535], np.uint16), (8, 2))
+    file = encoded(Image.fromarray(values), transparency=1000)
+    decoded = images.decode(file, "x", data(channels=1))
+    np.testing.assert_array_equal(decoded[0, :4, 0], [255, 100, 4, 255])
+
+
 def test_orientation_of_a_camera_is_applied(data):
     pixels = np.zeros((8, 8), np.uint8)
     pixels[0] = 250

@@ -50,7 +50,10 @@ def unet_loss():
     return lambda p: jnp.sum(network.apply({"params": p}, *inputs) ** 2), parameters
 
 
-def vit_loss(remat="none"):
+BESIDE = {"down": (64, 4), "down_bias": (4,), "up": (4, 64), "up_bias": (64,)}
+
+
+def vit_loss(remat="none", beside=False):
     model = settings.AdaptedViT(variant="Nano/4", layer_scale=True, dtype="bfloat16", remat=remat)
     network, images = vit.VisionTransformer(model, 16), noise(6, 16, 16, 3)
     adapter = {"a": noise(64, 4), "core": noise(4, 4), "b": noise(64, 4)}
@@ -61,6 +64,10 @@ def vit_loss(remat="none"):
         "adapter": {"block_00": {"q": adapter}},
         "prompt": noise(3, 64),
     }
+    if beside:
+        entry = {name: noise(*shape) for name, shape in BESIDE.items()}
+        parameters["adapter"]["block_01"] = {vit.BESIDE: entry}
+        parameters["prompt"] = {"tokens": noise(3, 64), "gates": noise(6)}
 
     def loss(p):
         variables = {name: p[name] for name in ("params", "adapter")}
@@ -93,6 +100,7 @@ def separable_loss():
 NETWORKS = {
     "unet": unet_loss,
     "vit": vit_loss,
+    "vit, adapter beside the MLP, gated prompt": lambda: vit_loss(beside=True),
     "vit, cheap": lambda: vit_loss("cheap"),
     "vit, blocks": lambda: vit_loss("blocks"),
     "judge": judge_loss,
@@ -141,3 +149,18 @@ def test_parameters_of_a_layer_get_the_gradient_that_float32_activations_give(na
     for short, exact in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         assert short.dtype == jnp.float32
         assert np.linalg.norm(short - exact) < 5e-3 * np.linalg.norm(exact)
+
+
+def test_a_gate_gets_the_gradient_that_float32_activations_give():
+    q, k, v = (noise(16, 19, 4, 8, seed=seed, dtype=jnp.bfloat16) for seed in range(3))
+    weight = 0.3 + noise(16, 19, 4, 8, seed=3, dtype=jnp.bfloat16)
+
+    def gradient(gate, dtype):
+        attention = lambda g: vit.gated_attention(  # noqa: E731
+            *(x.astype(dtype) for x in (q, k, v)), g, prompt=3
+        )
+        out, backward = jax.vjp(attention, gate)
+        return float(backward(weight.astype(out.dtype))[0])
+
+    short, exact = (gradient(jnp.float32(0.4), dtype) for dtype in (jnp.bfloat16, jnp.float32))
+    assert abs(short - exact) < 5e-3 * abs(exact)

@@ -260,8 +260,14 @@ def test_a_workdir_in_use_is_refused(data, tmp_path):
 
 def test_a_workdir_that_cannot_be_made_is_refused(data, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="not writable"):
-        flcl.run(tiny.settings_of(data), tmp_path / "file" / "run")
+    (tmp_path / "odd" / ".lock").mkdir(parents=True)
+    for name, reason in {
+        "file/run": "Not a directory",
+        "file": "File exists",
+        "odd": f"{tmp_path}/odd/.lock: Is a directory",
+    }.items():
+        with pytest.raises(ValueError, match=rf"/{name} is not writable \({reason}\)"):
+            flcl.run(tiny.settings_of(data), tmp_path / name)
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ BROKEN = {
     "\n\nimport nowhere_at_all\n": "line 3 is broken: ModuleNotFoundError: No module named",
     "import sys\nsys.exit(0)\n": "line 2 is broken: SystemExit: 0",
     "def get_config(a):\n    raise SystemExit\n": "line 2 is broken: SystemExit",
+    "raise GeneratorExit\n": "line 1 is broken: GeneratorExit",
+    "class E(BaseException): pass\ndef get_config(a):\n    raise E(1)\n": "line 3 is broken: E: 1",
     "raise MemoryError\n": "line 1 is broken: MemoryError",
     "a\0b": " is broken: SyntaxError: source code string cannot contain null bytes",
     "class E(Exception):\n    def __str__(self): 1 / 0\nraise E\n": "line 3 is broken: E",

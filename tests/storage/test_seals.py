@@ -92,3 +92,10 @@ def test_damaged_arrays_are_named_in_one_line(content):
     with pytest.raises(ValueError, match="x.npz is damaged") as caught:
         npz.from_bytes(content, "x.npz", KINDS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_small_file_cannot_fill_the_memory(monkeypatch):
+    monkeypatch.setattr(npz, "_BOMB", 100_000)
+    content = npz.to_bytes({"features": np.zeros((200, 200), np.float32)})
+    with pytest.raises(ValueError, match=r"x.npz is damaged .its [0-9]+ bytes would unpack to 0.0"):
+        npz.from_bytes(content, "x.npz", KINDS)

@@ -1,5 +1,6 @@
 """Which array of a data set is what, by its name, and the numbers of classes and domains."""
 
+import unicodedata
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -142,7 +143,11 @@ def _names(entry: Entry) -> tuple[str, ...]:
     names = tuple(map(str, values))
     if not names:
         raise ValueError(f"{entry.name} is empty; one string for each is needed")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
+    if "" in names:
+        raise ValueError(f"{entry.name} holds an empty string; every name needs a letter")
+    # An accented letter has two forms, which nobody can tell apart.
+    plain = [unicodedata.normalize("NFC", name) for name in names]
+    if len(set(plain)) != len(plain):
+        twice = next(name for name in plain if plain.count(name) > 1)
         raise ValueError(f"{entry.name} holds {twice!r} twice; every name must differ")
     return names

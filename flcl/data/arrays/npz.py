@@ -10,6 +10,7 @@ import numpy as np
 from flcl import settings
 from flcl.data import base, images, reading
 from flcl.data.arrays import entries, pixels
+from flcl.storage import npz as storage
 
 _ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 
@@ -87,6 +88,8 @@ def _opened(name: str, path: pathlib.Path) -> Iterator[np.lib.npyio.NpzFile]:
         if file.peek(2)[:2] != b"PK":
             raise ValueError("it does not start as such a file")
         with np.load(file, allow_pickle=False) as stored:
+            if harm := storage.bomb(stored.zip, os.fstat(file.fileno()).st_size):
+                raise ValueError(f"its {harm}")
             yield stored
 
 

@@ -19,6 +19,7 @@ MOST_BYTES = 4 * 2**30
 _SPARE = 4  # a reduced picture keeps so many times the pixels of the final image, for its filter
 _LARGEST_FACTOR = 16  # of one reduction; the last resize does the rest
 _STRIP_PIXELS = 2**24  # of a large picture that are converted at a time
+_PROGRAMS = ("EPS",)  # Pillow gives them to another program of the machine, which runs them
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")  # PNG chunks without pixels, which may be too large
 
 # Large pictures are decoded one at a time: each may need gigabytes.
@@ -93,6 +94,8 @@ def _opened(file: BinaryIO) -> Image.Image:
             # These errors say that the file has another format.
             with contextlib.suppress(SyntaxError, IndexError, TypeError, struct.error):
                 accepted = not accepts or accepts(prefix)
+                if accepted and name in _PROGRAMS:
+                    raise Image.UnidentifiedImageError(f"{name} is a program, not a picture")
                 if accepted and not isinstance(accepted, str):  # a text says why it is not
                     file.seek(0)
                     return factory(file, "")

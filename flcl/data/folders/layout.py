@@ -152,6 +152,16 @@ def portable(path: str) -> str:
     return unicodedata.normalize("NFC", path)
 
 
+def alike(names: Iterable[str]) -> list[tuple[str, str]]:
+    """Pairs of names that differ only in capital letters or in spaces around them."""
+    first: dict[str, str] = {}
+    pairs = []
+    for name in names:
+        if (before := first.setdefault(name.strip().casefold(), name)) != name:
+            pairs.append((before, name))
+    return pairs
+
+
 def check_same(name: str, where: tuple[str, str], train: Tree, test: Tree) -> None:
     """Raises `ValueError` if two sets, in the folders `where`, have other domains or classes."""
     domains = [{leaf.domain for leaf in tree} for tree in (train, test)]

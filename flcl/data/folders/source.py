@@ -58,6 +58,8 @@ def load_folder(path: str, data: settings.Data, begun: base.Begun | None = None)
     # Sorted names: class ids must not depend on the order in which a disk lists its folders.
     classes = tuple(sorted({leaf.name for leaf in train}))
     domains = tuple(sorted({leaf.domain for leaf in train} - {NO_DOMAIN}))
+    for pair in layout.alike(classes):
+        notes = [*notes, f"{pair[0]!r} and {pair[1]!r} are two classes"]
     halves = [_split(folder, tree, classes, domains, data) for tree in (train, test)]
     rule = BY_PICTURE if domains and by_picture else ""
     return base.Source(folder.name, *halves, classes, domains, tuple(notes), split_rule=rule)

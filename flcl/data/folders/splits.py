@@ -39,6 +39,20 @@ _UNKNOWN_PARTS = (
 IMAGE_FOLDERS = ("images", "image", "imgs", "img", "pictures", "photos", "jpeg", "jpg", "png")
 """Names of a folder that may be inside a class folder: it only says that it holds images."""
 
+# Words that mean a split only beside another one of them: alone, `tr` may be a country.
+_HINTS = {
+    "train": ("tr", "tra", "learn", "learning", "fit", "fitting"),
+    "test": (
+        "te", "tes", "ts", "va", "vl", "exam", "predict", "prediction", "inference", "infer",
+        "benchmark", "scoring",
+    ),
+}  # fmt: skip
+# Chinese and Japanese write no space after them: `训练集` is the training set.
+_BEGINNINGS = {
+    "train": ("训练", "訓練", "学習"),
+    "test": ("测试", "測試", "验证", "驗證", "テスト", "検証"),
+}
+
 _ALIKE = 0.75  # similarity above which a word is a misspelt split word, such as `tset`
 
 
@@ -179,6 +193,11 @@ def _guessed(folder: str, nested: bool) -> str | None:
     tokens = _tokens(folder)
     if any(token in _UNKNOWN_PARTS for token in tokens):
         return "part"
+    words = [token for token in tokens if not _empty(token)]
+    if len(words) == 1:
+        for kind in _HINTS:
+            if words[0] in _HINTS[kind] or words[0].startswith(_BEGINNINGS[kind]):
+                return kind
     if nested and len(tokens) == 1:
         for kind, words in (("train", ("train", "training")), ("test", ("test", "validation"))):
             if difflib.get_close_matches(tokens[0], words, n=1, cutoff=_ALIKE):

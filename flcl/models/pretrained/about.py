@@ -35,6 +35,7 @@ def normalization_of(model: settings.ViT, found: Contents, file: WeightsFile) ->
     if found.layout.name == "flcl":
         name = file.metadata.get("normalize", "half")
         return Normalization(_known(model, "its metadata", name), "as its metadata say")
+    _check_scale(model, file.preprocessor)
     if _switch(model, file.preprocessor, "do_normalize") is False:
         return Normalization("unit", "preprocessor_config.json has do_normalize=false")
     timm = file.config.get("pretrained_cfg", {})
@@ -119,6 +120,21 @@ def _switch(model: settings.ViT, table: dict, key: str) -> bool | None:
     if value is not None and not isinstance(value, bool):
         raise _wrong(model, "preprocessor_config.json", key, value, "true or false")
     return value
+
+
+def _check_scale(model: settings.ViT, table: dict) -> None:
+    """Mean and std are those of images in [0, 1]; a processor may leave them in [0, 255]."""
+    factor = table.get("rescale_factor", 1 / 255)
+    real = isinstance(factor, numbers.Real) and not isinstance(factor, bool)
+    if not real:
+        raise _wrong(model, "preprocessor_config.json", "rescale_factor", factor, "a number")
+    plain = _switch(model, table, "do_rescale") is False
+    if plain or not math.isclose(_finite(factor), 1 / 255, rel_tol=1e-3):
+        said = "do_rescale=false" if plain else f"rescale_factor={factor}"
+        raise ValueError(
+            f"model.weights={model.weights}: preprocessor_config.json has {said}, and only images "
+            f"scaled to 0 to 1 are known; set model.normalize to one of {', '.join(NORMALIZATIONS)}"
+        )
 
 
 def _colours(model: settings.ViT, where: str, key: str, value) -> np.ndarray:

@@ -16,7 +16,7 @@ import numpy as np
 import safetensors
 
 from flcl import files, settings
-from flcl.storage import paths
+from flcl.storage import npz, paths
 
 _TINY = pathlib.Path(__file__).parents[1] / "assets" / "tiny_vit.safetensors"
 _SINGLE = "model.safetensors"
@@ -28,7 +28,6 @@ _ACCEPTED = (
 )
 # Others are no weights, but may be in a file beside them, such as counters.
 _TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
-_BOMB = 1 << 30  # bytes; a smaller archive does no harm, however well it is packed
 
 
 class _RefusedError(Exception):
@@ -256,10 +255,8 @@ def _npz(path: pathlib.Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     # From memory: then no error of the disk can look like a damaged archive.
     content = files.read_bytes(path)
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > max(_BOMB, 100 * len(content)):
-        size = f"{len(content):,} bytes would unpack to {unpacked / 2**30:.3g} GiB"
-        raise _RefusedError(f"is no file of weights: its {size}")
+        if harm := npz.bomb(archive, len(content)):
+            raise _RefusedError(f"is no file of weights: its {harm}")
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = dict(arrays)

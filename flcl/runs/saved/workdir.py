@@ -33,13 +33,15 @@ def locked(workdir: Path) -> Iterator[Callable[[], None]]:
         # owner.
         file = (workdir / ".lock").open("a+")
     except OSError as error:
-        raise ValueError(f"workdir {workdir} is not writable ({error.strerror})") from None
+        # The name of what is in the way: a folder above, a file in its place, the lock itself.
+        where = "" if error.filename in (None, str(workdir)) else f"{error.filename}: "
+        raise ValueError(f"workdir {workdir} is not writable ({where}{error.strerror})") from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            owner = file.read().strip() or "unknown"
+            owner = file.read(20).strip() or "unknown"
             raise ValueError(
                 f"workdir {workdir} is in use by process {owner}: wait for it or choose another"
             ) from None

@@ -11,6 +11,7 @@ import pytest
 
 from flcl.data import images, sources
 from flcl.data.arrays import npz
+from flcl.storage import npz as storage
 
 BAD_DISK = Path("/proc/self/mem")  # a regular file on Linux; every read of its start fails
 
@@ -131,6 +132,11 @@ WRONG = {
     ),
     "no names": (content(class_names=np.array([], "U1")), "class_names is empty"),
     "names": (content(class_names=np.arange(3)), r"class_names is int64 \[3\]; one string"),
+    "empty name": (content(class_names=np.array(["a", "", "b"])), "class_names holds an empty"),
+    "two forms": (
+        content(class_names=np.array(["caf\u00e9", "cafe\u0301", "b"])),
+        "class_names holds 'caf\u00e9' twice",
+    ),
     "same name": (content(class_names=np.array(["a", "b", "a"])), "class_names holds 'a' twice"),
     "untrained": (content(train_labels=np.arange(12) % 2), "class '2' has no training images"),
     "untested": (content(test_labels=np.arange(6) % 2), "class '2' has no test images"),
@@ -349,6 +355,21 @@ def test_forged_arrays_of_a_file_are_one_line(tmp_path, data, case, suffix):
     with pytest.raises(ValueError, match=message) as caught:
         sources.load_source(data(source=f"npz:{path}"))
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_small_file_cannot_fill_the_memory(tmp_path, data, monkeypatch):
+    monkeypatch.setattr(storage, "_BOMB", 100_000)
+    path = tmp_path / "x.npz"
+    arrays = content(
+        train_images=np.zeros((9000, 8, 8), np.uint8), train_labels=np.zeros(9000, int)
+    )
+    np.savez_compressed(path, **arrays)
+    with pytest.raises(ValueError, match=r"x.npz: not a .*\(its [0-9,]+ bytes would unpack to 0.0"):
+        sources.load_source(data(source=f"npz:{path}"))
+    # The same file with content that needs its room.
+    monkeypatch.setattr(storage, "_BOMB", 10_000_000)
+    with pytest.raises(ValueError, match="class '1' has no training images"):
+        sources.load_source(data(source=f"npz:{path}"))
 
 
 def test_special_files_are_not_opened(tmp_path, data):

@@ -107,7 +107,11 @@ def test_a_large_picture_keeps_its_size_without_resize(data, monkeypatch):
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "the file is empty"), (b"version https", "it has no format that Pillow knows")],
+    [
+        (b"", "the file is empty"),
+        (b"version https", "it has no format that Pillow knows"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "EPS is a program, not a picture"),
+    ],
 )
 def test_files_that_are_no_picture(content, reason, data):
     with pytest.raises(images.UnreadableError) as caught:

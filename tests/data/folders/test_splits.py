@@ -76,7 +76,8 @@ def test_validation_images_are_not_read_beside_test_images(tmp_path, picture, da
     [
         ("train_clean", "test_clean"), ("x_train", "x_val"), ("trainA", "testA"), ("trian", "tset"),
         ("training.v2", "testing.v3"), ("fold1", "fold2"), ("gallery", "query"),
-        ("seen", "unseen"), ("part_a", "part_b", "part_c"),
+        ("seen", "unseen"), ("part_a", "part_b", "part_c"), ("tr", "te"), ("img_tr", "img_va"),
+        ("learn", "exam"), ("fit", "predict"), ("\u8bad\u7ec3\u96c6", "\u6d4b\u8bd5\u96c6"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("labelled", [False, True])
@@ -110,6 +111,7 @@ def test_two_folders_of_one_kind_are_refused(tmp_path, picture, data):
     "folders",
     [
         ("valid", "invalid"),  # coins
+        ("tr", "te", "us"),  # countries
         ("test_tube", "train_station", "cup"),
         ("ink/train", "ink/bus", "real/train", "real/bus"),  # a train is a vehicle
         ("train/train", "train/bus", "test/train", "test/bus"),
@@ -138,6 +140,14 @@ def tiny_imagenet(root, picture):
     fill(root, picture, "train/n01/images", "train/n02/images", "val/images", "test/images")
     (root / "train" / "n01" / "n01_boxes.txt").write_text("0 0 1 1")
     (root / "val" / "val_annotations.txt").write_text("0.png n01")
+
+
+def test_classes_that_differ_in_capital_letters_alone_are_said(tmp_path, picture, data):
+    fill(tmp_path, picture, "Cat", "cat", "dog")
+    source = load(tmp_path, data)
+    assert source.class_names == ("Cat", "cat", "dog")
+    assert source.notes[-1] == "'Cat' and 'cat' are two classes"
+    assert told(source).endswith("; 'Cat' and 'cat' are two classes")
 
 
 def test_a_folder_of_images_inside_a_class_folder(tmp_path, picture, data):

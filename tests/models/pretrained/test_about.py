@@ -77,6 +77,12 @@ NULLS |= {"num_attention_heads": None, "hidden_act": None}
         (IMAGENET, {"image_mean": 0.5, "image_std": 0.5}, "half", "as preprocessor_config.json"),
         (IMAGENET, {"image_mean": None, "image_std": None}, "imagenet", "as config.json says"),
         (IMAGENET, {"do_normalize": False}, "unit", "do_normalize=false"),
+        (
+            None,
+            {"image_mean": 0.5, "image_std": 0.5, "rescale_factor": 0.00392157},
+            "half",
+            "as pre",
+        ),
         (NULLS, {"do_normalize": None}, "half", "usual for Hugging Face ViT files, because no"),
     ],
 )
@@ -111,6 +117,10 @@ def test_a_lone_file_says_which_normalisation_was_taken(tmp_path):
         ({"mean": [0.5] * 3}, None, "config.json has only one of mean and std; set model.normal"),
         ({"std": [0.5] * 3}, None, "config.json has only one of mean and std; set model.normalize"),
         (None, {"do_normalize": "no"}, "has do_normalize='no', needed true or false"),
+        (None, {"do_rescale": False}, "has do_rescale=false, and only images scaled to 0 to 1"),
+        (None, {"rescale_factor": 1.0}, "has rescale_factor=1.0, and only images scaled to 0"),
+        (None, {"rescale_factor": 10**400}, "has rescale_factor=1000.*, and only images scaled"),
+        (None, {"rescale_factor": "1/255"}, "has rescale_factor='1/255', needed a number"),
         ({"layer_norm_eps": "x"}, None, "config.json has layer_norm_eps='x', needed a number"),
         ({"layer_norm_eps": float("inf")}, None, "has layer_norm_eps=inf, needed a number above 0"),
         ({"layer_norm_eps": 10**400}, None, "has layer_norm_eps=1000.*, needed a number above 0"),

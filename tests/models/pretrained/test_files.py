@@ -19,6 +19,7 @@ from weight_files import PLAIN, SIZE, flat_of, folder, timm, tree, write
 
 from flcl.models.pretrained import files
 from flcl.models.pretrained import load as pretrained
+from flcl.storage import npz
 
 
 @pytest.mark.parametrize("ending", [".npz", ".safetensors"])
@@ -215,7 +216,7 @@ def archive(path, **files):
 def test_archives_of_other_things(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="holds 'data', which is no array of NumPy"):
         pretrained.load(archive(tmp_path / "w.npz", data=b"x"), SIZE)
-    monkeypatch.setattr(files, "_BOMB", 100_000)
+    monkeypatch.setattr(npz, "_BOMB", 100_000)
     with pytest.raises(ValueError, match="its [0-9]{3} bytes would unpack to 0.000186 GiB"):
         pretrained.load(archive(tmp_path / "w.npz", data=bytes(200_000)), SIZE)
     header = io.BytesIO()
