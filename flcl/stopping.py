@@ -80,8 +80,15 @@ class _Signals:
     def again(self) -> None:
         """Raises once more, a moment later; for an exception that Python has thrown away."""
         self._raised = False
-        main = threading.main_thread().ident
-        threading.Timer(0.01, signal.pthread_kill, (main, signal.SIGTERM)).start()
+        main, begun = threading.main_thread().ident, threading.Event()
+
+        def repeat() -> None:
+            begun.wait()  # inside `start`, which may take long, it would be thrown away as before
+            time.sleep(0.01)
+            signal.pthread_kill(main, signal.SIGTERM)
+
+        threading.Thread(target=repeat, daemon=True).start()
+        begun.set()
 
 
 _signals = _Signals()

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -102,12 +103,22 @@ def test_nothing_in_the_library_catches_a_stop(root):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ExceptHandler):
                 kind = "everything" if node.type is None else ast.unparse(node.type)
-                if re.search("everything|BaseException|SystemExit|Stopped|Interrupt", kind):
+                if re.search("everything|BaseException|SystemExit|Stopped|Interrupt|SIGNALS", kind):
                     caught.append(path.name)
     assert sorted(caught) == ["cli.py"] * 2 + ["config_file.py"] * 4
 
 
-def test_a_stop_that_python_throws_away_comes_again():
+@pytest.mark.parametrize("slow", [0.0, 0.1])
+def test_a_stop_that_python_throws_away_comes_again(slow, monkeypatch):
+    """Also where a busy machine is slow to begin a thread."""
+    start = threading.Thread.start
+
+    def late(thread):
+        start(thread)
+        time.sleep(slow)
+
+    monkeypatch.setattr(threading.Thread, "start", late)
+
     class Watcher:
         def __del__(self):
             ask()

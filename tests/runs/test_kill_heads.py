@@ -38,20 +38,7 @@ RUNS = {
         },
     ),
     "rsiat": ("rsiat", {"align__covariance": "class"}),
-    "inflora": ("inflora", {}),
-    "ranpac_adapted": (
-        "first_session",
-        {"head": "ridge", "ridge__width": 32, "ridge__rule": "split"},
-    ),
-    "samples": ("fmlora", {"memory__per_class": 4, "memory__use": "statistics"}),
 }
-
-
-@pytest.fixture(scope="module")
-def generator(data, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generator") / "run"
-    flcl.run(tiny.settings_of(data), folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +65,16 @@ def final_memory(run, workdir):
 
 
 @pytest.mark.parametrize("name", RUNS)
-def test_a_stopped_run_ends_with_the_same_bytes(name, data, tmp_path, request):
+def test_a_stopped_run_ends_with_the_same_bytes(name, data, tmp_path, pictures):
     method, changes = RUNS[name]
     changes = dict(changes)
-    solved = HEADS[1:] if method == "first_session" else HEADS
-    changes |= {"heads__fit": solved, "heads__holdout": 0.2}
-    changes |= {"runtime__save_every": 2, "runtime__log_every": 1}
-    if method != "first_session":
-        changes |= MOVING
-    if method != "first_session" and changes.get("memory__use") != "statistics":
-        changes["drift__images"] = f"folder:{request.getfixturevalue('pictures')}"
-    if "memory__use" in changes:
-        changes["memory__generator"] = str(request.getfixturevalue("generator"))
+    changes |= {"heads__fit": HEADS, "heads__holdout": 0.2}
+    changes |= {"runtime__save_every": 2, "runtime__log_every": 1, **MOVING}
+    changes["drift__images"] = f"folder:{pictures}"
     run = tiny.classifier_of(data, method, **changes)
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     start(run, alone)
     for moment in MOMENTS:
-        if method == "first_session" and moment == "in task 2, after a save":
-            continue  # it trains in the first task only
         with pytest.raises(moments.Killed):
             start(run, stopped, moment)
     start(run, stopped)

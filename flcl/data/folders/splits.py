@@ -47,11 +47,18 @@ _HINTS = {
         "benchmark", "scoring",
     ),
 }  # fmt: skip
-# Chinese and Japanese write no space after them: `训练集` is the training set.
+# Words of other languages by their beginnings: `训练集`, with no space after the word, is the
+# training set, and `entrenamiento` is training.
 _BEGINNINGS = {
-    "train": ("训练", "訓練", "学習"),
-    "test": ("测试", "測試", "验证", "驗證", "テスト", "検証"),
-}
+    "train": (
+        "训练", "訓練", "学習", "학습", "훈련", "обуч", "entren", "entrain", "entraîn", "apprent",
+        "trein", "addestr", "lern", "trän", "egit", "eğit",
+    ),
+    "test": (
+        "测试", "測試", "验证", "驗證", "テスト", "検証", "테스트", "검증", "тест", "провер",
+        "prueba", "essai", "épreuve", "teste", "prova", "prüf", "pruef", "verific", "sinama",
+    ),
+}  # fmt: skip
 
 _ALIKE = 0.75  # similarity above which a word is a misspelt split word, such as `tset`
 

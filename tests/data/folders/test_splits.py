@@ -78,6 +78,7 @@ def test_validation_images_are_not_read_beside_test_images(tmp_path, picture, da
         ("training.v2", "testing.v3"), ("fold1", "fold2"), ("gallery", "query"),
         ("seen", "unseen"), ("part_a", "part_b", "part_c"), ("tr", "te"), ("img_tr", "img_va"),
         ("learn", "exam"), ("fit", "predict"), ("\u8bad\u7ec3\u96c6", "\u6d4b\u8bd5\u96c6"),
+        ("entrenamiento", "prueba"), ("Entra\u00eenement", "essais"), ("treino", "teste"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("labelled", [False, True])
