@@ -139,7 +139,7 @@ def work_of(
     """
     whole, images = one_device_flops(program, method, target.platform), program.images(method.run)
     # Samplers and features round their batch up to a multiple of the devices.
-    padded = -(-images // mesh.size) * mesh.size / images
+    padded = meshes.rounded_up(images, mesh) / images
     flops = compiled_flops(compiled, target.platform)
     if flops is None:
         return _work(whole * padded / mesh.size, whole, None, LIBRARIES)

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from flcl import settings
+from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.evaluate.features import Inference
 from flcl.evaluate.sampling import ClassSampler
@@ -21,7 +22,6 @@ from flcl.train.survey import Survey
 
 TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
 """The reason why the work of such a train step is unknown."""
-
 
 ALL_STEPS = "its steps are one loop of unknown length, and XLA counts the work of one turn"
 """The reason why the work of an alignment is unknown."""
@@ -138,7 +138,7 @@ def _lower_held_out(method: Classifier, mesh: Mesh, platform: str | None) -> Low
     trainable, frozen = (
         sharding.abstract(tree, mesh, method.divides) for tree in (trainable, frozen)
     )
-    size = -(-method.run.train.eval_batch_size // mesh.size) * mesh.size
+    size = meshes.rounded_up(method.run.train.eval_batch_size, mesh)
     spread = sharding.over_devices(mesh)
     images, labels = (
         jax.ShapeDtypeStruct((size, *leaf.shape[1:]), leaf.dtype, sharding=spread)

@@ -41,5 +41,10 @@ def check_divides(name: str, size: int, mesh: Mesh) -> None:
         )
 
 
+def rounded_up(size: int, mesh: Mesh) -> int:
+    """`size`, or the next number above it by which a batch is divided over all devices."""
+    return -(-size // mesh.size) * mesh.size
+
+
 def _nearest(size: int, step: int) -> int:
     return max(1, round(size / step)) * step

@@ -10,6 +10,7 @@ from flcl.compiling import kept, run_once
 from flcl.data import loader
 from flcl.data.selection import Selection
 from flcl.devices import hosts, sharding
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Classifier
 
 Progress = Callable[[str, int], Callable[..., None]]
@@ -81,7 +82,7 @@ class Inference:
         """`train.eval_batch_size`, or a power of two for fewer images, rounded up to devices."""
         # Few different sizes, so few programs; a small set is filled up to less than its double.
         size = min(self._run.train.eval_batch_size, 1 << (images - 1).bit_length())
-        return -(-size // self._mesh.size) * self._mesh.size
+        return meshes.rounded_up(size, self._mesh)
 
 
 @kept

@@ -6,6 +6,7 @@ from jax.sharding import Mesh
 
 from flcl import settings
 from flcl.compiling import kept
+from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.flow import sampler
 from flcl.methods.base import Generator
@@ -21,8 +22,7 @@ class ClassSampler:
 
     def __init__(self, method: Generator, sample: settings.Sample, mesh: Mesh):
         self.sample = sample
-        # Rounded up, because a chunk is divided over all devices.
-        self._chunk = -(-sample.chunk // mesh.size) * mesh.size
+        self._chunk = meshes.rounded_up(sample.chunk, mesh)
         self._same = sharding.replicated(mesh)
         self._compiled = _program(method, sample, mesh)
 

@@ -128,6 +128,7 @@ def rows(state: State, places: Mapping[str, Any]) -> State:
 
 def with_rows(state: State, places: Mapping[str, Any], taken: State) -> State:
     """Inverse of `rows`; also of a whole state, which every entry of `taken` then replaces."""
+    # Labels ascend, so the rows of all classes are in the order of the whole state, too.
     if all(taken[name].shape == value.shape for name, value in state.items()):
         return taken
     return {

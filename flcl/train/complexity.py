@@ -8,6 +8,7 @@ from flcl.data import loader
 from flcl.data.selection import Selection, joined
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
+from flcl.devices import mesh as meshes
 from flcl.methods.base import Preliminary
 from flcl.rng import host_generator, stream_key
 from flcl.train.step import Phase
@@ -86,8 +87,7 @@ def held_out_losses(
 def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:
     """Mean loss over all held-out images; the padding of the last batch is not counted."""
     run, mesh = phase.method.run, phase.mesh
-    # Rounded up, because the batch axis is divided over all devices.
-    size = -(-run.train.eval_batch_size // mesh.size) * mesh.size
+    size = meshes.rounded_up(run.train.eval_batch_size, mesh)
     dataset, runtime = loader.in_order(held, size, hosts.rows(size)), run.runtime
     batches = loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch)
     total = 0.0

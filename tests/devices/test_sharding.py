@@ -54,3 +54,8 @@ def test_a_method_says_what_is_divided(mesh):
     tree = {"gram": jnp.zeros((8, 8)), "input": {"kernel": jnp.zeros((2, 8))}}
     found = specs(tree, mesh, divides=lambda name: name == "gram")
     assert found == {"gram": PartitionSpec(None, "fsdp"), "input": {"kernel": WHOLE}}
+
+
+@pytest.mark.parametrize(("size", "want"), [(1, 4), (4, 4), (5, 8)])
+def test_a_batch_is_filled_up_to_all_devices(size, want, mesh):
+    assert meshes.rounded_up(size, mesh) == want
