@@ -62,7 +62,7 @@ def describe(settings: settings.Run) -> dict:
     `model.variant` gives the sizes; LayerScale and registers count only if they are set.
     """
     run = methods.sized(_checked(settings))
-    return methods.build(run, _stream(run)).describe()
+    return methods.build(run, _stream(run).exact()).describe()
 
 
 def step_flops(settings: settings.ClassifierRun) -> dict:

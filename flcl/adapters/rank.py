@@ -200,8 +200,8 @@ class LearnedRank(RankChoice):
 
     learned = True
 
-    def __init__(self, selection: settings.RankSelection, rank: int, tasks: int):
-        self._selection, self._rank, self._tasks = selection, rank, tasks
+    def __init__(self, selection: settings.RankSelection, rank: int, joint: bool):
+        self._selection, self._rank, self._joint = selection, rank, joint
 
     def memory(self, tasks):
         """A new selector; no complexity is measured yet."""
@@ -222,8 +222,8 @@ class LearnedRank(RankChoice):
         return ({} if index == 1 else fresh), frozen
 
     def measures(self, index):
-        """In every task, because others are compared with the first; not if it is the only one."""
-        return self._tasks > 1
+        """In every task, because others are compared with the first; not in joint training."""
+        return not self._joint
 
     def probing(self, frozen):
         """All columns: the short run measures how hard the task is, whatever its rank will be."""
@@ -262,7 +262,7 @@ class LearnedRank(RankChoice):
         logits = self._of_task(memory, index)
         p = probabilities(logits, self._selection.final_temperature)
         return {
-            "complexity": float(measured[index - 1]) if self._tasks > 1 else None,
+            "complexity": float(measured[index - 1]) if not self._joint else None,
             "centred": float(centre(measured[index - 1], measured[0])) if later else None,
             "candidates": list(self._selection.candidates),
             "probabilities": p.tolist() if later else None,

@@ -160,16 +160,19 @@ def rank_choice(
     number: float,
     shapes: Shapes,
     rank: int,
-    tasks: int,
+    joint: bool,
 ) -> RankChoice:
-    """The choice of ranks that `(kind, number)` of `rank.selector` names."""
+    """The choice of ranks that `(kind, number)` of `rank.selector` names.
+
+    joint: whether the run has one task for ever.
+    """
     if kind == "fixed":
         return FixedRank(rank, int(number))
     if kind == "energy":
         return EnergyRank(number, rank, shapes)
     if kind == "holdout":
         return HoldoutRank(selection, number, rank)
-    return LearnedRank(selection, rank, tasks)
+    return LearnedRank(selection, rank, joint)
 
 
 def _columns(factors: dict) -> int:

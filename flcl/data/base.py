@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -55,10 +55,13 @@ class Begun:
     Attributes:
       skipped: the names of the images that it leaves out, whether they are readable or not.
       split_rule: `Source.split_rule` of its source; empty = the rule of older versions.
+      room: `capacity`, `slots` and `rows` of its `TaskStream`; None = those of a new run. A
+        capacity of 0 is the number of classes.
     """
 
     skipped: tuple[str, ...] = ()
     split_rule: str = ""
+    room: Mapping[str, int] | None = None
 
 
 def make_split(images, labels, domains=None) -> Split:

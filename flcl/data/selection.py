@@ -44,8 +44,32 @@ def everything(images, labels=None) -> Selection:
 
 
 def joined(by_label: Mapping[int, Selection]) -> Selection:
-    """Joins selections of the same split into one, label after label."""
-    indices = np.concatenate([part.indices for part in by_label.values()])
-    labels = np.repeat(np.array(list(by_label), np.int32), [len(v) for v in by_label.values()])
-    # All parts belong to one split, so they have the same array of images.
-    return Selection(next(iter(by_label.values())).images, indices, labels)
+    """Joins selections into one, label after label; they may be of several splits."""
+    parts = list(by_label.values())
+    labels = np.repeat(np.array(list(by_label), np.int32), [len(each) for each in parts])
+    first = parts[0].images
+    if all(each.images is first for each in parts):
+        return Selection(first, np.concatenate([each.indices for each in parts]), labels)
+    return Selection(_Several(parts), np.arange(len(labels)), labels)
+
+
+class _Several:
+    """The images of several selections, one after the other; indexing reads them."""
+
+    def __init__(self, parts: list[Selection]):
+        self._parts = parts
+        self._ends = np.cumsum([len(each) for each in parts])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, rows) -> np.ndarray:
+        rows = np.asarray(rows)
+        chosen = np.searchsorted(self._ends, rows, side="right")
+        inside = rows - np.concatenate([[0], self._ends])[chosen]
+        images: dict[int, np.ndarray] = {}
+        for number in np.unique(chosen):
+            places = np.flatnonzero(chosen == number)
+            read = self._parts[number][inside[places]]
+            images |= dict(zip(places.tolist(), read, strict=True))
+        return np.stack([images[place] for place in range(len(rows))])

@@ -24,6 +24,19 @@ class Task:
     domains: tuple[int, ...] | None = None
 
 
+# Room that a new run has from its start. It doubles when more classes or tasks come. A run that
+# planned its tasks and one that learned them one by one have the same room in the same task, so
+# they run the same programs. These numbers are part of what a run computes.
+CLASSES, TASKS, ROWS = 16, 8, 4
+
+
+def grown(least: int, needed: int) -> int:
+    """`least`, doubled until it is at least `needed`."""
+    while least < needed:
+        least *= 2
+    return least
+
+
 @dataclasses.dataclass(frozen=True)
 class TaskStream:
     """Classes and domains in their order of arrival, divided into tasks.
@@ -31,7 +44,11 @@ class TaskStream:
     A *label* is the position of a class in `class_order` (source class ids). In the scenario "cil"
     task 1 has the labels 0..sizes[0]-1, task 2 the next labels, and so on, in all domains; in "dil"
     every task has all labels and one domain of `domain_order` (source domain ids; empty in "cil").
-    `sizes` is the number of classes of each task, `capacity` the number of rows of a class bank.
+    `sizes` is the number of classes of each task.
+
+    The room of a model: `capacity` rows for classes, `slots` for tasks and `rows` for the classes
+    that a later task trains. A stream of a run has the room of its first task, `sized` gives that
+    of a later one. slots, rows: 0 = exactly that of the tasks, as in runs of older versions.
     """
 
     scenario: str
@@ -40,6 +57,50 @@ class TaskStream:
     joint: bool
     capacity: int
     domain_order: tuple[int, ...] = ()
+    slots: int = 0
+    rows: int = 0
+
+    def sized(self, index: int) -> "TaskStream":
+        """This stream with the room for the tasks 1 to `index`.
+
+        Old classes and tasks keep their places when it grows.
+        """
+        known = max(len(task.labels) for task in self.tasks[:index])
+        if self.scenario == "cil":
+            known = sum(len(task.labels) for task in self.tasks[:index])
+        capacity = grown(self.capacity, known)
+        return dataclasses.replace(self, capacity=capacity, slots=grown(self.task_slots, index))
+
+    def exact(self) -> "TaskStream":
+        """This stream with room for exactly its classes and tasks, as sizes are told."""
+        return dataclasses.replace(self, capacity=len(self.class_order), slots=0, rows=0)
+
+    @property
+    def task_slots(self) -> int:
+        """The number of tasks that a model has room for."""
+        return self.slots or len(self.tasks)
+
+    def trained_rows(self, task: Task) -> int:
+        """The number of rows of class factors that train in a later task; some may be unused.
+
+        It depends on this task alone, and is the same for most tasks, so they share one program.
+        """
+        least = self.rows or max((len(each.labels) for each in self.tasks[1:]), default=1)
+        return grown(least, len(task.labels))
+
+    def with_task(self, classes: int = 0, domain: int | None = None) -> "TaskStream":
+        """This stream with one more task: of `classes` new classes, or of a new domain."""
+        # From here on the room is that of the run so far, also in a run of an older version.
+        least = max((len(each.labels) for each in self.tasks[1:]), default=ROWS)
+        known = len(self.class_order)
+        new = {
+            "class_order": (*self.class_order, *range(known, known + classes)),
+            "sizes": (*self.sizes, classes if domain is None else known),
+            "domain_order": self.domain_order if domain is None else (*self.domain_order, domain),
+            "slots": self.task_slots,
+            "rows": self.rows or least,
+        }
+        return dataclasses.replace(self, **new)
 
     @functools.cached_property
     def groups(self) -> tuple[Task, ...]:
@@ -105,20 +166,18 @@ class TaskStream:
         }
 
     def to_dict(self) -> dict:
-        """Plain values for JSON; without `domain_order` if it is empty."""
+        """Plain values for JSON; without the entries of `_OPTIONAL` that are empty."""
         values = dataclasses.asdict(self)
-        # Streams of classes keep the fingerprint that they had before there were domains.
-        if not self.domain_order:
-            del values["domain_order"]
+        # Older streams keep the fingerprint that they had before there were these entries.
+        values = {k: v for k, v in values.items() if v or k not in _OPTIONAL}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: dict) -> "TaskStream":
         """Inverse of `to_dict`; raises `ValueError` for missing or unknown entries."""
         names = [field.name for field in dataclasses.fields(cls)]
-        # A stream without domains does not store their order.
-        if {"domain_order", *values} != set(names):
-            wrong = sorted({"domain_order", *values} ^ set(names))[0]
+        if {*_OPTIONAL, *values} != set(names):
+            wrong = sorted({*_OPTIONAL, *values} ^ set(names))[0]
             raise ValueError(
                 f"task stream: entry {wrong!r} is missing or unknown; needed are {', '.join(names)}"
             )
@@ -132,8 +191,15 @@ class TaskStream:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-def make_stream(stream: settings.ClassStream, source: base.Source) -> TaskStream:
+_OPTIONAL = ("domain_order", "slots", "rows")
+
+
+def make_stream(
+    stream: settings.ClassStream, source: base.Source, begun: base.Begun | None = None
+) -> TaskStream:
     """The task stream of `source` for the settings `stream`.
+
+    begun: the room of a run that has begun; None = it has not begun.
 
     Raises `ValueError` for an order that is not a permutation of the classes or domains, for tasks
     that do not add up to the number of classes, for "dil" with fewer than two domains, for a
@@ -149,17 +215,20 @@ def make_stream(stream: settings.ClassStream, source: base.Source) -> TaskStream
         sizes = (count,) * len(domains)
     else:
         sizes = orders.sizes(stream.tasks, count)
-    if stream.capacity != 0 and stream.capacity < count:
-        raise ValueError(
-            f"stream.capacity={stream.capacity}: more classes than capacity ({source.name} has "
-            f"{count}); use 0 or at least {count}"
-        )
-    capacity = stream.capacity or count
-    tasks = TaskStream(stream.scenario, order, sizes, stream.joint, capacity, domains)
+    room = _room(stream) if begun is None or begun.room is None else dict(begun.room)
+    room["capacity"] = room["capacity"] or stream.capacity or count
+    tasks = TaskStream(stream.scenario, order, sizes, stream.joint, domain_order=domains, **room)
     # A source without any images is only used to compute sizes.
     if len(source.train.labels) or len(source.test.labels):
         _check_groups(tasks, source)
     return tasks
+
+
+def _room(stream: settings.ClassStream) -> dict[str, int]:
+    """`capacity`, `slots` and `rows` of a new run."""
+    if stream.joint:  # no task follows
+        return dict.fromkeys(("capacity", "slots", "rows"), 0)
+    return {"capacity": stream.capacity or CLASSES, "slots": TASKS, "rows": ROWS}
 
 
 def _domains(stream: settings.ClassStream, source: base.Source) -> tuple[int, ...]:

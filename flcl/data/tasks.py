@@ -1,60 +1,119 @@
-"""A source divided into tasks: the training images and the test images of each task."""
+"""Sources divided into tasks: the training images and the test images of each task."""
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 
 import numpy as np
 
 from flcl.data.base import Source, Split
+from flcl.data.learned import LearnedTask
 from flcl.data.selection import Selection, joined
 from flcl.data.stream import Task, TaskStream
 
 
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """The number of training images and of test images of a task, for each of its labels."""
+
+    train: tuple[int, ...]
+    test: tuple[int, ...]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class TaskData:
-    """Images and names of every task.
+    """Images and names of every task. A task owns its source.
+
+    One source is divided into the planned tasks; each task after them has its own one.
 
     Attributes:
-      source: the source of the images.
+      source: the source of the planned tasks.
       stream: the classes and domains of each task.
+      learned: the tasks that were not planned.
+      counts: by task number, the images of tasks whose images are not here any more.
+      spec: `data.source` of the planned tasks.
     """
 
     source: Source
     stream: TaskStream
+    learned: tuple[LearnedTask, ...] = ()
+    counts: Mapping[int, Counts] = dataclasses.field(default_factory=dict)
+    spec: str = ""
+
+    @property
+    def planned(self) -> int:
+        """The number of planned tasks."""
+        return len(self.stream.tasks) - len(self.learned)
+
+    def here(self, task: Task) -> bool:
+        """Whether the images of a task or group are here."""
+        return task.index not in self.counts
 
     def train(self, task: Task) -> dict[int, Selection]:
         """The real training images of a task, by label."""
-        return self._by_label(self.source.train, task)
+        return self._by_label(self._source(task).train, task)
 
     def test(self, group: Task) -> Selection:
         """The test images of a group."""
-        return joined(self._by_label(self.source.test, group))
+        return joined(self._by_label(self._source(group).test, group))
+
+    def images(self, task: Task) -> Counts:
+        """The numbers of images of a task or group, also if they are not here any more."""
+        return self._images[task]
+
+    @functools.cached_property
+    def _images(self) -> dict[Task, Counts]:
+        return {each: self._counted(each) for each in {*self.stream.tasks, *self.stream.groups}}
+
+    def _counted(self, task: Task) -> Counts:
+        if not self.here(task):
+            return self.counts[task.index]
+        source = self._source(task)
+        halves = (self._by_label(half, task) for half in (source.train, source.test))
+        return Counts(*(tuple(map(len, half.values())) for half in halves))
 
     def summary(self) -> str:
         """One line about the data: classes, domains, images and tasks."""
-        source = self.source
-        train, test = (f"{len(split.labels):,}" for split in (source.train, source.test))
-        names = ", ".join(source.domain_names)
-        domains = f", {len(source.domain_names)} domains ({names})" if names else ""
-        count = len(self.stream.tasks)
-        tasks = "one joint task" if self.stream.joint else f"{count} task{'s' * (count > 1)}"
+        source, stream = self.source, self.stream
+        tasks = stream.tasks
+        train, test = (
+            f"{sum(sum(getattr(self.images(task), half)) for task in tasks):,}"
+            for half in ("train", "test")
+        )
+        names = ", ".join(self.domain_names)
+        domains = f", {len(self.domain_names)} domains ({names})" if names else ""
+        count = len(tasks)
+        told = "one joint task" if stream.joint else f"{count} task{'s' * (count > 1)}"
+        if self.learned:
+            told += f", {len(self.learned)} of them not planned"
         notes = "".join(f"; {note}" for note in source.notes)
         return (
-            f"{source.name}: {len(source.class_names)} classes{domains}, {train} training and "
-            f"{test} test images, {tasks}{notes}"
+            f"{source.name}: {len(self.names)} classes{domains}, {train} training and "
+            f"{test} test images, {told}{notes}"
         )
 
     def test_counts(self) -> list[int]:
         """Number of test images of each group."""
-        test, groups = self.source.test, self.stream.groups
-        return [sum(map(len, self._by_label(test, group).values())) for group in groups]
+        return [sum(self.images(group).test) for group in self.stream.groups]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names by class id: those of the planned source first."""
+        return (*self.source.class_names, *(n for each in self.learned for n in each.class_names))
+
+    @property
+    def domain_names(self) -> tuple[str, ...]:
+        """Domain names by domain id: those of the planned source first."""
+        new = (each.domain_name for each in self.learned if each.domain_name)
+        return (*self.source.domain_names, *new)
 
     def class_names(self) -> list[str]:
         """Class names by label, that is, in class order."""
-        return [self.source.class_names[i] for i in self.stream.class_order]
+        return [self.names[i] for i in self.stream.class_order]
 
     def group_names(self) -> list[str]:
         """The name of each group: its classes, or its domain."""
-        return list(self.stream.names(self.source.class_names, self.source.domain_names))
+        return list(self.stream.names(self.names, self.domain_names))
 
     def to_dict(self) -> dict:
         """Classes, tasks and image counts as JSON values: the content of `stream.json`.
@@ -62,24 +121,62 @@ class TaskData:
         `skipped` is there only if `data.bad_images` is "skip", and `split` only if a hash split a
         folder of domains: other runs keep the file of older versions.
         """
-        source = self.source
-        skipped = source.skipped
-        optional = {
-            "split": source.split_rule or None,
-            "skipped": None if skipped is None else {"count": len(skipped), "files": [*skipped]},
-        }
+        # A continued run compares these entries, so it notices images that were added or removed.
         return {
-            # A continued run compares these entries, so it notices images that were added or
-            # removed.
             "stream": self.stream.to_dict(),
             "fingerprint": self.stream.fingerprint,
-            "class_names": list(source.class_names),
-            "domain_names": list(source.domain_names),
-            "train_images": np.bincount(source.train.labels).tolist(),
-            "test_images": np.bincount(source.test.labels).tolist(),
-            **{name: value for name, value in optional.items() if value is not None},
+            "class_names": list(self.names),
+            "domain_names": list(self.domain_names),
+            "train_images": self._by_class("train"),
+            "test_images": self._by_class("test"),
+            **_choice(self.source.split_rule, self.source.skipped),
+            "tasks": [self._entry(task) for task in self.stream.tasks],
         }
+
+    def _entry(self, task: Task) -> dict:
+        """What `stream.json` says of one task."""
+        images, later = self.images(task), task.index > self.planned
+        names = self.class_names()
+        values = {
+            "source": self.learned[task.index - self.planned - 1].spec if later else self.spec,
+            "classes": [names[label] for label in task.labels],
+            "train_images": list(images.train),
+            "test_images": list(images.test),
+        }
+        if not later:
+            return values
+        learned = self.learned[task.index - self.planned - 1]
+        return {
+            **values,
+            "domain": learned.domain_name,
+            "changed": dict(learned.changed),
+            "learned": learned.date,
+            **_choice(learned.split_rule, learned.skipped),
+        }
+
+    def _by_class(self, half: str) -> list[int]:
+        """Images of each class id, over all tasks."""
+        counts = np.zeros(len(self.names), int)
+        for task in self.stream.tasks:
+            ids = [self.stream.class_order[label] for label in task.labels]
+            counts[ids] += getattr(self.images(task), half)
+        return counts.tolist()
+
+    def _source(self, task: Task) -> Source:
+        # The only task of a joint run has many groups, all of the planned source.
+        if task.index <= self.planned or self.stream.joint:
+            return self.source
+        source = self.learned[task.index - self.planned - 1].source
+        assert source is not None, f"the images of task {task.index} are not here"
+        return source
 
     def _by_label(self, split: Split, task: Task) -> dict[int, Selection]:
         by_label = self.stream.indices(split, task.labels, task.domains)
         return {label: Selection(split.images, indices) for label, indices in by_label.items()}
+
+
+def _choice(split_rule: str, skipped: tuple[str, ...] | None) -> dict:
+    """How a source chose its images, if that is not the usual way."""
+    left_out = None if skipped is None else {"count": len(skipped), "files": [*skipped]}
+    values = {"split": split_rule or None, "skipped": left_out}
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,6 +1,6 @@
 """Evaluation of classifiers: tests all heads on every group and measures the drift of features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -22,7 +22,8 @@ DRIFT_IMAGES = 256
 class ClassifierEvaluation:
     """Tests the classifier of a run.
 
-    inference: the compiled programs of the method.
+    method: that of the newest task. inference: (task) -> the compiled programs of the method after
+      it.
     references: the features of each group at the end of its task, to measure drift; None = the
       drift is not measured.
 
@@ -34,14 +35,14 @@ class ClassifierEvaluation:
         self,
         method: Classifier,
         data: TaskData,
-        inference: Inference,
+        inference: Callable[[Task], Inference],
         progress: Progress,
         references: References | None = None,
     ):
         self.method, self.data = method, data
         self.pictures = Pictures()
         self._progress, self._references = progress, references
-        self._inference = inference
+        self._inference_of = inference
 
     def load(self, stored: dict) -> None:
         """Loads nothing: an earlier process stored only the rows."""
@@ -53,14 +54,17 @@ class ClassifierEvaluation:
         head: the same for that head; `drift`: how far the features of each group moved since the
         end of its task; `statistics`, if heads are diagnosed: see `results.StatisticsRow`.
         """
-        heads = list(self.method.heads)
-        count = AnswerCount(self.data.stream.capacity)
+        heads, inference = list(self.method.heads), self._inference_of(task)
+        count = AnswerCount(len(self.data.stream.class_order))
         row: dict = {**{head: [] for head in heads}, "drift": {"relative": [], "cosine": []}}
         others = self._other_statistics(memory, task)
         diagnosed = {kind: {head: [] for head in self.method.diagnosed} for kind in others}
         for group, images, features, scores in self._tested(memory, task):
+            if not len(images):
+                _append_none(row, diagnosed, heads)
+                continue
             for kind, solved in others.items():
-                answers = self._inference.scores(solved, features)
+                answers = inference.scores(solved, features)
                 for head in self.method.diagnosed:
                     right = classification.top_k_accuracy(answers[head], images.labels, 1)
                     diagnosed[kind][head].append(right)
@@ -91,7 +95,10 @@ class ClassifierEvaluation:
         state, line = hosts.from_main(state)
         if state == "good":
             return ""
-        features = _followed(self._features(memory, self.data.test(task), task))
+        if not self.data.here(task):
+            return ""
+        inference = self._inference_of(task)
+        features = _followed(self._features(inference, memory, self.data.test(task), task))
         if self._references is None:
             return line
         if state == "unknown":
@@ -102,32 +109,47 @@ class ClassifierEvaluation:
         self._references.keep(task.index, features)
         return f"{line}; it is made again"
 
+    def updated(self, memory, task: Task, row: dict) -> dict:
+        """The row of `task`, unchanged: it rests on nothing that a later task changes."""
+        del memory, task
+        return row
+
     def draw(self, memory, task: Task) -> Pictures:
         """The answers after `task`, from the memory after it."""
-        count = AnswerCount(self.data.stream.capacity)
+        count = AnswerCount(len(self.data.stream.class_order))
         for _, images, _, scores in self._tested(memory, task):
-            count.add(images, scores[self.method.head].argmax(axis=1))
+            if len(images):
+                count.add(images, scores[self.method.head].argmax(axis=1))
         return Pictures(answers=count.answers())
 
     def _tested(self, memory, task: Task) -> Iterator[tuple]:
-        """For each group learned so far: the group, its test images, their features and scores."""
-        solved = self.method.solved(memory)  # once: it may take a large system of equations
+        """For each group learned so far: the group, its test images, their features and scores.
+
+        A group whose images are not here has none.
+        """
+        inference = self._inference_of(task)
+        # Once: it may take a large system of equations.
+        solved = inference.method.solved(memory)
         for group in self._learned(task):
+            if not self.data.here(group):
+                yield group, (), None, {}
+                continue
             images = self.data.test(group)
-            features = self._features(memory, images, group)
-            yield group, images, features, self._inference.scores(solved, features)
+            features = self._features(inference, memory, images, group)
+            yield group, images, features, inference.scores(solved, features)
 
     def _other_statistics(self, memory, task: Task) -> dict:
         """What the scores read with statistics that never followed the features, and with true
-        ones, from all training images so far; empty if no head is diagnosed."""
-        method = self.method
-        if not method.diagnosed:
+        ones, from all training images so far; empty if no head is diagnosed or images are gone."""
+        inference = self._inference_of(task)
+        method, tasks = inference.method, self.data.stream.tasks[: task.index]
+        if not method.diagnosed or not all(map(self.data.here, tasks)):
             return {}
         counted = []
-        for each in self.data.stream.tasks[: task.index]:
+        for each in tasks:
             images = joined(self.data.train(each))
             advance = self._progress(f"true statistics of task {each.index}", len(images))
-            features = self._inference.features(memory, images, advance)
+            features = inference.features(memory, images, advance)
             counted.append((each, Labelled(features, images.labels)))
         memories = {
             "stale": method.uncorrected(memory),
@@ -135,9 +157,9 @@ class ClassifierEvaluation:
         }
         return {kind: method.solved(other) for kind, other in memories.items()}
 
-    def _features(self, memory, images: Selection, group: Task) -> np.ndarray:
+    def _features(self, inference, memory, images: Selection, group: Task) -> np.ndarray:
         advance = self._progress(f"testing group {group.index}", len(images))
-        return self._inference.features(memory, images, advance)
+        return inference.features(memory, images, advance)
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
         """The entries of `results.json` for a classifier, except the matrix of its head."""
@@ -169,6 +191,16 @@ class ClassifierEvaluation:
             self._references.keep(group.index, features)
             return {"relative": 0.0, "cosine": 0.0}
         return classification.drift(self._references.read(group.index), features)
+
+
+def _append_none(row: dict, diagnosed: dict, heads: list[str]) -> None:
+    """The entries of a group that is not tested, because its images are not here."""
+    for head in heads:
+        row[head].append(None)
+    for accuracies in (each for kind in diagnosed.values() for each in kind.values()):
+        accuracies.append(None)
+    for values in row["drift"].values():
+        values.append(None)
 
 
 def _followed(features: np.ndarray) -> np.ndarray:

@@ -23,9 +23,14 @@ def silent(*_) -> Callable[..., None]:
 
 
 class Inference:
-    """Applies a classifier to images in batches of a few fixed sizes."""
+    """Applies a classifier to images in batches of a few fixed sizes.
+
+    Attributes:
+      method: the classifier.
+    """
 
     def __init__(self, method: Classifier, mesh):
+        self.method = method
         self._mesh, self._run = mesh, method.run
         self._features, self._scores = _programs(method, mesh)
 

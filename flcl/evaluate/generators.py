@@ -1,6 +1,8 @@
 """Evaluation of generators: generates images, trains a judge on them and tests it on real ones."""
 
 import dataclasses
+import functools
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import jax
@@ -21,18 +23,22 @@ from flcl.rng import stream_key
 class JudgeStore(Protocol):
     """Stores the judge that was trained on real images."""
 
-    def save_judge(self, variables) -> None:
-        """Stores the variables of the judge."""
+    def save_judge(self, variables, made_of: dict) -> None:
+        """Stores the variables of the judge. made_of: the numbers of its classes by origin."""
 
-    def restore_judge(self, target):
-        """The variables of the judge, shaped and placed as `target`; None if none are stored."""
+    def restore_judge(self, target, made_of: dict, unknown: bool):
+        """The variables of the judge, shaped and placed as `target`.
+
+        None if no judge of these classes is stored; unknown: whether one counts of which an older
+        version did not store the classes.
+        """
 
 
 class GeneratorEvaluation:
     """Evaluates the generator of a run. It compiles its judge once.
 
-    sampler: generates the images. store: stores the judge trained on real images; None = every
-      process trains this judge again.
+    method: that of the newest task. sampler: (task) -> what generates the images after it. store:
+      stores the judge trained on real images; None = every process trains this judge again.
 
     Attributes:
       drawn: the newest samples by label.
@@ -42,7 +48,7 @@ class GeneratorEvaluation:
         self,
         method: Generator,
         data: TaskData,
-        sampler: ClassSampler,
+        sampler: Callable[[Task], ClassSampler],
         mesh,
         progress: Progress,
         store: JudgeStore | None = None,
@@ -52,21 +58,23 @@ class GeneratorEvaluation:
         self.drawn: dict[int, np.ndarray] = {}
         self._progress, self._store, self._mesh = progress, store, mesh
         self._sampler = sampler
-        self.judge = Judge(
+        # The judge of the real images has room for all classes of the run.
+        self.judge = self._judge(len(data.stream.tasks))
+        self._real_judge: dict | None = None
+        self._ceiling: list[float] | None = None
+        self._calls: int | None = None
+
+    def _judge(self, tasks: int) -> Judge:
+        """A judge with room for the classes of the first `tasks` tasks."""
+        run, mesh = self.method.run, self._mesh
+        return Judge(
             run.judge,
-            data.stream.capacity,
+            self.data.stream.sized(tasks).capacity,
             (run.data.image_size, run.data.image_size, run.data.channels),
             run.seed,
             lambda batch: sharding.place_batch(batch, mesh),
             hosts.rows(run.judge.batch_size),
         )
-        # The real training images of all classes, for the judge that gives ceiling and fidelity.
-        self._real: dict[int, Selection] = {}
-        for group in data.stream.groups:
-            self._real |= data.train(group)
-        self._real_judge: dict | None = None
-        self._ceiling: list[float] | None = None
-        self._calls: int | None = None
 
     def load(self, stored: dict) -> None:
         """Loads the results of an earlier process."""
@@ -75,7 +83,7 @@ class GeneratorEvaluation:
 
     @property
     def pictures(self) -> Pictures:
-        """The newest samples, and real images of the same classes."""
+        """The newest samples, and real images of the same classes that are here."""
         return Pictures(self.drawn, real_images(self.data, self.drawn))
 
     def mend(self, memory, task: Task) -> str:
@@ -88,19 +96,28 @@ class GeneratorEvaluation:
         for label in sorted(self._learned(task)):
             # An image depends on its index and not on their number, so these are the first ones.
             count = min(GENERATED, self.generated_count(label))
-            drawn[label] = self._sampler.one_class(memory, key, label, count)[0]
+            drawn[label] = self._sampler(task).one_class(memory, key, label, count)[0]
         return Pictures(drawn, real_images(self.data, drawn))
 
     def plain_count(self, label: int) -> int:
         """Images of a class before oversampling."""
-        return self.judge_settings.images_per_class or len(self._real[label])
+        return self.judge_settings.images_per_class or self._counts[label]
 
     def generated_count(self, label: int) -> int:
         """Generated images of a class: `plain_count` times `judge.oversample`."""
         return max(1, round(self.plain_count(label) * self.judge_settings.oversample))
 
-    def samples(self, memory, labels) -> dict[int, np.ndarray]:
-        """Generated images by label; if old classes are fixed, each is generated only once."""
+    @functools.cached_property
+    def _counts(self) -> dict[int, int]:
+        """The number of real training images by label, also if they are not here any more."""
+        groups = self.data.stream.groups
+        return {
+            k: n for g in groups for k, n in zip(g.labels, self.data.images(g).train, strict=True)
+        }
+
+    def samples(self, memory, task: Task) -> dict[int, np.ndarray]:
+        """Images of all classes after `task`; if old classes are fixed, each is made only once."""
+        labels, sampler = sorted(self._learned(task)), self._sampler(task)
         # The old classes have changed too, so their earlier samples are no longer those of the
         # model.
         if not self.method.old_classes_fixed:
@@ -110,7 +127,7 @@ class GeneratorEvaluation:
         key = self._sample_key()
         for done, label in enumerate(missing, start=1):
             count = self.generated_count(label)
-            self.drawn[label], calls = self._sampler.one_class(memory, key, label, count)
+            self.drawn[label], calls = sampler.one_class(memory, key, label, count)
             # dopri5 needs more calls for some classes than for others; the largest number is
             # reported (F9).
             self._calls = max(self._calls or 0, calls)
@@ -118,16 +135,30 @@ class GeneratorEvaluation:
         return {label: self.drawn[label] for label in labels}
 
     def real_judge(self) -> dict:
-        """The judge trained on real images; it gives the ceiling and the fidelity."""
+        """The judge trained on real images; it gives the ceiling and the fidelity.
+
+        It knows all classes of the run. Classes whose images are not here are the newest samples.
+        """
         if self._real_judge is None:
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
+            here = {k: v for g in self._groups_here() for k, v in self.data.train(g).items()}
+            gone = [label for label in self._counts if label not in here]
+            made_of = {"real": len(here), "generated": len(gone)}
             # This judge does not depend on the generator, so a continued run does not train it
             # again.
-            stored = self._store.restore_judge(target) if self._store else None
-            self._real_judge = stored or self._train(joined(self._real), list(self._real), "real")
-            if self._store and stored is None:
-                self._store.save_judge(self._real_judge)
-            self._ceiling = self._accuracies(self._real_judge, list(self.data.stream.groups))
+            stored = None
+            if self._store:
+                stored = self._store.restore_judge(target, made_of, not self.data.learned)
+            if stored is None:
+                images = {
+                    k: here[k] if k in here else everything(self.drawn[k]) for k in self._counts
+                }
+                stored = self._train(self.judge, joined(images), list(images), "real")
+                if self._store:
+                    self._store.save_judge(stored, made_of)
+            self._real_judge = stored
+            groups = list(self.data.stream.groups)
+            self._ceiling = self._accuracies(self.judge, self._real_judge, groups)
         return self._real_judge
 
     def evaluate(self, memory, task: Task) -> dict:
@@ -135,37 +166,68 @@ class GeneratorEvaluation:
 
         `accuracy`: for each group learned so far, the mean over judges; `repeats`: the same for
         each judge; `fidelity_per_task` and `fidelity_per_class`: accuracy on the samples of the
-        judge trained on real images, per group and by label; `function_evaluations`: network calls
-        per image.
+        judge trained on real images, per group and by label; `fidelity_classes`: the number of
+        classes that this judge knows; `function_evaluations`: network calls per image. Numbers of a
+        group whose images are not here are None.
         """
-        groups = [g for g in self.data.stream.groups if set(g.labels) <= self._learned(task)]
+        groups = self._learned_groups(task)
         labels = [label for group in groups for label in group.labels]
-        real_judge = self.real_judge()
-        drawn = self.samples(memory, labels)
-        samples = everything(
-            np.concatenate([drawn[label] for label in labels]),
-            np.repeat(labels, [len(drawn[label]) for label in labels]),
-        )
+        samples = self._joined_samples(memory, task)
+        fidelity_entries = self._fidelity(samples, groups)
         # The classification accuracy score: a classifier learns from samples and is tested on
         # real images (F11).
         seen_by_judge = self._training_set(samples, task)
-        repeats = []
+        judge, repeats = self._judge(task.index), []
         # Judges that differ in their seed only: their spread is the noise of one accuracy.
         for repeat in range(self.judge_settings.repeats):
-            judge = self._train(seen_by_judge, labels, f"judge/task{task.index}/repeat{repeat}")
-            repeats.append(self._accuracies(judge, groups))
+            name = f"judge/task{task.index}/repeat{repeat}"
+            trained = self._train(judge, seen_by_judge, labels, name)
+            repeats.append(self._accuracies(judge, trained, groups))
+        return {
+            "accuracy": _means(repeats),
+            "repeats": repeats,
+            **fidelity_entries,
+            "function_evaluations": self._calls,
+        }
+
+    def updated(self, memory, task: Task, row: dict) -> dict:
+        """The row of `task` with the fidelity by a judge of all classes that are known now.
+
+        memory: as it was after `task`. Where images are not here any more, the row stays as it is.
+        """
+        groups = self._learned_groups(task)
+        known = len(self._counts)
+        same = row.get("fidelity_classes") in (known, None)
+        if same or not all(map(self.data.here, groups)):
+            return row
+        return {**row, **self._fidelity(self._joined_samples(memory, task), groups)}
+
+    def _joined_samples(self, memory, task: Task) -> Selection:
+        drawn = self.samples(memory, task)
+        return everything(
+            np.concatenate(list(drawn.values())),
+            np.repeat(list(drawn), [len(images) for images in drawn.values()]),
+        )
+
+    def _fidelity(self, samples: Selection, groups: list[Task]) -> dict:
+        """The entries of a row that the judge of the real images gives."""
         # All classes of the run, also those not learned yet: so the fidelity of a class can be
         # compared between rows.
-        all_classes = self._seen(list(self._real))
-        recognised = fidelity(
-            self.judge, real_judge, samples, [g.labels for g in groups], all_classes
-        )
+        real_judge, known = self.real_judge(), len(self._counts)
+        seen = _marked(self.judge, self._counts)
+        labels = [group.labels for group in groups]
+        recognised = fidelity(self.judge, real_judge, samples, labels, seen)
+        here = [self.data.here(group) for group in groups]
+        real = {label for group in self._groups_here() for label in group.labels}
         return {
-            "accuracy": np.mean(repeats, axis=0).tolist(),
-            "repeats": repeats,
-            "fidelity_per_task": recognised["per_task"],
-            "fidelity_per_class": {str(k): v for k, v in recognised["per_class"].items()},
-            "function_evaluations": self._calls,
+            "fidelity_per_task": [
+                value if kept else None
+                for value, kept in zip(recognised["per_task"], here, strict=True)
+            ],
+            "fidelity_per_class": {
+                str(k): v if k in real else None for k, v in recognised["per_class"].items()
+            },
+            **({"fidelity_classes": known} if not self.data.stream.joint else {}),
         }
 
     def sections(self, rows: list[dict], diagnosis: list[dict]) -> dict:
@@ -183,7 +245,7 @@ class GeneratorEvaluation:
             "sampling": {
                 **dataclasses.asdict(run.sample),
                 "function_evaluations": self._calls,
-                "images_per_class": [self.generated_count(label) for label in self._real],
+                "images_per_class": [self.generated_count(label) for label in self._counts],
                 "oversample": run.judge.oversample,
                 "judge_sees_of_newest_task": run.judge.current_task,
             },
@@ -195,13 +257,16 @@ class GeneratorEvaluation:
         # only the judge can lower its accuracy.
         return stream_key(self.method.run.seed, "samples")
 
-    def _accuracies(self, variables, groups: list[Task]) -> list[float]:
+    def _accuracies(self, judge: Judge, variables, groups: list[Task]) -> list[float | None]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""
-        seen = self._seen([label for group in groups for label in group.labels])
-        accuracies = []
+        seen = _marked(judge, [label for group in groups for label in group.labels])
+        accuracies: list[float | None] = []
         for group in groups:
+            if not self.data.here(group):
+                accuracies.append(None)
+                continue
             images = self.data.test(group)
-            predicted = self.judge.predict(variables, images, seen)
+            predicted = judge.predict(variables, images, seen)
             accuracies.append(float((predicted == images.labels).mean()))
         return accuracies
 
@@ -209,10 +274,11 @@ class GeneratorEvaluation:
         tasks = self.data.stream.tasks[: task.index]
         return {label for t in tasks for label in t.labels}
 
-    def _seen(self, labels) -> np.ndarray:
-        seen = np.zeros(self.data.stream.capacity, bool)
-        seen[list(labels)] = True
-        return seen
+    def _learned_groups(self, task: Task) -> list[Task]:
+        return [g for g in self.data.stream.groups if set(g.labels) <= self._learned(task)]
+
+    def _groups_here(self) -> list[Task]:
+        return [group for group in self.data.stream.groups if self.data.here(group)]
 
     def _training_set(self, samples: Selection, task: Task) -> Selection:
         """All samples; with `judge.current_task = real`, the newest task has real images."""
@@ -227,12 +293,25 @@ class GeneratorEvaluation:
             np.concatenate([samples.labels[old], real.labels]),
         )
 
-    def _train(self, images: Selection, labels: list[int], name: str) -> dict:
+    def _train(self, judge: Judge, images: Selection, labels: list[int], name: str) -> dict:
         """A judge of the classes `labels`; oversampling does not change its number of steps."""
         plain = sum(self.plain_count(label) for label in labels)
         # With oversampling, a judge sees more different images, but it must not also train longer
         # (F10).
         steps = steps_for(self.judge_settings, plain)
-        return self.judge.train(
+        return judge.train(
             images, steps=steps, seed_name=name, progress=self._progress("judge", steps)
         )
+
+
+def _marked(judge: Judge, labels: Iterable[int]) -> np.ndarray:
+    """Whether each class of a judge is one of `labels`, bool [classes]."""
+    seen = np.zeros(judge.num_classes, bool)
+    seen[list(labels)] = True
+    return seen
+
+
+def _means(repeats: list[list[float | None]]) -> list[float | None]:
+    """The mean of each column; None where the first row has none."""
+    columns = zip(*repeats, strict=True)
+    return [None if column[0] is None else float(np.mean(column)) for column in columns]

@@ -80,8 +80,9 @@ def real_images(data: TaskData, labels, count: int = REAL) -> dict[int, np.ndarr
     """
     chosen: dict[int, list[np.ndarray]] = {}
     for group in data.stream.groups:
-        images = data.test(group) if set(group.labels) & set(labels) else None
-        for label in set(group.labels) & set(labels):
+        shown = set(group.labels) & set(labels) if data.here(group) else set()
+        images = data.test(group) if shown else None
+        for label in shown:
             # If groups are domains, a class has images in several groups.
             taken = sum(map(len, chosen.get(label, ())))
             rows = np.flatnonzero(images.labels == label)[: count - taken]

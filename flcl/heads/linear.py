@@ -22,10 +22,17 @@ class Trained:
     whole: bool = False
 
     def init(self, key):
-        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero."""
+        """Uniform in +-1 / sqrt(d), the usual start of a linear layer; the bias is zero.
+
+        A column depends only on (key, class), so it is the same with any capacity.
+        """
         bound = self.width**-0.5
-        shape = (self.width, self.capacity)
-        kernel = jax.random.uniform(key, shape, minval=-bound, maxval=bound)
+
+        def column(label):
+            key_class = jax.random.fold_in(key, label)
+            return jax.random.uniform(key_class, (self.width,), minval=-bound, maxval=bound)
+
+        kernel = jax.vmap(column, out_axes=1)(jnp.arange(self.capacity))
         return {"kernel": kernel, "bias": jnp.zeros(self.capacity)}
 
     def add(self, state, batch):

@@ -38,11 +38,11 @@ class FMLoRA(ViTClassifier):
         blocks = settings.vit_blocks(run.lora.blocks, run.model.sizes.depth)
         self.shapes = vit.site_shapes(run.model, run.lora.sites, blocks)
         # All columns of A and B, also those that they may grow to.
-        self.rank, tasks = run.lora.columns, len(stream.tasks)
+        self.rank, tasks = run.lora.columns, stream.task_slots
         # How cores are combined (M1), and who chooses the rank (M5).
         self.cores = COMBINATIONS[run.lora.combine](tasks)
         kind, number = settings.rank_selector(run)
-        self.ranks = rank_choice(run.rank, kind, number, self.shapes, self.rank, tasks)
+        self.ranks = rank_choice(run.rank, kind, number, self.shapes, self.rank, stream.joint)
 
     def parts(self, phase):
         train, selection = self.run.train, self.run.rank
@@ -75,10 +75,10 @@ class FMLoRA(ViTClassifier):
             prompt = factorized.init_prompt(key_prompt, self.run.prompt, self.width, depth)
             memory["prompt"] = prompt
         if self.run.lora.coverage or self._grows:
-            memory["coverage"] = jnp.full(len(self.stream.tasks), -1.0)  # not measured
+            memory["coverage"] = jnp.full(self.stream.task_slots, -1.0)  # not measured
         if self._apart:
             memory["newest"] = factorized.first_factors(self.shapes, self.rank)
-        ranks = self.ranks.memory(len(self.stream.tasks))
+        ranks = self.ranks.memory(self.stream.task_slots)
         assert not memory.keys() & ranks.keys(), "two parts of the method use one name"
         return memory | ranks
 

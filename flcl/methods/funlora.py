@@ -46,10 +46,6 @@ class FunLoRA(base.Generator):
         # (Cin, Cout) of a kernel [k, k, Cin, Cout].
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
-        # The largest task of a phase decides its number of rows; another number would be another
-        # program.
-        later = [len(task.labels) for task in stream.tasks[1:]]
-        self.rows_in_phase = {1: len(stream.tasks[0].labels), 2: max(later, default=0)}
 
     @classmethod
     def resolve(cls, run):
@@ -71,7 +67,8 @@ class FunLoRA(base.Generator):
         }
 
     def begin(self, memory, task: Task, key):
-        rows = self.rows_in_phase[self.phase(task)]
+        first = task.index == 1
+        rows = len(task.labels) if first else self.stream.trained_rows(task)
         # Tasks of unequal size share one compiled step; unused rows belong to no class.
         labels = np.full(rows, -1, np.int32)
         labels[: len(task.labels)] = task.labels

@@ -56,7 +56,7 @@ class ViTClassifier(base.Classifier):
         self.calibration = Calibration(
             run,
             stream.capacity,
-            len(stream.tasks) if domains else None,
+            stream.task_slots if domains else None,
             trained if self.trains_head else None,
             self.draws or ("shared" if self.replays else ""),
         )
@@ -120,8 +120,8 @@ class ViTClassifier(base.Classifier):
 
     def steps(self, task: Task, images: int) -> int:
         train, epochs = self.run.train, self.run.train.epochs
-        # Not in a run of one task, such as the joint one: it compares equal numbers of epochs.
-        if task.index == 1 and len(self.stream.tasks) > 1 and train.first_epochs:
+        # Not in the joint run: it compares equal numbers of epochs.
+        if task.index == 1 and not self.stream.joint and train.first_epochs:
             epochs = train.first_epochs
         return max(1, round(epochs * images / train.batch_size))
 

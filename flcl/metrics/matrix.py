@@ -1,9 +1,10 @@
 """The accuracy matrix of a task sequence and the numbers derived from it.
 
 R[t, j] is the accuracy, between 0 and 1, after task t on the test images of group j; NaN if j is
-not learned yet. A row is a task that was trained, a column is a group that is tested separately, so
-joint training has one full row. n_j is the number of test images of group j. Indices start at 1 in
-the formulae. Every function also takes the matrix of an unfinished run (fewer rows).
+not learned yet, or not tested, because its images were not there any more. A row is a task that was
+trained, a column is a group that is tested separately, so joint training has one full row. n_j is
+the number of test images of group j. Indices start at 1 in the formulae. Every function also takes
+the matrix of an unfinished run (fewer rows).
 
 The literature uses two means over groups; they differ if groups have different sizes. Names without
 a suffix weight images equally (all correct / all images); names that end in `_task_mean` weight
@@ -14,15 +15,15 @@ import numpy as np
 
 
 def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """A_t = sum_j n_j R[t, j] / sum_j n_j over the groups learned after task t: [T]."""
+    """A_t = sum_j n_j R[t, j] / sum_j n_j over the groups tested after task t: [T]."""
     matrix, counts = _checked(matrix, counts)
-    # A group that is not learned yet has no weight.
+    # A group that is not learned yet, or not tested, has no weight.
     weights = np.where(np.isnan(matrix), 0.0, counts[None, :])
     return (np.nan_to_num(matrix) * weights).sum(axis=1) / weights.sum(axis=1)
 
 
 def accuracy_per_task_task_mean(matrix: np.ndarray) -> np.ndarray:
-    """B_t = mean of R[t, j] over the groups learned after task t: [T]."""
+    """B_t = mean of R[t, j] over the groups tested after task t: [T]."""
     # Groups of different size: both means are printed (M11).
     return np.nanmean(_checked(matrix)[0], axis=1)
 
@@ -50,6 +51,8 @@ def average_incremental_accuracy_task_mean(matrix: np.ndarray) -> float:
 def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
     """f_j = max over t < T of R[t, j], minus R[T, j]: [G], NaN for groups new in the last row.
 
+    It is NaN, too, for a group that is not tested in the last row.
+
     It is negative if a group is better at the end than ever before (Chaudhry et al. 2018).
     """
     matrix, _ = _checked(matrix)
@@ -59,7 +62,7 @@ def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
 
 
 def forgetting(matrix: np.ndarray) -> float:
-    """F = mean of f_j over the groups learned before the last task; NaN if there is no group."""
+    """F = mean of f_j over the groups tested before and in the last row; NaN if there is none."""
     return _mean(forgetting_per_group(matrix))
 
 
@@ -74,6 +77,12 @@ def backward_transfer(matrix: np.ndarray) -> float:
     first = np.argmax(~np.isnan(matrix), axis=0)
     then = matrix[first, np.arange(matrix.shape[1])]
     return _mean(np.where(first < len(matrix) - 1, matrix[-1] - then, np.nan))
+
+
+def tested_images(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The number of test images on which the accuracy after each task rests: [T]."""
+    matrix, counts = _checked(matrix, counts)
+    return np.where(np.isnan(matrix), 0, counts[None, :]).sum(axis=1).astype(int)
 
 
 def summary(matrix: np.ndarray, counts: np.ndarray) -> dict:
@@ -92,6 +101,7 @@ def summary(matrix: np.ndarray, counts: np.ndarray) -> dict:
         "backward_transfer": backward_transfer(matrix),
         "accuracy_per_task": accuracy_per_task(matrix, counts),
         "accuracy_per_task_task_mean": accuracy_per_task_task_mean(matrix),
+        "images_per_task": tested_images(matrix, counts),
     }
     return {name: _jsonable(value) for name, value in values.items()}
 
@@ -115,13 +125,9 @@ def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
     matrix = np.asarray(matrix, float)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"accuracy matrix has shape {matrix.shape}: expected [tasks, groups]")
-    # A group that was tested once is tested after every later task.
-    learned = ~np.isnan(matrix)
-    if not learned[0].any() or (learned[:-1] & ~learned[1:]).any():
-        raise ValueError(
-            "accuracy matrix: the first row needs a value, and a group with a value needs one in "
-            "every later row"
-        )
+    # The images of the newest task are always there.
+    if np.isnan(matrix).all(axis=1).any():
+        raise ValueError("accuracy matrix: every row needs a value")
     if np.nanmin(matrix) < 0 or np.nanmax(matrix) > 1:
         raise ValueError(
             f"accuracy matrix has values in {np.nanmin(matrix)}..{np.nanmax(matrix)}: accepted are "
@@ -144,4 +150,6 @@ def _mean(values: np.ndarray) -> float:
 def _jsonable(value):
     if np.ndim(value):
         return [_jsonable(x) for x in value]
+    if isinstance(value, np.integer):
+        return int(value)
     return None if np.isnan(value) else float(value)

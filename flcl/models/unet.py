@@ -82,9 +82,7 @@ class UNet(nn.Module):
         embedding = nn.Dense(4 * width, name="time_2")(nn.silu(hidden))
         if self.classes:
             # As large as the time embedding; otherwise short runs do not learn to use the class.
-            table = nn.Embed(
-                self.classes, 4 * width, embedding_init=nn.initializers.normal(1.0), name="class"
-            )
+            table = nn.Embed(self.classes, 4 * width, embedding_init=_by_class, name="class")
             embedding = embedding + table(labels)
         return embedding
 
@@ -126,3 +124,12 @@ class UNet(nn.Module):
                 name = f"decoder_{level}_up"
                 x = Conv(x.shape[-1], upsample=True, strategy=self.strategy, name=name)(x)
         return x
+
+
+def _by_class(key, shape, dtype=jnp.float32):
+    """Normal rows [classes, d] that depend only on (key, class), and not on how many there are."""
+
+    def row(label):
+        return jax.random.normal(jax.random.fold_in(key, label), shape[1:], dtype)
+
+    return jax.vmap(row)(jnp.arange(shape[0]))

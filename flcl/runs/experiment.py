@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
+from flcl.data.learned import LearnedTask
 from flcl.data.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
@@ -20,10 +21,10 @@ from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
-from flcl.methods.base import Classifier, Generator, Memory
+from flcl.methods.base import Classifier, Generator, Memory, Method
 from flcl.rng import stream_key
 from flcl.runs import substitutes
-from flcl.runs.memory import empty_memory, first_memory, restore_task, stored_tasks
+from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
 from flcl.runs.results import NAME, to_json
@@ -46,13 +47,17 @@ def run(
     workdir: str | Path,
     make_reporter: Callable[[Path, settings.Run], Reporter],
     progress: Progress = silent,
+    loaded: Mapping[int, LearnedTask] | None = None,
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
     The same call on the same workdir continues a run that was killed, with the same results. A
-    complete run is only read. If several processes make one run, each calls this function with the
-    same arguments and a shared folder; only the first process writes. progress: shows how many
-    images are read before there is a reporter.
+    complete run is only read. The tasks are those of the settings, and those that `runs.learning`
+    has added to the workdir; `loaded` has images of such tasks that were read already, by number.
+
+    If several processes make one run, each calls this function with the same arguments and a shared
+    folder; only the first process writes. progress: shows how many images are read before there is
+    a reporter.
 
     Raises `ValueError` in one line for bad settings or data, for a workdir that belongs to another
     config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
@@ -65,7 +70,7 @@ def run(
     with stopping.on_signals(jax.process_count() > 1), contextlib.ExitStack() as held:
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
-            setup, weights = _prepared(run, workdir, progress)
+            setup, weights = _prepared(run, workdir, progress, loaded or {})
             setup, old_images = substitutes.prepare(setup, progress)
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
@@ -88,12 +93,16 @@ def run(
         return experiment.run(memory, stored)
 
 
-def _prepared(run: settings.Run, workdir: Path, progress: Progress) -> tuple[Setup, Any]:
+def _prepared(
+    run: settings.Run, workdir: Path, progress: Progress, loaded: Mapping[int, LearnedTask]
+) -> tuple[Setup, Any]:
     """The checked setup and the pre-trained weights of a run that begins or goes on."""
     with hosts.together():
         if hosts.is_main():
             foreign.check_folder(workdir)
-    setup, weights = prepare(run, begun=workdirs.begun(workdir), progress=progress)
+    begun = workdirs.begun(workdir)
+    history = workdirs.history(workdir, loaded)
+    setup, weights = prepare(run, begun=begun, history=history, progress=progress)
     if not (workdir / "config.json").exists():  # a run of an older version goes on
         setup.method.check()
     return setup, weights
@@ -124,17 +133,12 @@ class Experiment:
         self.workdir, self.checkpoints = workdir, checkpoints
         self.reporter, self._check_there = reporter, check_there
         self._seals = seals
-        # Training and evaluation share these programs, so they are compiled once.
-        if isinstance(self.method, Generator):
-            self._sampler = ClassSampler(self.method, setup.run.sample, setup.mesh)
-        else:
-            self._inference = Inference(self.method, setup.mesh)
-            self._align = aligned(self.method, setup.mesh)
-            self._survey = Survey(self.method, setup.mesh)
-            self._statistics = Statistics(setup, self._inference, old_images, self._progress)
+        self._old_images = old_images
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
-        self._phases: dict[int, Phase] = {}
+        self._phases: dict[tuple[Method, int], Phase] = {}
+        # Programs that are kept by their method: a task with more room has another one.
+        self._surveys: dict[Method, Survey] = {}
         self._times = Times(workdir, reporter.say) if hosts.is_main() else None
 
     def run(self, memory: Memory, stored: list[int]) -> dict:
@@ -152,6 +156,7 @@ class Experiment:
                 self._evaluate(memory, task)
             elif task.index in stored:
                 earlier.mend(memory, task)
+                self.record.update(memory, task)
         # Something is left only if a process was killed right after it stored the last task.
         self.checkpoints.drop_running()
         results = self.record.results()
@@ -161,7 +166,8 @@ class Experiment:
 
     def _train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores the result."""
-        method, started, before = self.method, time.monotonic(), memory
+        started, method = time.monotonic(), self._method(task)
+        before = memory = grown(self.setup, memory, task)
         key = stream_key(self.setup.run.seed, "begin", task.index)
         surveys = isinstance(method, Classifier) and method.surveys(task)
         memory = self._surveyed(memory, task) if surveys else memory
@@ -173,9 +179,12 @@ class Experiment:
         memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
-            memory = self._statistics.add(before, memory, task)
+            statistics = Statistics(
+                self.setup, self._inference(task), self._old_images, self._progress
+            )
+            memory = statistics.add(before, memory, task)
             aligning = stream_key(self.setup.run.seed, "align", task.index)
-            memory = {**memory, **self._align(memory, aligning)}
+            memory = {**memory, **aligned(method, self.setup.mesh)(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -187,12 +196,26 @@ class Experiment:
 
     def _surveyed(self, memory: Memory, task: Task) -> Memory:
         """The memory with the sums over the training images of a task."""
-        return self._survey.memory(memory, task, self.data.train(task), self._progress)
+        method = self._method(task)
+        survey = self._surveys.setdefault(method, Survey(method, self.setup.mesh))
+        return survey.memory(memory, task, self.data.train(task), self._progress)
+
+    def _method(self, task: Task) -> Method:
+        """The method with the settings and the room of a task."""
+        return self.setup.of_task(task).method
+
+    def _sampler(self, task: Task) -> ClassSampler:
+        """The sampler of the memory after a task; training and evaluation share its programs."""
+        return ClassSampler(self._method(task), self.setup.run.sample, self.setup.mesh)
+
+    def _inference(self, task: Task) -> Inference:
+        """The features and scores of the memory after a task; its programs are shared, too."""
+        return Inference(self._method(task), self.setup.mesh)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
-        method, total = self.method, self.setup.steps(task)
-        phase = self._phase(method.phase(task), trainable, frozen)
+        method, total = self._method(task), self.setup.steps(task)
+        phase = self._phase(method, method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
         # A save inside a task contains the losses, so only a new task measures them.
@@ -227,7 +250,7 @@ class Experiment:
             name=name,
             steps=total,
             key=stream_key(run.seed, "train", task.index),
-            remedy=self.method.remedy(phase.index),
+            remedy=phase.method.remedy(phase.index),
             log_every=run.runtime.log_every,
             save_every=run.runtime.save_every,
             save=save,
@@ -238,43 +261,43 @@ class Experiment:
 
     def _batches(self, memory: Memory, task: Task, first: int, total: int):
         """Batches on the host for the steps `first` to `total - 1` of a task."""
-        run = self.setup.run
+        run, method = self.setup.run, self._method(task)
 
         def generate(memory, label: int, count: int) -> np.ndarray:
             # Another stream for each task: every task replays other images of an old class.
             key = stream_key(run.seed, f"replay{task.index}")
-            return self._sampler.one_class(memory, key, label, count)[0]
+            return self._sampler(task).one_class(memory, key, label, count)[0]
 
         # Replay generates its images here, with the model as it is before the task.
-        images = self.method.training_images(task, self.data.train(task), memory, generate)
-        batches = self.method.batches(task, images, hosts.shard())
+        images = method.training_images(task, self.data.train(task), memory, generate)
+        batches = method.batches(task, images, hosts.shard())
         threads, prefetch = run.runtime.threads, run.runtime.prefetch
         return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
 
     def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
         """The losses that the short run before `task` measures; None = no short run."""
-        if (short := self.method.preliminary(task)) is None:
+        if (short := phase.method.preliminary(task)) is None:
             return None
         images, show = self.data.train(task), self._progress
         return held_out_losses(phase, task, trainable, frozen, images, short, show)
 
-    def _phase(self, index: int, trainable, frozen) -> Phase:
-        """The compiled programs of a phase; every task of the phase calls the same ones."""
-        if index not in self._phases:
+    def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:
+        """The compiled programs of a phase; tasks of the phase with equal room share them."""
+        if (method, index) not in self._phases:
             tasks = "the first task" if index == 1 else "all later tasks"
             self.reporter.say(
                 f"compiling the training step of {tasks}, once: seconds for a small network, "
                 "minutes for a large one"
             )
-            mesh = self.setup.mesh
-            self._phases[index] = phase_of(self.method, index, trainable, frozen, mesh)
-        return self._phases[index]
+            phase = phase_of(method, index, trainable, frozen, self.setup.mesh)
+            self._phases[method, index] = phase
+        return self._phases[method, index]
 
     def _start(self, phase: Phase, trainable, task: Task, total: int):
         """`(state, held-out losses)` of the newest readable save of this task; or new, None."""
         # For the devices of this process, which may be more or fewer than those that wrote the
         # save.
-        target = sharding.abstract(phase.abstract, self.setup.mesh, self.method.divides)
+        target = sharding.abstract(phase.abstract, self.setup.mesh, phase.method.divides)
         while (newest := self.checkpoints.running()) is not None:
             position, meta = newest
             # The state of an earlier task: a process was killed after it stored that task and
@@ -295,9 +318,13 @@ class Experiment:
 
     def _evaluation(self) -> Evaluation:
         if isinstance(self.method, Generator):
-            sampler, mesh = self._sampler, self.setup.mesh
             return GeneratorEvaluation(
-                self.method, self.data, sampler, mesh, self._progress, self.checkpoints
+                self.method,
+                self.data,
+                self._sampler,
+                self.setup.mesh,
+                self._progress,
+                self.checkpoints,
             )
         # Only one process may write the reference features.
         references = References(self._seals) if hosts.is_main() else None
@@ -308,7 +335,7 @@ class Experiment:
     def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()
         row = self.evaluation.evaluate(memory, task)
-        self.record.add(row, self.method.diagnose(memory, task))
+        self.record.add(row, self._method(task).diagnose(memory, task))
         results = self.record.results()
         self._check_workdir()
         self.reporter.evaluated(task, results, self.evaluation.pictures)

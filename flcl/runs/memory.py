@@ -14,7 +14,8 @@ from flcl.runs.setup import Setup
 
 def empty_memory(setup: Setup) -> Memory:
     """The memory before the first task on the devices of the run; its trunk is still random."""
-    return _initialiser(setup.method, setup.mesh)(stream_key(setup.run.seed, "init"))
+    method = setup.of_task(setup.data.stream.tasks[0]).method
+    return _initialiser(method, setup.mesh)(stream_key(setup.run.seed, "init"))
 
 
 @kept
@@ -22,9 +23,48 @@ def _initialiser(method: Method, mesh: Mesh):
     """The compiled `method.init`."""
     # The compiled function writes every array to its final place, so a large trunk is never in
     # memory twice.
-    abstract = jax.eval_shape(method.init, jax.eval_shape(lambda: jax.random.key(0)))
-    placed = sharding.of_tree(abstract, mesh, method.divides)
+    placed = sharding.of_tree(_abstract(method), mesh, method.divides)
     return jax.jit(method.init, out_shardings=placed, compiler_options=run_once())
+
+
+def grown(setup: Setup, memory: Memory, task: Task) -> Memory:
+    """The memory with the room that `task` has; what is new has its first values.
+
+    Nothing old changes: classes and tasks come last on their axes, and first values depend on
+    (seed, class, layer) and never on the room.
+    """
+    method = setup.of_task(task).method
+    structure = jax.tree.structure(memory)
+    wanted = jax.tree.leaves(_abstract(method))
+    leaves = jax.tree.leaves(memory)
+    small = [n for n, leaf in enumerate(leaves) if leaf.shape != wanted[n].shape]
+    if not small:
+        return memory
+    fill = _filler(method, setup.mesh, tuple(small))
+    filled = fill(stream_key(setup.run.seed, "init"), [leaves[number] for number in small])
+    for number, leaf in zip(small, filled, strict=True):
+        leaves[number] = leaf
+    return jax.tree.unflatten(structure, leaves)
+
+
+@kept
+def _filler(method: Method, mesh: Mesh, numbers: tuple[int, ...]):
+    """The compiled function that puts smaller arrays into the first values of larger ones."""
+
+    def fill(key, small):
+        # Only these arrays are computed: the trunk and all others of the same size are not.
+        fresh = jax.tree.leaves(method.init(key))
+        pairs = zip(numbers, small, strict=True)
+        return [fresh[n].at[tuple(map(slice, old.shape))].set(old) for n, old in pairs]
+
+    placed = jax.tree.leaves(sharding.of_tree(_abstract(method), mesh, method.divides))
+    shardings = [placed[number] for number in numbers]
+    return jax.jit(fill, out_shardings=shardings, compiler_options=run_once())
+
+
+def _abstract(method: Method):
+    """Shapes and types of the memory."""
+    return jax.eval_shape(method.init, jax.eval_shape(lambda: jax.random.key(0)))
 
 
 def first_memory(setup: Setup, weights) -> Memory:
@@ -51,7 +91,7 @@ def stored_tasks(checkpoints: Checkpoints, stream: TaskStream) -> list[int]:
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
     """Puts the stored part of `task` back into the memory; raises `DamagedError`."""
-    method = setup.method
+    memory, method = grown(setup, memory, task), setup.of_task(task).method
     # What the task would store now has the shapes of what it has stored.
     target = jax.eval_shape(lambda m: method.added(m, task), memory)
     target = method.stored_as(target, checkpoints.shapes_of_task(task.index))

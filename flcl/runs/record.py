@@ -9,7 +9,7 @@ import functools
 from importlib import metadata
 from typing import Protocol
 
-from flcl import __version__, settings
+from flcl import __version__, methods, settings
 from flcl.data.stream import Task
 from flcl.evaluate.pictures import Pictures
 from flcl.metrics import matrix as accuracy_matrix
@@ -43,6 +43,12 @@ class Evaluation(Protocol):
 
     def evaluate(self, memory, task: Task) -> dict:
         """The row of `task` as JSON values: `accuracy` of each learned group, and more."""
+
+    def updated(self, memory, task: Task, row: dict) -> dict:
+        """The row of an earlier task if it rests on what later tasks have added; or as it is.
+
+        memory: as it was after `task`.
+        """
 
     def mend(self, memory, task: Task) -> str:
         """Makes files again that later tasks need, if they are damaged or have been replaced.
@@ -95,7 +101,13 @@ class Record:
             if len(row["accuracy"]) != (len(stream.groups) if stream.joint else task):
                 return "rows"
         made["matrix"] = made["matrix"] + stored["matrix"][len(self.rows) :]
+        made = _as_long_as(stored, made)
         return next((name for name in _IDENTITY if stored.get(name, made[name]) != made[name]), "")
+
+    def update(self, memory, task: Task) -> None:
+        """Brings the row of an earlier task up to date; memory: as it was after it."""
+        place = task.index - 1
+        self.rows[place] = self.evaluation.updated(memory, task, self.rows[place])
 
     def add(self, row: dict, diagnosis: dict) -> None:
         """Appends the row and the diagnosis of one task."""
@@ -111,7 +123,7 @@ class Record:
             "task_names": setup.data.group_names(),
             "steps_per_task": [setup.steps(task) for task in stream.tasks],
             "test_counts": setup.data.test_counts(),
-            "parameters": setup.method.describe(),
+            "parameters": methods.shared(setup.run, stream.exact()).describe(),
         }
 
     def results(self) -> Results:
@@ -155,6 +167,19 @@ class Record:
         for place, each in enumerate(self.diagnosis):
             stored[place] = each.get("bytes", stored[place])
         return {**sizes, "bytes_per_task": stored}
+
+
+def _as_long_as(stored: dict, made: dict) -> dict:
+    """`made` without what was learned since `stored` was written, in a run that went on."""
+    groups, classes = len(stored.get("tasks", ())), len(stored.get("class_order", ()))
+    if groups >= len(made["tasks"]):
+        return made
+    lengths = {"class_order": classes, "class_names": classes}
+    lengths |= dict.fromkeys(("tasks", "task_names", "steps_per_task", "test_counts"), groups)
+    shorter = {name: made[name][:length] for name, length in lengths.items()}
+    matrix = [row[:groups] for row in made["matrix"]]
+    fingerprint = stored.get("stream_fingerprint", "")
+    return {**made, **shorter, "matrix": matrix, "stream_fingerprint": fingerprint}
 
 
 def _old_classes(setup: Setup, parameters: dict) -> dict:

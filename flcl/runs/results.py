@@ -14,13 +14,18 @@ from flcl.storage.schema import left_out, rest
 NAME = "results.json"
 
 Numbers = tuple[float, ...]
+Tested = tuple[float | None, ...]
+"""Accuracies of groups; None for a group whose images were not there any more."""
 Matrix = tuple[tuple[float | None, ...], ...]
-"""Values [T, G] after each task for each group; None for a group that is not learned yet."""
+"""Values [T, G] after each task for each group; None for a group not learned yet or not tested."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Summary:
-    """Numbers derived from an accuracy matrix: see `metrics.matrix`; None = not defined."""
+    """Numbers derived from an accuracy matrix: see `metrics.matrix`; None = not defined.
+
+    images_per_task: the test images on which the accuracy after each task rests.
+    """
 
     last_accuracy: float
     last_accuracy_task_mean: float | None = None
@@ -31,6 +36,7 @@ class Summary:
     backward_transfer: float | None = None
     accuracy_per_task: Numbers
     accuracy_per_task_task_mean: Numbers = ()
+    images_per_task: tuple[int, ...] | None = left_out()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,12 +91,16 @@ class Diagnosis:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorRow:
-    """The evaluation after a task; the accuracy of a group is the mean over `repeats`."""
+    """The evaluation after a task; the accuracy of a group is the mean over `repeats`.
 
-    accuracy: Numbers
-    repeats: tuple[Numbers, ...]
-    fidelity_per_task: Numbers
-    fidelity_per_class: Mapping[str, float]
+    fidelity_classes: the number of classes that the judge of the fidelity knows.
+    """
+
+    accuracy: Tested
+    repeats: tuple[Tested, ...]
+    fidelity_per_task: Tested
+    fidelity_per_class: Mapping[str, float | None]
+    fidelity_classes: int | None = left_out()
     function_evaluations: int | None
 
 
@@ -110,27 +120,27 @@ class StatisticsRow:
     training images so far, with the features after the task.
     """
 
-    stale: Mapping[str, Numbers]
-    true: Mapping[str, Numbers]
+    stale: Mapping[str, Tested]
+    true: Mapping[str, Tested]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClassifierRow:
     """The evaluation after a task: accuracy of each group, also for every head by name."""
 
-    accuracy: Numbers
+    accuracy: Tested
     drift: DriftRow
     statistics: StatisticsRow | None = left_out()
-    heads: Mapping[str, Numbers] = rest()
+    heads: Mapping[str, Tested] = rest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Fidelity:
     """Share of the samples that the judge trained on real images recognises."""
 
-    matrix: tuple[Numbers, ...] = ()
-    per_task: Numbers = ()
-    per_class: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    matrix: tuple[Tested, ...] = ()
+    per_task: Tested = ()
+    per_class: Mapping[str, float | None] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -235,7 +245,7 @@ class GeneratorResults(Results):
     """`results.json` of a generator. ceiling: accuracy of the judge trained on real images, [G]."""
 
     kind: Literal["generator"] = "generator"
-    ceiling: Numbers | None = None
+    ceiling: Tested | None = None
     fidelity: Fidelity = Fidelity()
     sampling: Sampling | None = None
     importance: tuple[Importance, ...] | None = None

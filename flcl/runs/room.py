@@ -82,11 +82,12 @@ def check_samples(classes: int, per_class: int, data: settings.Data) -> None:
 
 def check_steps(run: settings.Run, method: Method, data: TaskData) -> None:
     """Raises `ValueError` for more steps than a counter on a device can count."""
-    images = len(data.source.train.labels)
+    tasks = data.stream.tasks
+    images = sum(sum(data.images(task).train) for task in tasks)
     if isinstance(run, settings.GeneratorRun):
         key, steps = "judge.epochs", run.judge.epochs * images / run.judge.batch_size
     else:
-        key, steps = "train.epochs", max(method.steps(task, images) for task in data.stream.tasks)
+        key, steps = "train.epochs", max(method.steps(task, images) for task in tasks)
     if steps > INT_MOST:
         raise ValueError(
             f"{key}={bridge.value(run, key)}: {steps:.3g} steps for {images} images, and at most "

@@ -11,13 +11,14 @@ from jax.sharding import Mesh
 from flcl import methods, settings
 from flcl.data.base import Begun
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.sources import load_source
-from flcl.data.stream import Task, make_stream
+from flcl.data.stream import Task
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method, Resolved
-from flcl.runs import room
+from flcl.runs import room, sources
+from flcl.runs.saved.stored import History
+from flcl.settings.later import changed_run
 from flcl.storage import paths
 
 
@@ -28,7 +29,7 @@ class Setup:
     Attributes:
       run: the resolved settings.
       data: the images of every task.
-      method: the method.
+      method: the method, with room for the tasks so far: see `of_task`.
       mesh: the devices.
       origin: the origin of pre-trained weights, for `results.json`.
       note: one line about them for people; empty if there are none.
@@ -43,9 +44,18 @@ class Setup:
     note: str = ""
     substitutes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
+    def of_task(self, task: Task) -> "Setup":
+        """This setup with the settings and the room that `task` has."""
+        run = self.run
+        if task.index > self.data.planned and not self.data.stream.joint:
+            learned = self.data.learned[task.index - self.data.planned - 1]
+            run = changed_run(run, learned.changed) if learned.changed else run
+        method = methods.shared(run, self.data.stream.sized(task.index))
+        return dataclasses.replace(self, run=run, method=method)
+
     def steps(self, task: Task) -> int:
         """Optimiser steps of a task."""
-        return self.method.steps(task, sum(map(len, self.data.train(task).values())))
+        return self.of_task(task).method.steps(task, sum(self.data.images(task).train))
 
 
 def prepare(
@@ -54,6 +64,7 @@ def prepare(
     *,
     stored: bool = False,
     begun: Begun | None = None,
+    history: History | None = None,
     progress: Progress = silent,
 ) -> tuple[Setup, Any]:
     """Loads and checks the data, reads pre-trained weights and builds the method.
@@ -61,7 +72,8 @@ def prepare(
     Returns the setup and the weights, which may be large and are needed only for the first memory.
     mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
     are already resolved, so no weights are read. begun: how a run that has begun chose its images;
-    None = it has not begun. progress: shows how many images are read.
+    None = it has not begun. history: its tasks, if some were not planned. progress: shows how many
+    images are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
@@ -75,27 +87,27 @@ def prepare(
             room.check_images(run, mesh)
         # Before the data, too: a wrong weights file must not cost the minutes that images take.
         resolved = Resolved(run) if stored else methods.resolve(run)
-    data = _load(run, begun, progress)
+    data, notes = _load(run, begun, history, progress)
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
-    method = methods.shared(resolved.run, data.stream)
+    method = methods.shared(resolved.run, data.stream.sized(len(data.stream.tasks)))
     room.check_model(resolved.run, method, mesh)
-    room.check_generated(resolved.run, len(data.source.class_names))
+    room.check_generated(resolved.run, len(data.names))
     room.check_steps(resolved.run, method, data)
-    setup = Setup(resolved.run, data, method, mesh, resolved.origin, resolved.note)
+    note = "; ".join(filter(None, [resolved.note, *notes]))
+    setup = Setup(resolved.run, data, method, mesh, resolved.origin, note)
     return setup, resolved.weights
 
 
-def _load(run: settings.Run, begun: Begun | None, progress: Progress) -> TaskData:
+def _load(
+    run: settings.Run, begun: Begun | None, history: History | None, progress: Progress
+) -> tuple[TaskData, list[str]]:
     """The images of every task; `ValueError` if a process has others than the first one."""
-    threads = run.runtime.threads
     # The first process prepares official archives, and others find what it has checked.
     with hosts.together(), hosts.main_first("data"):
-        source = load_source(run.data, threads=threads, begun=begun, progress=progress)
-    with hosts.together():
-        data = TaskData(source, make_stream(run.stream, source))
+        data, notes = sources.load(run, begun, history, progress)
     _check_same(data)
-    return data
+    return data, notes
 
 
 def _check_same(data: TaskData) -> None:

@@ -20,7 +20,7 @@ class Statistics:
     def __init__(
         self, setup: Setup, inference: Inference, substitutes: Substitutes, progress: Progress
     ):
-        self._method, self._data, self._inference = setup.method, setup.data, inference
+        self._method, self._data, self._inference = inference.method, setup.data, inference
         self._substitutes, self._progress = substitutes, progress
 
     def add(self, before: Memory, memory: Memory, task: Task) -> Memory:

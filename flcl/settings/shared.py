@@ -74,7 +74,7 @@ class ClassStream:
     joint: bool = key(False, "train on all classes together: the upper bound")
     capacity: int = key(
         0,
-        "number of classes the model has room for; 0 = the classes of the data",
+        "classes that the model has room for at first; the room doubles when more come; 0 = 16",
         at_least(0, 1_000_000),
     )
 

@@ -151,7 +151,7 @@ def test_the_short_run_trains_nested_columns_and_the_task_those_of_its_rank():
 
 def test_losses_that_older_runs_stored_under_another_name_are_read():
     run = tiny.classifier_of("nowhere", rank__selector="holdout:0.01", heads__holdout=0.0)
-    method = methods.build(run, make_stream(run.stream, placeholder(6)))
+    method = methods.build(run, make_stream(run.stream, placeholder(6)).exact())
     memory, task = method.init(jax.random.key(0)), method.stream.tasks[1]
     stored = method.stored_as(method.added(memory, task), {"['held_out']": (3, 3)})
     assert "rank_losses" not in stored

@@ -128,7 +128,7 @@ def test_the_strategy_is_that_of_the_target():
 def _one(lower, images: int = 16) -> tuple:
     """A program, the method that it asks for its batch, four chips and their mesh."""
     run = tiny.classifier_of("nowhere", train__batch_size=images)
-    method = methods.build(run, make_stream(run.stream, placeholder(6)))
+    method = methods.build(run, make_stream(run.stream, placeholder(6)).exact())
     target = targets.target_of("v5e:2x2")
     program = programs.Program("phase1", "train.batch_size", lower)
     return program, method, meshes.make_mesh(devices=target.devices), target

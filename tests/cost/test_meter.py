@@ -15,7 +15,7 @@ from flcl.devices import mesh as meshes
 
 
 def method_of(run):
-    return methods.build(run, make_stream(run.stream, placeholder(6)))
+    return methods.build(run, make_stream(run.stream, placeholder(6)).exact())
 
 
 def product(rows: int = 64):

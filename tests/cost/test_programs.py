@@ -16,7 +16,7 @@ from flcl.runs.setup import prepare
 
 
 def method_of(run):
-    return methods.build(run, make_stream(run.stream, placeholder(6)))
+    return methods.build(run, make_stream(run.stream, placeholder(6)).exact())
 
 
 def test_a_generator_has_its_steps_and_a_sampler():

@@ -22,7 +22,7 @@ def build():
     def make(method="fmlora", **changes):
         run = tiny.classifier_of(Path("none.npz"), method, **changes)
         run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
-        return methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)))
+        return methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)).exact())
 
     return make
 

@@ -32,7 +32,7 @@ def test_counts_of_vit_b16():
         {"data.image_size": 224, "data.channels": 3, "stream.tasks": "10", **classifiers.PAPER}
     )
     run = bridge.freeze(run)
-    method = methods.build(run, make_stream(run.stream, placeholder(100)))
+    method = methods.build(run, make_stream(run.stream, placeholder(100)).exact())
     sizes = method.describe()
     assert sizes["trunk_parameters"] == 85_798_656
     assert sizes["shared_parameters"] == 368_640

@@ -27,8 +27,9 @@ class AlignedClassifier(ViTClassifier):
     def __init__(self, run: settings.SLCARun | settings.RSIATRun, stream: TaskStream):
         self.draws = run.align.covariance
         super().__init__(run, stream)
-        labels = np.arange(stream.capacity)
-        self._groups = np.stack([np.isin(labels, task.labels) for task in stream.tasks])
+        self._groups = np.zeros((stream.task_slots, stream.capacity), bool)
+        for task in stream.tasks[: stream.task_slots]:
+            self._groups[task.index - 1, list(task.labels)] = True
 
     def init(self, key):
         memory = super().init(key)

@@ -40,7 +40,7 @@ class InfLoRA(LoRAClassifier):
         }
 
     def init(self, key):
-        tasks, fresh = len(self.stream.tasks), jax.eval_shape(self.fresh, key)
+        tasks, fresh = self.stream.task_slots, jax.eval_shape(self.fresh, key)
         return super().init(key) | {
             "lora": jax.tree.map(lambda v: jnp.zeros((tasks, *v.shape)), fresh),
             "design": factorized.map_sites(lambda f: jnp.zeros(f["a"].shape), fresh),

@@ -111,7 +111,7 @@ class SDLoRA(LoRAClassifier):
 
     def init(self, key):
         key_base, _ = jax.random.split(key)
-        tasks = len(self.stream.tasks)
+        tasks = self.stream.task_slots
         # Only the shapes: a slot gets its values at the end of its task.
         fresh = jax.eval_shape(self.fresh, key)
         return super().init(key_base) | {
@@ -127,7 +127,7 @@ class SDLoRA(LoRAClassifier):
             if not self.shared:
                 trainable["magnitudes"] = memory["magnitudes"]
         if self.shared:
-            past = {"past": jnp.full(len(self.stream.tasks), SHARED_START)}
+            past = {"past": jnp.full(self.stream.task_slots, SHARED_START)}
             newest = {"newest": jnp.asarray(SHARED_START)}
             trainable["magnitudes"] = newest | (past if task.index > 1 else {})
         return trainable, frozen

@@ -44,11 +44,15 @@ class ClassifierOnDisk(opened.Run):
 
     def __init__(self, workdir: str | Path):
         super().__init__(workdir)
-        self._inference = Inference(self._setup.method, self._mesh)
         # Solved once: it may take a large system of equations.
         self._solved = functools.lru_cache(maxsize=2)(
-            lambda last: self._setup.method.solved(self._memory(last))
+            lambda last: self._inference(last).method.solved(self._memory(last))
         )
+
+    def _inference(self, last: int) -> Inference:
+        """The programs for the memory after task `last`."""
+        task = self.stream.tasks[last - 1]
+        return Inference(self._setup.of_task(task).method, self._mesh)
 
     def classify(self, images, *, head: str | None = None, after: int | None = None) -> Predictions:
         """The class of each image, among all learned classes.
@@ -75,9 +79,9 @@ class ClassifierOnDisk(opened.Run):
     def features(self, images, *, after: int | None = None) -> np.ndarray:
         """Features float32 [N, d] of images; see `classify` for the arguments and errors."""
         selection = everything(self._pixels(images))
-        memory = self._memory(self._task(after, "after").index)
+        last = self._task(after, "after").index
         with jax.set_mesh(self._mesh):
-            return self._inference.features(memory, selection)
+            return self._inference(last).features(self._memory(last), selection)
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.
@@ -87,7 +91,10 @@ class ClassifierOnDisk(opened.Run):
         """
 
         def make(setup: Setup) -> ClassifierEvaluation:
-            return ClassifierEvaluation(setup.method, setup.data, self._inference, silent)
+            def inference(task):
+                return Inference(setup.of_task(task).method, setup.mesh)
+
+            return ClassifierEvaluation(setup.method, setup.data, inference, silent)
 
         return self._evaluate_all(self.settings, make)
 
@@ -182,8 +189,9 @@ class ClassifierOnDisk(opened.Run):
         head = self._head(head)
         last = self._task(after, "after").index
         with jax.set_mesh(self._mesh):
-            features = self._inference.features(self._memory(last), images)
-            scores = self._inference.scores(self._solved(last), features)[head]
+            inference = self._inference(last)
+            features = inference.features(self._memory(last), images)
+            scores = inference.scores(self._solved(last), features)[head]
         # Columns by class id of the data set, as users count classes; inside they are ordered by
         # label.
         return scores[:, self._labels(np.arange(len(self.class_names)))]

@@ -47,7 +47,7 @@ class GeneratorOnDisk(opened.Run):
         setup = self._setup
         # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(
-            lambda sample: ClassSampler(setup.method, sample, setup.mesh)
+            lambda sample, task: ClassSampler(setup.of_task(task).method, sample, setup.mesh)
         )
 
     def sample(
@@ -95,7 +95,8 @@ class GeneratorOnDisk(opened.Run):
             # Another stream than that of the evaluation, so these images are not those that the
             # judge was trained on.
             key = stream_key(seed, "user samples")
-            images, calls = self._sampler(sample)(self._memory(last.index), key, labels, per_class)
+            sampler = self._sampler(sample, last)
+            images, calls = sampler(self._memory(last.index), key, labels, per_class)
         names = tuple(self.class_names[i] for i in ids)
         return Samples(images, tuple(ids), names, calls)
 
@@ -108,7 +109,7 @@ class GeneratorOnDisk(opened.Run):
         ids = [self.class_names.index(name) for name in names]
         labels = self._labels(ids)
         last = next(t for t in self.stream.tasks if max(labels) <= max(t.labels))
-        known, sampler = self._learned_labels(ids, last), self._sampler(self.settings.sample)
+        known, sampler = self._learned_labels(ids, last), self._sampler(self.settings.sample, last)
         with jax.set_mesh(self._mesh):
             for label in known:
                 yield sampler.one_class(self._memory(last.index), key, label, count)[0]
@@ -122,7 +123,7 @@ class GeneratorOnDisk(opened.Run):
         run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
 
         def make(setup: Setup) -> GeneratorEvaluation:
-            sampler = self._sampler(run.sample)
+            sampler = functools.partial(self._sampler, run.sample)
             return GeneratorEvaluation(setup.method, setup.data, sampler, setup.mesh, silent)
 
         return self._evaluate_all(run, make)

@@ -1,5 +1,6 @@
 """A run on disk, opened for use. It needs only its workdir, and the data for an evaluation."""
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import jax
 import numpy as np
 
 from flcl import files, methods, settings
+from flcl.data.learned import LearnedTask
 from flcl.data.stream import Task, TaskStream
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
@@ -19,7 +21,7 @@ from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import to_json
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
-from flcl.runs.saved.stored import STREAM, read_stream
+from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
 from flcl.settings import bridge, formats
 from flcl.storage import foreign
@@ -61,9 +63,11 @@ class Run:
         self._mesh = meshes.make_mesh(math.gcd(self.settings.runtime.fsdp, jax.device_count()))
         hosts.connect(self._mesh)
         # Inference needs no data: only evaluation loads the source.
-        method = methods.shared(self.settings, self.stream)
-        data = TaskData(None, self.stream)
-        self._setup = Setup(self.settings, data, method, self._mesh)
+        later = (task for task in typed_stream(stream).tasks if task.learned)
+        learned = tuple(LearnedTask(t.source, changed=t.changed or {}) for t in later)
+        setup = Setup(self.settings, TaskData(None, self.stream, learned), None, self._mesh)
+        newest = setup.of_task(self.stream.tasks[self.learned[-1] - 1])
+        self._setup = dataclasses.replace(setup, method=newest.method)
         # Two at most, the newest and one to compare: a memory may contain a whole network.
         self._memory = functools.lru_cache(maxsize=2)(self._restore)
 
@@ -84,8 +88,8 @@ class Run:
         """A dictionary like `results.json` for every learned task, with the settings `run`."""
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
-        begun = workdirs.begun(self.workdir)
-        setup, _ = prepare(run, self._mesh, stored=True, begun=begun)
+        begun, history = workdirs.begun(self.workdir), workdirs.history(self.workdir, {})
+        setup, _ = prepare(run, self._mesh, stored=True, begun=begun, history=history)
         # Other images would give a matrix that cannot be compared with the stored one.
         workdirs.check_stream(self.workdir, setup.data.to_dict(), self._seals)
         with jax.set_mesh(setup.mesh):

@@ -243,18 +243,23 @@ class Checkpoints:
             for step in manager.all_steps() if position is None else [position]:
                 manager.delete(step)
 
-    def save_judge(self, variables) -> None:
-        """Stores the judge trained on real images."""
-        self._save("judge", 0, variables, {})
+    def save_judge(self, variables, made_of: dict) -> None:
+        """Stores the judge trained on real images. made_of: what it learned."""
+        self._save("judge", 0, variables, {"made_of": made_of})
         self._finish("judge", 0)
 
-    def restore_judge(self, target):
-        """The judge trained on real images; None if there is no readable one."""
+    def restore_judge(self, target, made_of: dict, unknown: bool = False):
+        """The judge trained on real images; None if there is no readable one of `made_of`.
+
+        unknown: whether one counts that does not say what it learned.
+        """
         if not self._manager("judge").all_steps():
             return None
         # Damage is no error here: this judge can be trained again from the data.
         with contextlib.suppress(DamagedError):
-            return self._restore("judge", 0, target)
+            told = self._meta("judge", 0).get("made_of", made_of if unknown else None)
+            if told == made_of:
+                return self._restore("judge", 0, target)
         with self._writing("judge", 0):
             self._manager("judge").delete(0)
         return None

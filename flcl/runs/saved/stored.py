@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flcl import files
+from flcl.data.learned import LearnedTask
+from flcl.data.tasks import Counts
 from flcl.runs import results
 from flcl.storage import schema
 from flcl.storage.schema import left_out, rest
 from flcl.storage.seals import Seals, digest
 
 STREAM, TIMING = "stream.json", "timing.json"
+
+MOST_ROOM = 1_000_000  # as `stream.capacity`
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -27,11 +31,39 @@ class StoredTasks:
     joint: bool
     capacity: int
     domain_order: tuple[int, ...] = left_out(())
+    slots: int = left_out(0)
+    rows: int = left_out(0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StoredTask:
+    """A task, and the source that it owns; counts are in the order of `classes`.
+
+    learned: the date of a task that was not planned; then `changed` has the keys that were changed
+    for it, and `domain` the name of its domain. split, skipped: see `Begun`.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    train_images: tuple[int, ...]
+    test_images: tuple[int, ...]
+    domain: str = left_out("")
+    changed: Mapping[str, Any] | None = left_out()
+    learned: str = left_out("")
+    others: Mapping[str, Any] = rest()
+
+    @property
+    def counts(self) -> Counts:
+        """The numbers of images."""
+        return Counts(self.train_images, self.test_images)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredStream:
-    """`stream.json`: the tasks, and what the data has. Counts are by class id of the data set."""
+    """`stream.json`: the tasks, and what the data has. Counts are by class id of the data set.
+
+    tasks: empty in a run of an older version.
+    """
 
     stream: StoredTasks
     fingerprint: str
@@ -39,7 +71,34 @@ class StoredStream:
     domain_names: tuple[str, ...] = ()
     train_images: tuple[int, ...]
     test_images: tuple[int, ...]
+    tasks: tuple[StoredTask, ...] = left_out(())
     others: Mapping[str, Any] = rest()
+
+    def counts(self, index: int) -> Counts | None:
+        """The numbers of images of a task; None in a run of domains of an older version."""
+        if self.tasks:
+            return self.tasks[index - 1].counts
+        if self.stream.scenario == "dil":
+            return None
+        first = sum(self.stream.sizes[: index - 1])
+        ids = self.stream.class_order[first : first + self.stream.sizes[index - 1]]
+        halves = (self.train_images, self.test_images)
+        return Counts(*(tuple(half[i] for i in ids) for half in halves))
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What a workdir says of the tasks of its run.
+
+    Attributes:
+      stored: its `stream.json`.
+      finished: the number of tasks that are stored.
+      loaded: later tasks by their number whose images were already read.
+    """
+
+    stored: StoredStream
+    finished: int
+    loaded: Mapping[int, LearnedTask] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -61,7 +120,17 @@ def read_stream(workdir: Path) -> dict | None:
     values = files.read_json(path)
     if values is None and not path.exists():  # and not a file that contains null
         return None
-    stored = schema.from_json(StoredStream, values, str(path))
+    check_stored(schema.from_json(StoredStream, values, str(path)), str(path))
+    return values
+
+
+def typed_stream(values: Mapping) -> StoredStream:
+    """The typed content of a `stream.json` that `read_stream` has checked."""
+    return schema.from_json(StoredStream, values, STREAM)
+
+
+def check_stored(stored: StoredStream, path: str) -> None:
+    """Raises `ValueError` for a `stream.json` whose entries do not fit each other."""
     tasks, classes = stored.stream, len(stored.class_names)
     counts = {"class_order": tasks.class_order, "domain_order": tasks.domain_order}
     names = {"class_order": classes, "domain_order": len(stored.domain_names)}
@@ -73,12 +142,34 @@ def read_stream(workdir: Path) -> dict | None:
         raise ValueError(f"{path}: stream.class_order does not have all {classes} classes")
     groups = len(tasks.domain_order) if tasks.scenario == "dil" else classes
     total = len(tasks.sizes) if tasks.scenario == "dil" else sum(tasks.sizes)
-    if not tasks.sizes or min(tasks.sizes) < 1 or total != groups or tasks.capacity < classes:
+    room = (tasks.capacity, max(tasks.slots, 1), max(tasks.rows, 1))
+    # Room that grows may be smaller at first.
+    least = 1 if tasks.slots else classes
+    small = tasks.capacity < least or min(room) < 1 or max(room) > MOST_ROOM
+    if not tasks.sizes or min(tasks.sizes) < 1 or total != groups or small:
         raise ValueError(
             f"{path}: stream.sizes {list(tasks.sizes)} and stream.capacity {tasks.capacity} do "
             f"not fit its {groups} {'domains' if tasks.scenario == 'dil' else 'classes'}"
         )
-    return values
+    _check_tasks(stored, path)
+
+
+def _check_tasks(stored: StoredStream, path: str) -> None:
+    """Raises `ValueError` for entries of tasks that do not fit the stream."""
+    if not stored.tasks:
+        return
+    sizes = stored.stream.sizes
+    if stored.stream.joint:
+        sizes = (len(stored.class_names),)
+    if len(stored.tasks) != len(sizes):
+        raise ValueError(f"{path}: tasks has {len(stored.tasks)} entries, {len(sizes)} are needed")
+    planned = [not task.learned for task in stored.tasks]
+    if planned != sorted(planned, reverse=True) or not planned[0]:
+        raise ValueError(f"{path}: a planned task comes after one that was not planned")
+    for number, (task, size) in enumerate(zip(stored.tasks, sizes, strict=True)):
+        lengths = {len(task.classes), len(task.train_images), len(task.test_images)}
+        if lengths != {size} or not set(task.classes) <= set(stored.class_names):
+            raise ValueError(f"{path}: tasks[{number}] does not fit the {size} classes of its task")
 
 
 def read_timing(workdir: Path) -> dict:

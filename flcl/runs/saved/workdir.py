@@ -4,14 +4,15 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from flcl import files, settings
 from flcl.data.base import Begun
+from flcl.data.learned import LearnedTask
 from flcl.devices import hosts
 from flcl.runs.saved.differences import decisive, differing_keys
-from flcl.runs.saved.stored import STREAM, read_stream
+from flcl.runs.saved.stored import STREAM, History, read_stream, typed_stream
 from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
 
@@ -159,15 +160,31 @@ def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
         return ""
     if same:
         return f"{path} has changed since the run wrote it; now it is written again"
-    differing = [name for name in stream if stored.get(name) != stream[name]]
+    before, now = _comparable(stored), _comparable(stream)
+    if "tasks" not in before:  # a run of an older version
+        now.pop("tasks")
+    differing = [name for name in now if before.get(name) != now[name]]
+    if not differing:
+        return ""
     raise ValueError(
         f"workdir {workdir} was trained on other data or tasks ({', '.join(differing)} of "
         "stream.json differ): bring the data back, or choose another workdir"
     )
 
 
+def _comparable(stream: dict) -> dict:
+    """A `stream.json` without the places of the planned source, which may move."""
+    if "tasks" not in stream:
+        return dict(stream)
+    tasks = [
+        {k: v for k, v in task.items() if k != "source" or "learned" in task}
+        for task in stream["tasks"]
+    ]
+    return {**stream, "tasks": tasks}
+
+
 def begun(workdir: Path) -> Begun | None:
-    """How a run with saves chose its images; None = there is no such run.
+    """How a run with saves chose its images, and its room; None = there is no such run.
 
     What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
     Every process calls this function; the first one reads, and the others get the same.
@@ -175,14 +192,14 @@ def begun(workdir: Path) -> Begun | None:
     with hosts.together():
         chosen = _chosen(workdir) if hosts.is_main() else None
     values = hosts.from_main(chosen and dataclasses.asdict(chosen))
-    return values and Begun(tuple(values["skipped"]), values["split_rule"])
+    return values and Begun(tuple(values["skipped"]), values["split_rule"], values["room"])
 
 
 def _chosen(workdir: Path) -> Begun | None:
     if not has_saves(workdir):
         return None
     try:
-        stored = files.read_json(workdir / "stream.json")
+        stored = files.read_json(workdir / STREAM)
     except ValueError:
         return None
     if not isinstance(stored, dict):
@@ -192,7 +209,41 @@ def _chosen(workdir: Path) -> Begun | None:
     rule = stored.get("split", "")
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, rule]):
         return None
-    return Begun(tuple(names), rule)
+    return Begun(tuple(names), rule, _room(stored.get("stream")))
+
+
+def _room(stream) -> dict[str, int] | None:
+    """The room of a run by the entry `stream`; None if it cannot be read."""
+    if not isinstance(stream, dict) or not isinstance(stream.get("capacity"), int):
+        return None
+    room = {name: stream.get(name, 0) for name in ("capacity", "slots", "rows")}
+    return room if all(isinstance(value, int) for value in room.values()) else None
+
+
+def finished(workdir: Path) -> int:
+    """The number of stored tasks of a run. Every process calls this function and gets the same."""
+    folder = workdir / "checkpoints" / "tasks"
+    with hosts.together():
+        names = [path.name for path in folder.glob("[0-9]*")] if hosts.is_main() else []
+    return hosts.from_main(len([name for name in names if name.isdecimal()]))
+
+
+def history(workdir: Path, loaded: Mapping[int, LearnedTask]) -> History | None:
+    """What a workdir says of tasks that were not planned; None = there are none.
+
+    A damaged `stream.json` counts as absent: `check_stream` says what is wrong with it. Every
+    process calls this function; the first one reads, and the others get the same.
+    """
+    values = None
+    with hosts.together():
+        if hosts.is_main():
+            with contextlib.suppress(ValueError):
+                values = read_stream(workdir)
+    values = hosts.from_main(values)
+    stored = typed_stream(values) if values else None
+    if stored is None or not any(task.learned for task in stored.tasks):
+        return None
+    return History(stored, finished(workdir), loaded)
 
 
 def has_saves(workdir: Path) -> bool:

@@ -1,0 +1,166 @@
+"""Adds a task that was not planned to a run, and learns it: the run goes on after its end."""
+
+import dataclasses
+import datetime
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from flcl import files, hints, settings
+from flcl.data.encoded.check import Progress, silent
+from flcl.data.learned import LearnedTask, matched
+from flcl.data.sources import load_source
+from flcl.data.tasks import TaskData
+from flcl.devices import hosts
+from flcl.runs import experiment
+from flcl.runs.opened.run import read
+from flcl.runs.reporter import Reporter
+from flcl.runs.saved import workdir as workdirs
+from flcl.runs.saved.stored import STREAM, StoredStream, earlier_results, typed_stream
+from flcl.runs.sources import remembered
+from flcl.settings.later import changed_run, differing
+from flcl.storage.seals import Seals
+
+
+def learn(
+    workdir: str | Path,
+    spec: str,
+    changed: Mapping[str, object],
+    make_reporter: Callable[[Path, settings.Run], Reporter],
+    progress: Progress = silent,
+    *,
+    distinct: Sequence[str] = (),
+) -> dict:
+    """Learns the next task of a run from a source of its own; returns `results.json`.
+
+    The same call continues one that was killed. It needs no image of an earlier task; a task whose
+    images are not there any more is not tested.
+
+    Args:
+      spec: the source, in the form of `data.source`. Its classes that the run does not know are the
+        new task; with `stream.scenario=dil` it is the next domain.
+      changed: the keys that differ for this task, dotted name -> value.
+      distinct: names of new classes that differ from a known one only in case or Unicode form.
+
+    Raises:
+      ValueError: in one line, if there is nothing new, for images of another kind, for a run that
+        is joint, unfinished or training right now, and for keys that belong to all tasks; and for
+        all that `experiment.run` raises it for.
+    """
+    workdir, new = Path(workdir), {}
+    with hosts.together():
+        run, values = read(workdir)
+        stored, task_run = typed_stream(values), changed_run(run, changed)
+        decisive = _plain(differing(run, task_run))
+        if hosts.is_main():
+            with workdirs.locked(workdir):
+                pass  # refused now if the run is training, and not after all images are read
+        if not _has_begun(workdir, stored, spec, decisive):
+            data = remembered(run, _without_unbegun(workdir, stored))
+            task = _next_task(task_run, data, spec, distinct, progress)
+            new[data] = dataclasses.replace(task, changed=decisive, date=_today())
+    # Every process has read the stream before the first one changes it.
+    with hosts.together():
+        for data, task in new.items() if hosts.is_main() else ():
+            _add(workdir, data, task)
+    run = dataclasses.replace(run, runtime=task_run.runtime)
+    loaded = {len(data.stream.tasks) + 1: task for data, task in new.items()}
+    return experiment.run(run, workdir, make_reporter, progress, loaded)
+
+
+def _today() -> str:
+    return datetime.date.today().isoformat()
+
+
+def _plain(values: Mapping[str, object]) -> dict:
+    """Values as they are read from JSON again."""
+    return json.loads(json.dumps(dict(values)))
+
+
+def _has_begun(
+    workdir: Path, stored: StoredStream, spec: str, changed: Mapping[str, object]
+) -> bool:
+    """Whether the workdir already has this task and it is not complete.
+
+    Raises `ValueError` if the run cannot learn now.
+    """
+    if stored.stream.joint:
+        raise ValueError(
+            f"workdir {workdir} has a joint run, which learns all classes in its one task: train "
+            "one with stream.joint=False"
+        )
+    total, done = len(stored.stream.sizes), workdirs.finished(workdir)
+    newest = stored.tasks[-1] if stored.tasks else None
+    if newest is None or not newest.learned:
+        if done < total:
+            raise ValueError(
+                f"workdir {workdir} has finished {done} of its {total} planned tasks: repeat the "
+                "command that trained it, which continues it; then it can learn more"
+            )
+        return False
+    same = newest.source == spec and (newest.changed or {}) == changed
+    if done == total:
+        results, _ = earlier_results(workdir, Seals(workdir, writes=False))
+        return same and not (results and results["complete"] and len(results["tasks"]) == total)
+    if not same and _has_steps(workdir):
+        raise ValueError(
+            f"workdir {workdir} has begun task {total} from {newest.source} and has not finished "
+            f"it: learn that first, with the same command (changed keys: "
+            f"{hints.brief(str(dict(newest.changed or {})) or 'none')})"
+        )
+    return same
+
+
+def _has_steps(workdir: Path) -> bool:
+    """Whether there is a state inside a task."""
+    return any((workdir / "checkpoints" / "running").glob("[0-9]*"))
+
+
+def _without_unbegun(workdir: Path, stored: StoredStream) -> StoredStream:
+    """The stream without a newest task of which nothing is saved: it did not happen."""
+    total, done = len(stored.stream.sizes), workdirs.finished(workdir)
+    if done == total:
+        return stored
+    sizes, newest = stored.stream.sizes[:-1], stored.tasks[-1]
+    stream = dataclasses.replace(stored.stream, sizes=sizes)
+    if newest.domain:
+        stream = dataclasses.replace(stream, domain_order=stream.domain_order[:-1])
+        return dataclasses.replace(
+            stored, stream=stream, tasks=stored.tasks[:-1], domain_names=stored.domain_names[:-1]
+        )
+    known = len(stored.class_names) - len(newest.classes)
+    return dataclasses.replace(
+        stored,
+        stream=dataclasses.replace(stream, class_order=stream.class_order[:known]),
+        tasks=stored.tasks[:-1],
+        class_names=stored.class_names[:known],
+        train_images=stored.train_images[:known],
+        test_images=stored.test_images[:known],
+    )
+
+
+def _next_task(
+    run: settings.Run,
+    data: TaskData,
+    spec: str,
+    distinct: Sequence[str],
+    progress: Progress,
+) -> LearnedTask:
+    """The new task with its images. run: with the changed keys."""
+    place = dataclasses.replace(run.data, source=spec)
+    try:
+        source = load_source(place, threads=run.runtime.threads, progress=progress)
+    except ValueError as error:
+        # The name that a caller knows.
+        raise ValueError(str(error).replace("data.source=", "data=", 1)) from None
+    return matched(spec, source, data.stream, data.names, data.domain_names, distinct)
+
+
+def _add(workdir: Path, data: TaskData, task: LearnedTask) -> None:
+    """Writes the new task into `stream.json`. From then on it has begun."""
+    dil = bool(task.domain_name)
+    domain = len(data.domain_names) if dil else None
+    stream = data.stream.with_task(len(task.class_names), domain)
+    longer = dataclasses.replace(data, stream=stream, learned=(*data.learned, task))
+    with workdirs.locked(workdir):
+        Seals(workdir).write(STREAM, files.as_json(longer.to_dict()))
