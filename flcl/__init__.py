@@ -3,7 +3,7 @@
 from importlib import import_module
 
 __version__ = "0.1.0"
-__all__ = ["describe", "open_run", "precompile", "run", "step_flops"]
+__all__ = ["describe", "learn", "open_run", "precompile", "run", "step_flops"]
 
 
 def __getattr__(name: str):

@@ -1,6 +1,7 @@
 """The public functions: the only module that combines methods, training and reports."""
 
 import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flcl import methods, settings
@@ -12,7 +13,7 @@ from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import hosts
 from flcl.report.progress import ProgressBar
 from flcl.report.reporter import Reporter
-from flcl.runs import combined, experiment
+from flcl.runs import combined, experiment, learning
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
@@ -31,11 +32,7 @@ def run(settings: settings.Run | settings.Combined, workdir: str | Path) -> dict
     show_everything()
 
     two = isinstance(settings, Combined)
-    shows = (settings.generator if two else settings).runtime.progress
-
-    def progress(description: str, total: int) -> ProgressBar:
-        return ProgressBar(description, total, enabled=shows and hosts.is_main())
-
+    progress = _bars((settings.generator if two else settings).runtime.progress)
     workdir = paths.local(workdir, "workdir")
     if two:
         bridge.from_dict(bridge.as_dict(settings))
@@ -43,15 +40,45 @@ def run(settings: settings.Run | settings.Combined, workdir: str | Path) -> dict
     return experiment.run(_checked(settings), workdir, Reporter, progress)
 
 
+def learn(
+    workdir: str | Path,
+    data: str,
+    changes: Mapping[str, object] | None = None,
+    *,
+    distinct: Sequence[str] = (),
+) -> dict:
+    """Learns a task that was not planned, or continues it; returns the `results.json` of the run.
+
+    It needs no image of an earlier task: one whose images are not there any more is not tested.
+    Nothing of a generator's old classes changes.
+
+    Args:
+      workdir: a run that has finished its tasks.
+      data: the source of the new task, in the form of `data.source`. Its classes that the run does
+        not know are learned; with `stream.scenario=dil` the source is the next domain.
+      changes: keys with other values for this task, such as `{"phase2.steps": 500}`.
+      distinct: names of new classes that differ from a known one only in case or Unicode form.
+
+    Raises `ValueError` in one line: see `flcl.runs.learning.learn`.
+    """
+    show_everything()
+    workdir = paths.local(workdir, "workdir")
+    stored, _ = opened.read(workdir)
+    shows = (changes or {}).get("runtime.progress", stored.runtime.progress)
+    return learning.learn(
+        workdir, data, changes or {}, Reporter, _bars(bool(shows)), distinct=distinct
+    )
+
+
 def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
-    """Opens a run on disk: a generator samples, a classifier classifies, both evaluate.
+    """Opens a run on disk: a generator samples, a classifier classifies, both evaluate and learn.
 
     Raises `ValueError` when the folder contains no run, or a damaged one.
     """
     workdir = paths.local(workdir, "workdir")
     stored, _ = opened.read(workdir)
     generates = isinstance(stored, settings.GeneratorRun)
-    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir)
+    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir, learn=learn)
 
 
 def describe(settings: settings.Run) -> dict:
@@ -81,6 +108,15 @@ def precompile(settings: settings.Run, topology: str, **options) -> dict:
     """
     run = methods.sized(_checked(settings))
     return ahead.check(run, _stream(run), topology, **options)
+
+
+def _bars(shows: bool) -> Callable[[str, int], ProgressBar]:
+    """What shows progress before there is a reporter."""
+
+    def progress(description: str, total: int) -> ProgressBar:
+        return ProgressBar(description, total, enabled=shows and hosts.is_main())
+
+    return progress
 
 
 def _checked(run: settings.Run) -> settings.Run:

@@ -19,13 +19,14 @@ def accuracy_per_task(matrix: np.ndarray, counts: np.ndarray) -> np.ndarray:
     matrix, counts = _checked(matrix, counts)
     # A group that is not learned yet, or not tested, has no weight.
     weights = np.where(np.isnan(matrix), 0.0, counts[None, :])
-    return (np.nan_to_num(matrix) * weights).sum(axis=1) / weights.sum(axis=1)
+    return _divided((np.nan_to_num(matrix) * weights).sum(axis=1), weights.sum(axis=1))
 
 
 def accuracy_per_task_task_mean(matrix: np.ndarray) -> np.ndarray:
     """B_t = mean of R[t, j] over the groups tested after task t: [T]."""
     # Groups of different size: both means are printed (M11).
-    return np.nanmean(_checked(matrix)[0], axis=1)
+    values = _checked(matrix)[0]
+    return _divided(np.nansum(values, axis=1), (~np.isnan(values)).sum(axis=1))
 
 
 def last_accuracy(matrix: np.ndarray, counts: np.ndarray) -> float:
@@ -39,13 +40,13 @@ def last_accuracy_task_mean(matrix: np.ndarray) -> float:
 
 
 def average_incremental_accuracy(matrix: np.ndarray, counts: np.ndarray) -> float:
-    """AIA, also "AAA": (1/T) sum_t A_t."""
-    return float(accuracy_per_task(matrix, counts).mean())
+    """AIA, also "AAA": (1/T) sum_t A_t, over the rows with a value."""
+    return _mean(accuracy_per_task(matrix, counts))
 
 
 def average_incremental_accuracy_task_mean(matrix: np.ndarray) -> float:
-    """(1/T) sum_t B_t."""
-    return float(accuracy_per_task_task_mean(matrix).mean())
+    """(1/T) sum_t B_t, over the rows with a value."""
+    return _mean(accuracy_per_task_task_mean(matrix))
 
 
 def forgetting_per_group(matrix: np.ndarray) -> np.ndarray:
@@ -125,9 +126,9 @@ def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
     matrix = np.asarray(matrix, float)
     if matrix.ndim != 2 or 0 in matrix.shape:
         raise ValueError(f"accuracy matrix has shape {matrix.shape}: expected [tasks, groups]")
-    # The images of the newest task are always there.
-    if np.isnan(matrix).all(axis=1).any():
-        raise ValueError("accuracy matrix: every row needs a value")
+    # Of a row between two others all images may be gone, if the run is tested again.
+    if np.isnan(matrix[-1]).all():
+        raise ValueError("accuracy matrix: the last row needs a value: nothing was tested")
     if np.nanmin(matrix) < 0 or np.nanmax(matrix) > 1:
         raise ValueError(
             f"accuracy matrix has values in {np.nanmin(matrix)}..{np.nanmax(matrix)}: accepted are "
@@ -140,6 +141,11 @@ def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
             "one per group"
         )
     return matrix, counts
+
+
+def _divided(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """sums / counts; NaN where the count is 0."""
+    return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
 
 def _mean(values: np.ndarray) -> float:

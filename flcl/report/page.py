@@ -17,7 +17,7 @@ from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
-from flcl.runs.saved.stored import read_timing
+from flcl.runs.saved.stored import read_stream, read_timing
 from flcl.settings import formats
 from flcl.shown import shown
 from flcl.storage import foreign
@@ -65,6 +65,8 @@ def _numbers(results: Results) -> dict:
     fidelity = results.fidelity.per_task if generates else ()
     return {
         "results": results,
+        "cells": reading.tested(results),
+        "gone": reading.gone(results),
         "title": reading.title(results),
         "real": "real " if generates else "",
         "tiles": list(facts.tiles(results)),
@@ -124,10 +126,25 @@ def _setup(workdir: Path, results: Results) -> dict:
     config = formats.stored_keys(workdir) or {}
     timing = read_timing(workdir)
     return {
+        "later": list(later_tasks(workdir)),
         "facts": list(facts.facts(results, timing, config)),
         "changes": command.changes(config) if config else [],
         "command": command.command(config) if config else "",
     }
+
+
+def later_tasks(workdir: Path) -> Iterator[tuple[str, ...]]:
+    """Number, date, classes or domain, source and changed keys of each task that was not planned.
+
+    A damaged `stream.json` gives none: who opens the run gets the error.
+    """
+    with contextlib.suppress(ValueError):
+        tasks = (read_stream(workdir) or {}).get("tasks", [])
+        for number, task in enumerate(tasks, start=1):
+            if "learned" in task:
+                name = task["domain"] or ", ".join(task["classes"])
+                changed = ", ".join(f"{k}={v}" for k, v in task["changed"].items()) or "none"
+                yield str(number), task["learned"], name, task["source"], changed
 
 
 def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]:

@@ -26,6 +26,9 @@ _SHORT = 14  # characters of a heading
 _LISTED = 5  # groups that are named in a sentence
 DRIFTS = {"relative": "moved, share of their length", "cosine": "turned, 1 - cosine"}
 
+NOT_TESTED = "not tested"
+"""The accuracy of a learned group whose test images were not there any more."""
+
 
 def title(results: Results) -> str:
     """One line that identifies a run: name, method, scenario and seed."""
@@ -123,12 +126,12 @@ def overall(results: Results, name: str) -> float | None:
     if not isinstance(results, GeneratorResults):
         return None
     if name == "fidelity":
-        values = list(results.fidelity.per_class.values())
+        values = [value for value in results.fidelity.per_class.values() if value is not None]
         return sum(values) / len(values) if values else None
-    if not results.ceiling:
-        return None
-    weighted = zip(results.ceiling, results.test_counts, strict=True)
-    return sum(v * n for v, n in weighted) / sum(results.test_counts)
+    pairs = zip(results.ceiling or (), results.test_counts, strict=False)
+    weighted = [(value, count) for value, count in pairs if value is not None]
+    total = sum(count for _, count in weighted)
+    return sum(value * count for value, count in weighted) / total if total else None
 
 
 def above_ceiling(results: Results) -> str:
@@ -136,7 +139,9 @@ def above_ceiling(results: Results) -> str:
     if not isinstance(results, GeneratorResults) or not results.ceiling or not results.matrix:
         return ""
     pairs = enumerate(zip(results.matrix[-1], results.ceiling, strict=True), start=1)
-    higher = {f"task {j}": value - top for j, (value, top) in pairs if value and value > top}
+    higher = {
+        f"task {j}": value - top for j, (value, top) in pairs if value and top and value > top
+    }
     if not higher:
         return ""
     count = len(higher)
@@ -178,6 +183,30 @@ def drift_sentences(results: Results) -> list[str]:
 def percent(value: float | None) -> str:
     """0.9167 -> "91.7"; None -> an empty string; never "-0.0"."""
     return "" if value is None else f"{100 * value:z.1f}"
+
+
+def tested(results: Results) -> list[tuple[str, ...]]:
+    """The cells [T, G] of the accuracy matrix: a number, `NOT_TESTED`, or empty if not learned."""
+    joint = results.scenario.endswith("(joint)")
+    return [
+        tuple(
+            NOT_TESTED if value is None and (joint or group <= task) else percent(value)
+            for group, value in enumerate(row)
+        )
+        for task, row in enumerate(results.matrix)
+    ]
+
+
+def gone(results: Results) -> str:
+    """A sentence about groups that are not tested; empty if all are."""
+    if not any(NOT_TESTED in row for row in tested(results)):
+        return ""
+    counts = results.summary.images_per_task or ()
+    rests = f" The newest accuracy rests on {counts[-1]:,} images." if counts else ""
+    return (
+        f"{NOT_TESTED}: the test images of these classes were not there any more. The numbers over "
+        f"all classes count the tested ones.{rests}"
+    )
 
 
 def shorten(text: str, length: int = 24) -> str:

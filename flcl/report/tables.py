@@ -32,7 +32,7 @@ def print_results(results: Results, console: Console | None = None) -> None:
     console.print(reading.title(results) + " · accuracy in %", style="bold")
     for table in tables(results, console.width):
         console.print(table)
-    if line := reading.whose_answers(results):
+    for line in filter(None, (reading.whose_answers(results), reading.gone(results))):
         console.print(line, highlight=False)
 
 
@@ -85,14 +85,15 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
         table.add_column("all", justify="right", style="bold", no_wrap=True)
 
     def add(name: str, values: Sequence, mean: float | None, **options) -> None:
-        cells = [percent(values[column]) for column in columns]
+        shown = [value if isinstance(value, str) else percent(value) for value in values]
+        cells = [shown[column] for column in columns]
         if any(cells) or (last and mean is not None):
             table.add_row(name, *cells, *([percent(mean)] if last else []), **options)
 
-    rows = results.matrix
+    rows = reading.tested(results)
     pairs = zip(rows, results.summary.accuracy_per_task, strict=True)
     for number, (row, mean) in enumerate(pairs, start=1):
-        joint = number == 1 and None not in row and len(row) > 1
+        joint = number == 1 and "" not in row and len(row) > 1
         add("joint" if joint else str(number), row, mean, end_section=number == len(rows))
     for name, head in reading.other_heads(results).items():
         add(_head(name), head.matrix[-1], head.summary.last_accuracy, style="cyan")

@@ -34,8 +34,8 @@ class Summary:
     forgetting: float | None = None
     forgetting_per_group: tuple[float | None, ...] = ()
     backward_transfer: float | None = None
-    accuracy_per_task: Numbers
-    accuracy_per_task_task_mean: Numbers = ()
+    accuracy_per_task: Tested
+    accuracy_per_task_task_mean: Tested = ()
     images_per_task: tuple[int, ...] | None = left_out()
 
 

@@ -1,5 +1,6 @@
 """Class orders, tasks, label maps."""
 
+import dataclasses
 import hashlib
 import json
 
@@ -24,7 +25,7 @@ def test_equal_tasks():
     made = make(tasks="5")
     assert made.class_order == tuple(range(10)) and made.sizes == (2, 2, 2, 2, 2)
     assert made.tasks[0] == stream.Task(1, (0, 1)) and made.tasks[4] == stream.Task(5, (8, 9))
-    assert made.groups == made.tasks and made.capacity == 10
+    assert made.groups == made.tasks and (made.capacity, made.slots) == (16, 8)
     assert made.scenario == "cil"
 
 
@@ -40,11 +41,29 @@ def test_joint_trains_once_and_evaluates_apart():
     assert made.groups == make(tasks="5").groups
 
 
-def test_capacity():
-    assert make(capacity=16).capacity == 16
-    assert make(capacity=10).capacity == 10
-    with pytest.raises(ValueError, match="capacity=9: more classes than capacity .pets has 10"):
-        make(capacity=9)
+def test_room_doubles_and_depends_on_the_tasks_so_far():
+    assert make().sized(5) == make()  # 16 classes and 8 tasks have room at first
+    made = make(capacity=3)  # tasks of two classes
+    assert [made.sized(k).capacity for k in (1, 2, 3, 4, 5)] == [3, 6, 6, 12, 12]
+    small = dataclasses.replace(made, slots=1)
+    assert [small.sized(k).slots for k in (1, 2, 3, 4, 5)] == [1, 2, 4, 4, 8]
+    assert make(tasks="1,3,6").trained_rows(make(tasks="1,3,6").tasks[1]) == 4
+    assert make(tasks="1,3,6").trained_rows(make(tasks="1,3,6").tasks[2]) == 8
+    joint = make(joint=True)
+    assert (joint.capacity, joint.task_slots, joint.sized(1).capacity) == (10, 1, 10)
+    # Exactly that of the tasks, as in a run of an older version.
+    exact = make(tasks="1,3,6").exact()
+    assert (exact.capacity, exact.task_slots, exact.trained_rows(exact.tasks[1])) == (10, 3, 6)
+
+
+def test_a_stream_with_one_more_task_is_the_one_that_planned_it():
+    longer = stream.make_stream(settings.Stream(tasks="2,2,4"), source(8))
+    shorter = stream.make_stream(settings.Stream(tasks="2,2"), source(4)).with_task(4)
+    assert shorter == longer and shorter.fingerprint == longer.fingerprint
+    old = make(4, tasks="2").exact().with_task(3)
+    assert (old.capacity, old.slots, old.rows, old.sizes) == (4, 2, 2, (2, 2, 3))
+    assert (old.sized(2).capacity, old.sized(3).capacity, old.sized(3).slots) == (4, 8, 4)
+    assert old.trained_rows(old.tasks[1]) == 2 and old.trained_rows(old.tasks[2]) == 4
 
 
 def test_seeded_orders_are_those_of_the_field():
@@ -278,7 +297,7 @@ def test_streams_of_classes_keep_their_fingerprint():
     # Of the canonical JSON, computed outside of this library.
     assert "domain_order" not in make().to_dict()
     text = '{"capacity":4,"class_order":[0,1,2,3],"joint":false,"scenario":"cil","sizes":[2,2]}'
-    assert make(4, tasks="2").fingerprint == hashlib.sha256(text.encode()).hexdigest()
+    assert make(4, tasks="2").exact().fingerprint == hashlib.sha256(text.encode()).hexdigest()
 
 
 def test_sizes_without_data():
@@ -309,7 +328,6 @@ def test_a_domain_may_lack_a_class():
         ({"domain_order": "photo,art,sketch,cartoons"}, "domain 'cartoons' unknown.*'cartoon'"),
         ({"domain_order": ""}, "domain '' unknown; accepted are natural, seed:N, or all of art"),
         ({"domain_order": "seed:4294967296"}, "seeds go up to"),
-        ({"capacity": 2}, "more classes than capacity"),
     ],
 )
 def test_wrong_domain_streams_are_refused(values, message):

@@ -1,16 +1,16 @@
 """What FM-LoRA reads from the images of a task before it trains, and how its prompt starts."""
 
-import types
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from flcl.data.selection import Selection
+from flcl.data.tasks import TaskData
 from flcl.devices import mesh as meshes
 from flcl.runs.memory import restore_task
 from flcl.runs.saved.checkpoint import Checkpoints
+from flcl.runs.setup import Setup
 from flcl.train.survey import Survey
 
 KEY = jax.random.key(0)
@@ -176,7 +176,7 @@ def test_a_task_that_is_kept_apart_stores_what_its_rank_needs(
 ):
     method = build(lora__combine=combine, rank__selector=selector)
     mesh, memory = meshes.make_mesh(), method.init(KEY)
-    setup = types.SimpleNamespace(method=method, mesh=mesh)
+    setup = Setup(method.run, TaskData(None, method.stream), method, mesh)
     restored, planned = memory, method.describe()["bytes_per_task"]
     with jax.set_mesh(mesh), Checkpoints(tmp_path) as checkpoints:
         for task in method.stream.tasks[:2]:

@@ -12,6 +12,7 @@ from PIL import Image
 
 import flcl
 from flcl.cost import hlo
+from flcl.data.stream import CLASSES
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.evaluate import classifiers as classifying
@@ -134,7 +135,7 @@ def test_trunk_bases_and_old_rows_keep_their_bits(learned, data):
             old["head"]["kernel"][:, rows], new["head"]["kernel"][:, rows]
         )
         np.testing.assert_array_equal(old["means"]["count"][rows], new["means"]["count"][rows])
-        assert new["seen"].tolist() == [i < 2 * task + 2 for i in range(6)]
+        assert new["seen"].tolist() == [i < 2 * task + 2 for i in range(CLASSES)]
 
 
 def test_one_trace_per_phase_and_none_more_for_another_rank(data, tmp_path, monkeypatch):
@@ -176,7 +177,7 @@ def test_peers_run_in_the_same_harness(data, tmp_path, method):
     memory = memories(tmp_path / "run", run)[1]
     if method == "rsiat":
         changed = np.abs(memory["aligned"]["kernel"] - memory["head"]["kernel"])
-        assert np.all(changed.max(axis=0) > 0)
+        assert np.all(changed.max(axis=0)[:6] > 0) and not changed[:, 6:].any()
     if method == "inflora":
         assert np.trace(memory["occupied"]["block_00"]["q"]) >= 1 and memory["finished"] == 2
 
@@ -214,7 +215,7 @@ def test_domains_come_one_after_the_other(tmp_path, monkeypatch):
     assert later["rank_selection"]["rank"] in (1, 2)  # few enough to be stored as factors
     assert results["parameters"]["bytes_per_task"][1] == later["bytes"]
     counts = memories(tmp_path / "run", run)[1]["means"]["count"]
-    assert counts.tolist() == [[24] * 6, [12] * 6]
+    assert counts[:2, :6].tolist() == [[24] * 6, [12] * 6] and counts.sum() == 6 * 36
 
 
 @pytest.fixture(scope="module")
@@ -332,7 +333,6 @@ def test_bad_questions_are_refused(run, images, head, message):
         ({"train__batch_size": 10}, "train.batch_size=10: must be a multiple of the 4 devices"),
         ({"stream__scenario": "dil"}, "domain"),
         ({"model__weights": "nowhere.safetensors"}, "nowhere.safetensors"),
-        ({"stream__capacity": 5}, "capacity"),
     ],
 )
 def test_bad_settings_are_refused_before_anything_is_written(data, tmp_path, changes, message):

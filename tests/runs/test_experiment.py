@@ -275,7 +275,6 @@ def test_a_workdir_that_cannot_be_made_is_refused(data, tmp_path):
     [
         ({"phase1__batch_size": 12}, r"phase1.batch_size=12: must be a multiple of 8"),
         ({"stream__class_order": "0,1,2,3,4,4"}, "class_order"),
-        ({"stream__capacity": 5}, "capacity"),
         ({"adapter__layers": "3-99"}, "adapter.layers"),
         ({"runtime__fsdp": 3}, "runtime.fsdp=3"),
         ({"judge__batch_size": 10}, "judge.batch_size=10"),

@@ -58,7 +58,8 @@ def test_a_run_goes_on_without_the_images_that_it_left_out(pictures, tmp_path, c
     stored = json.loads((workdir / "stream.json").read_text())
     assert stored["skipped"] == {"count": 1, "files": [bad]}
     assert stored["train_images"] == [3, 3, 3, 3, 2, 3]
-    assert workdirs.begun(workdir) == Begun((bad,))
+    room = {"capacity": 16, "slots": 8, "rows": 4}
+    assert workdirs.begun(workdir) == Begun((bad,), room=room)
 
     (pictures / bad).unlink()
     assert flcl.run(run, workdir) == results
@@ -134,7 +135,8 @@ def test_a_run_of_an_older_version_keeps_its_split_of_domains(tmp_path):
     stored["data"] = {k: v for k, v in stored["data"].items() if k not in ("verify", "bad_images")}
     files.write_json(workdir / "config.json", stored)
     (workdir / "checkpoints" / "tasks" / "1").mkdir()
-    assert workdirs.begun(workdir) == Begun()
+    begun = workdirs.begun(workdir)
+    assert (begun.skipped, begun.split_rule) == ((), "")
     again, _ = prepare(run, begun=workdirs.begun(workdir))
     with workdirs.claimed(workdir, run, again.data.to_dict(), Seals(workdir)) as (_, notes):
         assert notes == []

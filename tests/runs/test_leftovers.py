@@ -207,7 +207,7 @@ def test_a_reader_names_a_file_of_another_type(copy, name, content):
             r"stream.json: stream.class_order\[0\] is a number, an integer is needed",
         ),
         ("stream.json", lambda v: v["stream"].update(sizes=[2, 2]), r"stream.sizes \[2, 2\] .* do"),
-        ("stream.json", lambda v: v["stream"].update(capacity=1), "capacity 1 do not fit its 6"),
+        ("stream.json", lambda v: v["stream"].update(capacity=0), "capacity 0 do not fit its 6"),
         ("stream.json", lambda v: v["class_names"].reverse(), "stream.json has changed since"),
     ],
 )

@@ -17,7 +17,7 @@ from flcl.data.selection import joined
 from flcl.evaluate.features import Inference, silent
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
-from flcl.runs import experiment, setup, substitutes
+from flcl.runs import experiment, setup, sources, substitutes
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.runs.saved.checkpoint import Checkpoints
@@ -83,7 +83,7 @@ class Watched:
 def finished(run, tmp_path_factory):
     """Workdir of a complete run, and the labels of the images that each task's training read."""
     workdir, reads, training, labels = tmp_path_factory.mktemp("run") / "run", {}, [], []
-    load, train = setup.load_source, experiment.Experiment._train
+    load, train = sources.load_source, experiment.Experiment._train
 
     def watched(*args, **options):
         source = load(*args, **options)
@@ -98,7 +98,7 @@ def finished(run, tmp_path_factory):
         return after
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(setup, "load_source", watched)
+        patch.setattr(sources, "load_source", watched)
         patch.setattr(experiment.Experiment, "_train", noted)
         flcl.run(run, workdir)
     return workdir, {task: {*labels[0][rows].tolist()} for task, rows in reads.items()}
@@ -185,11 +185,11 @@ def test_statistics_of_old_classes_are_made_anew_from_samples(run, finished):
         drawn = inference.features(after[2], old.samples(task))
         real = inference.features(after[2], joined(prepared.data.train(task)))
     means = made["means"]
-    assert means["count"].tolist() == [SAMPLES] * 4 + [24, 24]
+    assert means["count"][:6].tolist() == [SAMPLES] * 4 + [24, 24]
     sums = np.concatenate([drawn.reshape(4, SAMPLES, -1), real.reshape(2, 24, -1)], axis=None)
     assert sums.size == (4 * SAMPLES + 48) * drawn.shape[1]
     np.testing.assert_allclose(
-        means["sum"],
+        means["sum"][:6],
         np.concatenate([drawn.reshape(4, SAMPLES, -1).sum(1), real.reshape(2, 24, -1).sum(1)]),
         rtol=1e-4,
         atol=1e-3,

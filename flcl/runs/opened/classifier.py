@@ -42,8 +42,8 @@ class ClassifierOnDisk(opened.Run):
 
     settings: settings.ClassifierRun
 
-    def __init__(self, workdir: str | Path):
-        super().__init__(workdir)
+    def __init__(self, workdir: str | Path, **options):
+        super().__init__(workdir, **options)
         # Solved once: it may take a large system of equations.
         self._solved = functools.lru_cache(maxsize=2)(
             lambda last: self._inference(last).method.solved(self._memory(last))

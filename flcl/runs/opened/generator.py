@@ -42,8 +42,8 @@ class GeneratorOnDisk(opened.Run):
 
     settings: settings.GeneratorRun
 
-    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
-        super().__init__(workdir, compile_cache=compile_cache)
+    def __init__(self, workdir: str | Path, **options):
+        super().__init__(workdir, **options)
         setup = self._setup
         # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(

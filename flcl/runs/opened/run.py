@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -43,9 +43,14 @@ class Run:
       learned: the numbers of the tasks that are learned.
     """
 
-    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
-        """compile_cache: False = the run that opens this one has chosen where programs are kept."""
-        self.workdir = Path(workdir)
+    def __init__(
+        self, workdir: str | Path, *, compile_cache: bool = True, learn: Callable | None = None
+    ):
+        """compile_cache: False = the run that opens this one has chosen where programs are kept.
+
+        learn: what `learn` calls, with the workdir first; None = the run is only read.
+        """
+        self.workdir, self._learn = Path(workdir), learn
         self.settings, stream = read(self.workdir)
         if compile_cache:
             # The cache of this user. A folder that the run names may have programs of others.
@@ -70,6 +75,20 @@ class Run:
         self._setup = dataclasses.replace(setup, method=newest.method)
         # Two at most, the newest and one to compare: a memory may contain a whole network.
         self._memory = functools.lru_cache(maxsize=2)(self._restore)
+
+    def learn(
+        self, data: str, changes: Mapping | None = None, *, distinct: Sequence[str] = ()
+    ) -> dict:
+        """Learns the next task from a source of its own; returns `results.json`.
+
+        Afterwards this object is the run with the new task. No image of an earlier task is needed.
+        The same call continues one that was stopped. See `flcl.learn` for arguments and errors.
+        """
+        if self._learn is None:
+            raise ValueError(f"{self.workdir}: this run was opened to be read; use flcl.open_run")
+        results = self._learn(self.workdir, data, changes, distinct=distinct)
+        self.__init__(self.workdir, learn=self._learn)
+        return results
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.

@@ -17,6 +17,7 @@ from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
 
 _MOST_KEYS = 6  # in one error
+_GROWS = 5  # the format of the first runs whose room grows
 
 
 @contextlib.contextmanager
@@ -164,6 +165,8 @@ def check_stream(workdir: Path, stream: dict, seals: Seals) -> str:
     if "tasks" not in before:  # a run of an older version
         now.pop("tasks")
     differing = [name for name in now if before.get(name) != now[name]]
+    # The entries of tasks tell the same, once more.
+    differing = [name for name in differing if name != "tasks"] or differing
     if not differing:
         return ""
     raise ValueError(
@@ -200,6 +203,8 @@ def _chosen(workdir: Path) -> Begun | None:
         return None
     try:
         stored = files.read_json(workdir / STREAM)
+        if stored is None and _is_older(workdir):
+            return Begun(room=dict.fromkeys(("capacity", "slots", "rows"), 0))
     except ValueError:
         return None
     if not isinstance(stored, dict):
@@ -210,6 +215,12 @@ def _chosen(workdir: Path) -> Begun | None:
     if not isinstance(names, list) or not all(isinstance(text, str) for text in [*names, rule]):
         return None
     return Begun(tuple(names), rule, _room(stored.get("stream")))
+
+
+def _is_older(workdir: Path) -> bool:
+    """Whether a version made the run whose room did not grow; it had a row for every class."""
+    config = formats.stored_keys(workdir)
+    return config is not None and config.get("format", 1) < _GROWS
 
 
 def _room(stream) -> dict[str, int] | None:
@@ -237,7 +248,7 @@ def history(workdir: Path, loaded: Mapping[int, LearnedTask]) -> History | None:
     values = None
     with hosts.together():
         if hosts.is_main():
-            with contextlib.suppress(ValueError):
+            with contextlib.suppress(ValueError, NotADirectoryError):
                 values = read_stream(workdir)
     values = hosts.from_main(values)
     stored = typed_stream(values) if values else None

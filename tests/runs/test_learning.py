@@ -1,0 +1,266 @@
+"""Tasks that were not planned: a run that learned them one by one is the run that planned them."""
+
+import datetime
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import killed as moments
+import numpy as np
+import pytest
+import tiny
+
+import flcl
+from flcl.runs.saved.workdir import locked
+
+METHODS = ("funlora", "fmlora")
+# Two classes have room at first, so it doubles twice in three tasks of two classes.
+CHANGES = {"stream__capacity": 2}
+
+
+def part(whole: Path, ids: list[int], path: Path, names=None) -> Path:
+    """The classes `ids` of an `npz:` source, as one of their own."""
+    with np.load(whole) as arrays:
+        arrays = dict(arrays)
+    names = arrays["class_names"][ids] if names is None else np.array(names)
+    kept = {"class_names": names}
+    for half in ("train", "test"):
+        rows = np.isin(arrays[f"{half}_labels"], ids)
+        kept[f"{half}_images"] = arrays[f"{half}_images"][rows]
+        kept[f"{half}_labels"] = np.searchsorted(ids, arrays[f"{half}_labels"][rows])
+    np.savez(path, **kept)
+    return path
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory) -> list[Path]:
+    """All six classes, and each pair of them as a source of its own."""
+    folder = tmp_path_factory.mktemp("data")
+    whole = tiny.write_data(folder / "all.npz")
+    pairs = [part(whole, [k, k + 1], folder / f"{k}.npz") for k in (0, 2, 4)]
+    return [whole, *pairs]
+
+
+@pytest.fixture(scope="module")
+def planned(parts, tmp_path_factory) -> dict[str, Path]:
+    """A run of each method that planned all three tasks."""
+    runs = {}
+    for method in METHODS:
+        runs[method] = tmp_path_factory.mktemp(f"planned-{method}")
+        flcl.run(tiny.run_of(parts[0], method, **CHANGES), runs[method])
+    return runs
+
+
+@pytest.fixture(scope="module")
+def first(parts, tmp_path_factory) -> dict[str, Path]:
+    """A run of each method that planned only the first task."""
+    runs = {}
+    for method in METHODS:
+        runs[method] = tmp_path_factory.mktemp(f"first-{method}")
+        run = tiny.run_of(parts[1], method, stream__tasks="1", **CHANGES)
+        flcl.run(run, runs[method])
+    return runs
+
+
+@pytest.fixture(scope="module")
+def learned(parts, first, tmp_path_factory) -> dict[str, Path]:
+    """The same, with two tasks that were learned later; in FM-LoRA each is killed once."""
+    runs = {}
+    for method in METHODS:
+        runs[method] = tmp_path_factory.mktemp(f"learned-{method}") / "run"
+        shutil.copytree(first[method], runs[method])
+        for number, source in enumerate(parts[2:], start=2):
+            if method == "fmlora":
+                kill(runs[method], source, ("step", "evaluation")[number - 2], number)
+            flcl.open_run(runs[method]).learn(f"npz:{source}")
+    return runs
+
+
+def kill(workdir: Path, source: Path, moment: str, task: int) -> None:
+    """Kills the learning of a task: inside it, or when it is stored and not evaluated."""
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
+        if moment == "step":
+            real = moments.TaskTraining.run
+
+            def run(training, phase, state, frozen, batches):
+                training.save(0, state)
+                real(training, phase, state, frozen, batches)
+                raise moments.Killed
+
+            patch.setattr(moments.TaskTraining, "run", run)
+        else:
+            patch.setattr(moments.ClassifierEvaluation, "evaluate", moments.end)
+        flcl.open_run(workdir).learn(f"npz:{source}")
+    stored = json.loads((workdir / "stream.json").read_text())
+    assert len(stored["tasks"]) == task
+
+
+def memory_of(workdir: Path):
+    run = flcl.open_run(workdir)
+    return run._memory(run.learned[-1])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_learned_one_by_one_is_what_was_planned(method, planned, learned):
+    both = planned[method], learned[method]
+    jax.tree.map(np.testing.assert_array_equal, *map(memory_of, both))
+    results = [json.loads((each / "results.json").read_text()) for each in both]
+    assert results[0] == results[1] and results[0]["complete"]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_task_owns_its_source(method, parts, learned):
+    stored = json.loads((learned[method] / "stream.json").read_text())
+    assert [task["source"] for task in stored["tasks"]] == [f"npz:{path}" for path in parts[1:]]
+    assert [task["classes"] for task in stored["tasks"]] == [
+        ["ant", "bee"],
+        ["cat", "dog"],
+        ["eel", "fox"],
+    ]
+    assert stored["tasks"][1]["train_images"] == [24, 24]
+    today = datetime.date.today()
+    dates = [datetime.date.fromisoformat(task["learned"]) for task in stored["tasks"][1:]]
+    assert all(0 <= (today - date).days <= 1 for date in dates)
+    assert "learned" not in stored["tasks"][0] and stored["tasks"][2]["changed"] == {}
+
+
+@pytest.fixture(scope="module")
+def gone(parts, first, tmp_path_factory) -> dict[str, Path]:
+    """Runs that learned a second task when the images of the first one were not there any more."""
+    runs = {}
+    for method in METHODS:
+        folder = tmp_path_factory.mktemp(f"gone-{method}")
+        shutil.copytree(first[method], folder / "run")
+        config = json.loads((folder / "run" / "config.json").read_text())
+        config["data"]["source"] = f"npz:{folder / 'nowhere.npz'}"  # the place of data may change
+        (folder / "run" / "config.json").write_text(json.dumps(config))
+        runs[method] = folder / "run"
+        changes = {"phase2.steps": 4} if method == "funlora" else {"train.epochs": 1.0}
+        flcl.learn(runs[method], f"npz:{parts[2]}", changes)
+    return runs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_old_images_may_be_gone(method, gone, first, parts):
+    results = json.loads((gone[method] / "results.json").read_text())
+    assert results["complete"]
+    assert results["steps_per_task"] == ([6, 4] if method == "funlora" else [6, 3])
+    row = results["matrix"][1]
+    assert row[0] is None and 0 <= row[1] <= 1
+    before = json.loads((first[method] / "results.json").read_text())
+    assert results["matrix"][0][0] == before["matrix"][0][0]
+    assert results["test_counts"] == [16, 16]
+    assert results["summary"]["images_per_task"] == [16, 16]
+    assert results["summary"]["last_accuracy"] == row[1]
+    assert results["summary"]["forgetting"] is None
+    stored = json.loads((gone[method] / "stream.json").read_text())
+    changed = stored["tasks"][1]["changed"]
+    assert changed == ({"phase2.steps": 4} if method == "funlora" else {"train.epochs": 1.0})
+    assert stored["train_images"] == [24] * 4
+    page = (gone[method] / "report.html").read_text()
+    assert "not tested" in page and stored["tasks"][1]["learned"] in page
+    old, new = memory_of(first[method]), memory_of(gone[method])
+    if method == "funlora":  # nothing of an old class changes
+        rows = jax.tree.map(lambda leaf: leaf[:2], [old["bank"], new["bank"]])
+        jax.tree.map(np.testing.assert_array_equal, *rows)
+        jax.tree.map(np.testing.assert_array_equal, old["trunk"], new["trunk"])
+
+
+def test_a_generator_says_what_the_fidelity_rests_on(gone):
+    results = json.loads((gone["funlora"] / "results.json").read_text())
+    assert results["ceiling"][0] is None and results["ceiling"][1] is not None
+    assert (
+        results["fidelity"]["per_task"][0] is None
+        and results["fidelity"]["per_task"][1] is not None
+    )
+    assert [row["fidelity_classes"] for row in results["rows"]] == [2, 4]
+    # The row of the first task stays as it was measured.
+    assert results["rows"][0]["fidelity_per_task"][0] is not None
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_with_learned_tasks_is_used_like_any_other(method, gone, parts):
+    run = flcl.open_run(gone[method])
+    assert run.class_names == ("ant", "bee", "cat", "dog") and run.learned == (1, 2)
+    if method == "funlora":
+        assert run.sample(["dog", "ant"], 2).images.shape == (2, 2, 8, 8, 1)
+        np.testing.assert_array_equal(
+            run.sample(["ant"], 2).images, run.sample(["ant"], 2, task=1).images
+        )
+    else:
+        with np.load(parts[2]) as arrays:
+            assert run.classify(arrays["test_images"]).scores.shape == (16, 4)
+        assert run.evaluate_on(f"npz:{parts[2]}")["top1"] is not None
+    again = run.evaluate()
+    stored = json.loads((gone[method] / "results.json").read_text())
+    assert again["matrix"][1] == stored["matrix"][1]
+
+
+def refused(workdir: Path, message: str, source: str, changes=None, **options) -> None:
+    """Learning is refused with this message, and the workdir stays as it was."""
+    before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+    with pytest.raises(ValueError, match=message):
+        flcl.learn(workdir, source, changes, **options)
+    after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
+    assert before == after
+
+
+def test_what_cannot_be_learned_is_refused_in_one_line(first, parts, tmp_path):
+    workdir, known = first["funlora"], f"npz:{parts[1]}"
+    refused(workdir, "no new class, this run knows 'ant', 'bee' already", known)
+    refused(workdir, "data='nowhere': accepted are .*folder:PATH", "nowhere")
+    refused(workdir, "none.npz", f"npz:{tmp_path / 'none.npz'}")
+    new = f"npz:{parts[2]}"
+    refused(
+        workdir, r"phase1.steps=3: belongs to all tasks.*phase2.steps", new, {"phase1.steps": 3}
+    )
+    refused(workdir, "seed=1: belongs to all", new, {"seed": 1})
+    refused(
+        workdir,
+        "config key 'phase2.step' is read by no part.*phase2.steps",
+        new,
+        {"phase2.step": 3},
+    )
+    refused(workdir, "phase2.steps", new, {"phase2.steps": 0})
+    refused(tmp_path / "nothing", "holds no run|no run", new)
+    with locked(workdir):
+        refused(workdir, "in use by process", new)
+
+
+@pytest.mark.parametrize("name", ["Ant", "ANT", "\uff41nt", " ant"])
+def test_a_name_that_looks_like_a_known_one_is_asked_about(first, parts, tmp_path, name):
+    source = part(parts[0], [2, 3], tmp_path / "alike.npz", names=[name, "dog"])
+    message = r"differs from the known class 'ant' only in case or Unicode form: is it the same"
+    refused(first["funlora"], message, f"npz:{source}")
+    refused(first["funlora"], "distinct='cow': .* no new class", f"npz:{source}", distinct=["cow"])
+
+
+def test_images_of_another_kind_are_refused(parts, tmp_path):
+    run = tiny.settings_of(parts[1], stream__tasks="1", data__resize=False)
+    moments_of = tmp_path / "run"
+    flcl.run(run, moments_of)
+    with np.load(parts[2]) as arrays:
+        arrays = dict(arrays)
+    for half in ("train", "test"):
+        arrays[f"{half}_images"] = arrays[f"{half}_images"].repeat(2, axis=1).repeat(2, axis=2)
+    np.savez(tmp_path / "large.npz", **arrays)
+    refused(moments_of, "16.*8|8.*16", f"npz:{tmp_path / 'large.npz'}")
+
+
+def test_a_run_that_is_not_finished_learns_nothing_else(first, parts, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(first["fmlora"], workdir)
+    # Nothing of it is saved: it did not happen, and another task may come in its place.
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
+        patch.setattr(moments.TaskTraining, "run", moments.end)
+        flcl.learn(workdir, f"npz:{parts[2]}")
+    kill(workdir, parts[3], "step", 2)
+    assert json.loads((workdir / "stream.json").read_text())["class_names"] == [
+        "ant",
+        "bee",
+        "eel",
+        "fox",
+    ]
+    refused(workdir, f"has begun task 2 from npz:{parts[3]}", f"npz:{parts[2]}")
+    refused(workdir, "has begun task 2", f"npz:{parts[3]}", {"train.epochs": 1.0})
