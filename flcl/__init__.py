@@ -52,7 +52,8 @@ def __getattr__(name: str):
         return import_module("flcl.settings.given.overrides").load_config
     if name in (*__all__, "run"):
         return getattr(import_module("flcl.api"), name)
-    raise AttributeError(f"module 'flcl' has no attribute {name!r}")
+    hint = "" if name.startswith("_") else import_module("flcl.hints").did_you_mean(name, __all__)
+    raise AttributeError(f"module 'flcl' has no attribute {name!r}.{hint}")
 
 
 def __dir__() -> list[str]:

@@ -63,7 +63,9 @@ def _without_program(words: Sequence[str]) -> int:
 
 def _help() -> str:
     lines = [flcl.__doc__.splitlines()[0], "", "Programs:"]
-    for name in names():
+    commands = {name: called.program(name) for name in names()}
+    width = max(map(len, commands.values()))
+    for name, command in commands.items():
         about = import_module(f"{__name__}.{name}").__doc__.splitlines()[0]
-        lines.append(f"  {called.program(name):<18} {about}")
+        lines.append(f"  {command:<{width}}  {about}")
     return "\n".join([*lines, "", f"{called.program('train')} --help says what a program takes."])

@@ -44,8 +44,8 @@ def find(name: str) -> Path:
         return folder() / f"{name}.py"
     raise ValueError(
         f"--config={hints.quoted(name)}: flcl has no config of this name."
-        f"{hints.did_you_mean(name, known)} The names are {', '.join(known)}; the file of a config "
-        "of yours ends in .py"
+        f"{hints.did_you_mean(name, known)} The names are {', '.join(known)}; a file of yours "
+        "ends in .py"
     )
 
 
