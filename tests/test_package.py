@@ -2,6 +2,7 @@
 
 import json
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -19,6 +20,8 @@ def test_the_package_says_what_there_is():
     import pydoc
 
     assert set(flcl.__all__) <= set(dir(flcl))
+    # A room with the name of a function would take its place as soon as it is imported.
+    assert not {module.name for module in pkgutil.iter_modules(flcl.__path__)} & set(flcl.__all__)
     for name in flcl.__all__:
         assert getattr(flcl, name).__doc__, name
     text = pydoc.plain(pydoc.render_doc(flcl))
@@ -131,7 +134,7 @@ def test_the_wheel_trains_and_samples_in_an_empty_environment(wheel, tmp_path):
     place.mkdir()
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
     _pip("--python", environment, "install", "--no-deps", "--no-index", "--quiet", wheel)
-    (packages,) = environment.glob("lib*/python*/site-packages")
+    packages = next(environment.glob("lib/python*/site-packages"))
     # Only the folder: its own path files, which may name a checkout, are not read.
     (packages / "needed.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
 

@@ -7,6 +7,7 @@ the list of all programs. It has
   main(arguments)   does its work with the parsed `cli.Arguments`; an exit code, None = 0
   CONFIG            whether it takes `--config` and `--config.key=value`
   PROCESSES         whether it may run in several processes
+  WORDS             whether it takes words that are no flags, such as the names of files
 
 and imports JAX only inside `main`: mistakes on the command line are told at once.
 """
@@ -39,6 +40,7 @@ def run(name: str) -> int:
         define=program.define,
         config=program.CONFIG,
         distributed=program.PROCESSES,
+        takes_words=program.WORDS,
     )
 
 

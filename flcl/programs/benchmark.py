@@ -20,7 +20,7 @@ from absl import flags
 from flcl import cli
 from flcl.storage import paths
 
-CONFIG, PROCESSES = False, False
+CONFIG, PROCESSES, WORDS = False, False, False
 
 
 def define(values: flags.FlagValues) -> None:

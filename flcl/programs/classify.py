@@ -1,11 +1,12 @@
 """Classifies unlabelled images: a table with the class of each file.
 
 Usage:
-  flcl classify --workdir=DIR --images=FOLDER|FILE,FILE,... --out=FILE.csv [flags]
+  flcl classify --workdir=DIR --images=FOLDER|FILE,FILE,... --out=FILE.csv [flags] [FILE ...]
 
 Examples:
   flcl classify --workdir=runs/mine --images=holiday_pictures --out=holiday.csv
   flcl classify --workdir=runs/mine --images=a.png,b.jpg --out=two.csv --head=gaussian --after=3
+  flcl classify --workdir=runs/mine --out=table.csv *.png
 
 The columns are file, class, score, second, second_score: the most probable class with its
 probability, and the next one. Of a folder all files are read, at any depth, but no hidden ones. A
@@ -24,14 +25,14 @@ from flcl import cli, files
 from flcl.settings.classifier.heads import HEADS
 from flcl.shown import shown
 
-CONFIG, PROCESSES = False, False
+CONFIG, PROCESSES, WORDS = False, False, True
 COLUMNS = ("file", "class", "score", "second", "second_score")
 
 
 def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     flags.DEFINE_string("workdir", None, "folder of the run of a classifier", flag_values=values)
-    text = "a folder, a file, or several joined by commas"
+    text = "a folder, a file, or several joined by commas; words after the flags are files too"
     flags.DEFINE_string("images", None, text, flag_values=values)
     flags.DEFINE_string("out", None, "CSV file to write", flag_values=values)
     flags.DEFINE_boolean("overwrite", False, "replace an existing file", flag_values=values)
@@ -45,7 +46,8 @@ def main(arguments: cli.Arguments) -> int:
     """Classifies, then writes the table; returns 1 if files were left out."""
     given = arguments.flags
     workdir = cli.require(given.workdir, "workdir", "runs/NAME")
-    images = _listed(cli.require(given.images, "images", "FOLDER"))
+    images = [*_listed(given.images or ""), *arguments.words]
+    cli.require(given.images or ",".join(images), "images", "FOLDER")
     out = cli.new_file(cli.require(given.out, "out", "table.csv"), given.overwrite, (".csv",))
     run = flcl.open_run(workdir, "classifier")
     from flcl.report.progress import ProgressBar  # late: bad input is then reported at once

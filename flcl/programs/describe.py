@@ -24,7 +24,7 @@ from absl import flags
 import flcl
 from flcl import cli
 
-CONFIG, PROCESSES = True, False
+CONFIG, PROCESSES, WORDS = True, False, False
 
 
 def define(values: flags.FlagValues) -> None:

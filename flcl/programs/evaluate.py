@@ -29,7 +29,7 @@ from flcl.storage import paths
 _CLASSIFIER = ("data", "head", "after")
 
 
-CONFIG, PROCESSES = False, True
+CONFIG, PROCESSES, WORDS = False, True, False
 
 
 def define(values: flags.FlagValues) -> None:

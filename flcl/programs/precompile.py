@@ -29,7 +29,7 @@ import flcl
 from flcl import cli
 from flcl.shown import shown
 
-CONFIG, PROCESSES = True, False
+CONFIG, PROCESSES, WORDS = True, False, False
 
 
 def define(values: flags.FlagValues) -> None:

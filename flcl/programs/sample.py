@@ -19,7 +19,7 @@ import flcl
 from flcl import cli, files
 from flcl.shown import shown
 
-CONFIG, PROCESSES = False, True
+CONFIG, PROCESSES, WORDS = False, True, False
 
 
 def define(values: flags.FlagValues) -> None:

@@ -19,7 +19,7 @@ from absl import flags
 import flcl
 from flcl import cli
 
-CONFIG, PROCESSES = True, True
+CONFIG, PROCESSES, WORDS = True, True, False
 
 
 def define(values: flags.FlagValues) -> None:

@@ -49,7 +49,7 @@ def test_a_config_of_two_runs():
         ({"phase1.steps": 0}, "phase1.steps=0: must be at least 1"),
         ({"phase1.steps": None}, "phase1.steps=None: int is needed"),
         ({"model": {}}, "'model' is a group of keys"),
-        ({"name": {"a": 1}}, "name=.*: str is needed"),
+        ({"name": {"a": 1}}, "config key 'name.a' is read by no part"),
         ({"method": "funlra"}, "method='funlra': accepted are funlora"),
         ({3: 3}, "config key '3' is read by no part"),
         ([("seed", 3)], r"overrides=\[\('seed', 3\)\]: a dictionary is needed"),

@@ -1,4 +1,4 @@
-"""The configs that come with flcl are found by name, wherever they lie and whatever else is there."""
+"""The configs that come with flcl are found by name, wherever they lie, whatever else is there."""
 
 import shutil
 import sys
@@ -63,7 +63,8 @@ def theirs(tmp_path, monkeypatch):
     (folder / "mine.py").write_text(
         "from configs import common\nfrom flcl.settings import bridge\n"
         "def get_config(arg):\n"
-        "    config = bridge.defaults('funlora')\n    config.name = common.NAME\n    return config\n"
+        "    config = bridge.defaults('funlora')\n    config.name = common.NAME\n"
+        "    return config\n"
     )
     package = types.ModuleType("configs")
     package.__path__ = [str(folder)]
