@@ -23,6 +23,7 @@ from absl import flags
 import flcl
 from flcl import cli, files
 from flcl.settings.classifier.heads import HEADS
+from flcl.settings.ids import separated
 from flcl.shown import shown
 
 CONFIG, PROCESSES, WORDS = False, False, True
@@ -79,4 +80,4 @@ def _listed(text: str) -> list[str]:
     """The paths in `--images`; the name of a file may have a comma."""
     if os.path.exists(text):
         return [text]
-    return [path for path in next(csv.reader([text], skipinitialspace=True), []) if path]
+    return [path for path in separated(text) if path]

@@ -321,6 +321,16 @@ def test_files_are_classified_in_batches(classifier, tmp_path, monkeypatch):
     assert [answer.name for answer in answers] == list(classify([a.file for a in answers]).names)
     with pytest.raises(ValueError, match=r"broken\.png: no readable image"):
         list(run.classify_files(folder))
+    for paths, message in (
+        ([], "images: none were given"),
+        (3, "images=3: paths of files or folders are needed"),
+        (b"GIF89a", "images=b'GIF89a': paths of files or folders are needed"),
+        ([b"GIF89a"], r"images: b'GIF89a' is no path; `classify` takes pixels and encoded images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run.classify_files(paths)
+    with pytest.raises(AttributeError, match="has no 'sample': only a generator draws images"):
+        _ = run.sample
 
 
 def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge():

@@ -162,6 +162,7 @@ def test_a_judge_batch_that_devices_do_not_share_is_told_before_any_work(run):
         ({"classes": ""}, "classes='': at least one is needed"),
         ({"classes": 3.5}, "classes=3.5: a list of ids or names is needed, such as [3, 5]"),
         ({"classes": "3,x"}, "class 'x' is not in this run"),
+        ({"classes": "3\r\nx"}, "class '3 x' is not in this run"),
         ({"classes": [[3]]}, "class [3] is not in this run"),
         ({"classes": [True]}, "class True is not in this run"),
         ({"per_class": 10**12}, "per_class=1000000000000: an integer from 1 to 1000000"),

@@ -106,7 +106,7 @@ class ClassifierOnDisk(opened.Run):
         Raises:
           ValueError: for a path that does not exist, an unknown head, a task that is not learned.
         """
-        files = streamed.listed([paths] if isinstance(paths, str | os.PathLike) else paths)
+        files = streamed.listed(paths)
         self._head(head), self._task(after, "after")
         return self._classified(files, head, after, skipped, progress)
 

@@ -1,6 +1,5 @@
 """A generator on disk: it samples the classes it learned and is evaluated with other settings."""
 
-import csv
 import functools
 import numbers
 import typing
@@ -21,7 +20,7 @@ from flcl.runs import room
 from flcl.runs.opened import run as opened
 from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
-from flcl.settings.ids import resolve
+from flcl.settings.ids import resolve, separated
 
 
 class Samples(NamedTuple):
@@ -109,9 +108,7 @@ class GeneratorOnDisk(opened.Run):
         """The classes that a user names, as a list of ids and names."""
         listed = classes
         if isinstance(classes, str) and classes not in self.class_names:
-            # As on the command line, where a name with a comma is in quotes.
-            words = next(csv.reader([classes], skipinitialspace=True), [])
-            listed = [word.strip() for word in words]
+            listed = separated(classes)
         elif isinstance(classes, str | numbers.Integral):
             listed = [classes]
         try:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from flcl import files, settings
+from flcl import files, hints, settings
 from flcl.data.arrays.user import from_user
 
 
@@ -33,14 +33,24 @@ Skipped = Callable[[str, str], None]
 """It is called with the path of a file that is left out, and the reason in one line."""
 
 
-def listed(paths: Iterable[str | os.PathLike]) -> list[str]:
+def listed(paths: Iterable[str | os.PathLike] | str | os.PathLike) -> list[str]:
     """The files of `paths`; in the place of a folder all files in it, at any depth, sorted.
 
-    Hidden files and folders are left out. Raises `ValueError` for a path that does not exist, for a
-    folder without files and if nothing is given.
+    Hidden files and folders are left out. Raises `ValueError` for what is no path, for a path that
+    does not exist, for a folder without files and if nothing is given.
     """
+    if isinstance(paths, str | os.PathLike):
+        paths = [paths]
+    elif not isinstance(paths, Iterable) or isinstance(paths, bytes):
+        raise ValueError(f"images={hints.quoted(paths)}: paths of files or folders are needed")
     found: list[str] = []
-    for path in map(os.fspath, paths):
+    for given in paths:
+        path = os.fspath(given) if isinstance(given, os.PathLike) else given
+        if not isinstance(path, str):
+            raise ValueError(
+                f"images: {hints.quoted(given)} is no path; `classify` takes pixels and encoded "
+                "images"
+            )
         if not os.path.isdir(path):
             if not os.path.exists(path):
                 raise ValueError(f"images={path!r}: there is no such file or folder")
