@@ -72,7 +72,7 @@ def main(arguments: cli.Arguments) -> int:
         writer.writerow([path, name, f"{score:.6f}", second, f"{second_score:.6f}"])
     # The name of a file may have bytes that are no text.
     files.write(out, table.getvalue().encode("utf-8", "surrogateescape"))
-    print(shown(f"{out}: {count:,} images; {left_out:,} files left out"))
+    print(shown(f"{out}: {count:,} images classified, {left_out:,} left out"))
     return 1 if left_out else 0
 
 

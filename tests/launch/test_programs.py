@@ -274,7 +274,7 @@ def test_classify_writes_a_row_for_each_image_and_names_the_others(classifier, t
     words = [f"--workdir={classifier}", f"--images={folder}", f"--out={out}"]
     done = launch_here("classify", *words, code=1)
     assert done.err == f"left out: {folder}/broken.png: it has no format that Pillow knows\n"
-    assert done.out.endswith(f"{out}: 5 images; 1 files left out\n")
+    assert done.out.endswith(f"{out}: 5 images classified, 1 left out\n")
     assert "classify  6/6" in done.out
     rows = list(csv.DictReader(out.read_text().splitlines()))
     inside = folder / "more, of them"
