@@ -1,6 +1,6 @@
 """FunLoRA and FM-LoRA on the embedded digits: the generator is the memory of the classifier.
 
-    python launch/train.py --config=configs/combined_digits.py --workdir=runs/combined_digits
+    flcl train --config=combined_digits --workdir=runs/combined_digits
 
 Trains `configs/funlora_digits.py` in the folder `generator` and `configs/fmlora_digits.py:paper` in
 the folder `classifier`, 5 tasks of 2 classes each. Their keys are, for example,

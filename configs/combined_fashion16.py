@@ -1,6 +1,6 @@
 """FunLoRA and FM-LoRA on the embedded clothes: the generator is the memory of the classifier.
 
-    python launch/train.py --config=configs/combined_fashion16.py --workdir=runs/combined_fashion16
+    flcl train --config=combined_fashion16 --workdir=runs/combined_fashion16
 
 Trains `configs/funlora_fashion16.py` in the folder `generator` and FM-LoRA in the folder
 `classifier`, 5 tasks of 2 classes each. Their keys are `--config.generator.model.width=32` and

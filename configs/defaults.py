@@ -1,6 +1,6 @@
 """Only the defaults of a method: the commands in `report.html` start from this config.
 
-    python launch/train.py --config=configs/defaults.py:funlora --config.data.source=digits \
+    flcl train --config=defaults:funlora --config.data.source=digits \
         --workdir=runs/again
 
 The argument is the method, such as funlora or fmlora.

@@ -1,6 +1,6 @@
 """FM-LoRA on CIFAR-10, 5 tasks of 2 classes, with a ViT-S/14 at 112 pixels: one small GPU.
 
-    python launch/train.py --config=configs/fmlora_cifar10.py --workdir=runs/fmlora_cifar10
+    flcl train --config=fmlora_cifar10 --workdir=runs/fmlora_cifar10
 
 The weights are `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's
 `Dinov2Model` (such as dinov2-small). Others are given by `--config.model.weights=PATH` and

@@ -1,6 +1,6 @@
 """FM-LoRA on CIFAR-100 with ViT-B/16 at 224 pixels, 10 tasks of 10 classes (or 5, or 20).
 
-    python launch/train.py --config=configs/fmlora_cifar100.py --workdir=runs/fmlora_cifar100
+    flcl train --config=fmlora_cifar100 --workdir=runs/fmlora_cifar100
 
 The weights come from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names
 a local file instead, and `--config.stream.class_order=seed:1994` gives another class order.

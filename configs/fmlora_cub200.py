@@ -1,6 +1,6 @@
 """FM-LoRA on CUB-200-2011 with ViT-B/16 at 224 pixels, 10 tasks of 20 classes.
 
-    python launch/train.py --config=configs/fmlora_cub200.py --workdir=runs/fmlora_cub200
+    flcl train --config=fmlora_cub200 --workdir=runs/fmlora_cub200
 
 The data is prepared from the official `CUB_200_2011.tgz` in `data.manual_dir`. The weights come
 from the hub if `huggingface_hub` is installed. `--config.model.weights=PATH` names a local file

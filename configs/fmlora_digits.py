@@ -1,6 +1,6 @@
 """FM-LoRA on the embedded 8x8 digits, 5 tasks of 2 classes, with the embedded tiny ViT: a minute.
 
-    python launch/train.py --config=configs/fmlora_digits.py --workdir=runs/fmlora_digits
+    flcl train --config=fmlora_digits --workdir=runs/fmlora_digits
 
 Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
 `:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.

@@ -1,6 +1,6 @@
 """FM-LoRA on DomainNet with ViT-B/16 at 224 pixels: six domains, or 5 tasks of 69 classes.
 
-    python launch/train.py --config=configs/fmlora_domainnet.py --workdir=runs/fmlora_domainnet
+    flcl train --config=fmlora_domainnet --workdir=runs/fmlora_domainnet
 
 There are two protocols, which must not be confused (M10). In `dil-6`, a task is one domain with all
 345 classes. In `cil-5x69`, all domains are mixed, and each of 5 tasks has 69 new classes, as in

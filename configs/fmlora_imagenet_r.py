@@ -1,6 +1,6 @@
 """FM-LoRA on ImageNet-R with ViT-B/16 at 224 pixels, 10 tasks of 20 classes (or 5, or 20 tasks).
 
-    python launch/train.py --config=configs/fmlora_imagenet_r.py --workdir=runs/fmlora_imagenet_r
+    flcl train --config=fmlora_imagenet_r --workdir=runs/fmlora_imagenet_r
 
 The data is prepared from the official `imagenet-r.tar` in `data.manual_dir`. The archive has no
 split: a fifth of the images, chosen by a hash of their names, becomes the test set. For your own

@@ -1,6 +1,6 @@
 """FM-LoRA on your own images, any number of classes: two new classes in every task.
 
-    python launch/train.py --config=configs/fmlora_images.py --config.data.source=folder:PATH
+    flcl train --config=fmlora_images --config.data.source=folder:PATH
 
 Add `--workdir=DIR` for the folder of the run and `--config.model.weights=PATH` for a vision
 transformer of any size that the file has. Other sources than folders work, too. To learn domains

@@ -1,6 +1,6 @@
 """FM-LoRA on PACS, four domains one after the other, with a ViT-S/14 at 112 pixels.
 
-    python launch/train.py --config=configs/fmlora_pacs.py --workdir=runs/fmlora_pacs
+    flcl train --config=fmlora_pacs --workdir=runs/fmlora_pacs
 
 The images are `.data/pacs112/{train,test}/<domain>/<class>/*.jpg`. The weights are
 `.data/vit_s14.safetensors`, a ViT-S/14 in the layout of Hugging Face's `Dinov2Model` (such as

@@ -1,6 +1,6 @@
 """FunLoRA on CIFAR-10, 5 tasks of 2 classes, at the paper's size: the 35.7 M parameter U-Net.
 
-    python launch/train.py --config=configs/funlora_cifar10.py --workdir=runs/cifar10
+    flcl train --config=funlora_cifar10 --workdir=runs/cifar10
 
 `--config.data.source=folder:.data/cifar10` reads image files instead of the official archive.
 

@@ -1,6 +1,6 @@
 """FunLoRA on CIFAR-100, 5 tasks of 20 classes (or 10 of 10): the paper's main benchmark.
 
-    python launch/train.py --config=configs/funlora_cifar100.py --workdir=runs/cifar100
+    flcl train --config=funlora_cifar100 --workdir=runs/cifar100
 
 Add `--config.adapter.layers=40-54` for the smaller adapters of the paper,
 `--config.judge.oversample=5` for its oversampling row, or

@@ -1,6 +1,6 @@
 """FunLoRA on the embedded 8x8 digits, 5 tasks of 2 classes: the quickstart.
 
-    python launch/train.py --config=configs/funlora_digits.py --workdir=runs/digits
+    flcl train --config=funlora_digits --workdir=runs/digits
 
 Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
 `:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.

@@ -1,6 +1,6 @@
 """FunLoRA on the embedded 16x16 Fashion-MNIST, 5 tasks of 2 classes: minutes on a laptop.
 
-    python launch/train.py --config=configs/funlora_fashion16.py --workdir=runs/fashion16
+    flcl train --config=funlora_fashion16 --workdir=runs/fashion16
 
 Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
 `:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.

@@ -1,6 +1,6 @@
 """FunLoRA on Fashion-MNIST at 28x28, 5 tasks of 2 classes: one GPU, or slowly on a laptop.
 
-    python launch/train.py --config=configs/funlora_fashion_mnist.py --workdir=runs/fashion_mnist
+    flcl train --config=funlora_fashion_mnist --workdir=runs/fashion_mnist
 
 Arguments: `:smoke`, `:small` (16 pixels, minutes on two CPU cores), `:baseline=joint` (or finetune,
 generative_replay, vanilla_add, vanilla_mult), `:family=shift` (or another family, with its own

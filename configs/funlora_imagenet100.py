@@ -1,6 +1,6 @@
 """FunLoRA on ImageNet-100 at 64x64, 5 tasks of 20 classes (or 10 of 10): a GPU node or a TPU slice.
 
-    python launch/train.py --config=configs/funlora_imagenet100.py --workdir=runs/imagenet100
+    flcl train --config=funlora_imagenet100 --workdir=runs/imagenet100
 
 The images are `.data/imagenet100/{train,test}/<class>/*.jpg`. They may have any size and are
 resized once. `--config.data.source=folder:PATH` names another folder.

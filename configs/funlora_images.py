@@ -1,6 +1,6 @@
 """FunLoRA on your own images, any number of classes: two new classes in every task.
 
-    python launch/train.py --config=configs/funlora_images.py --config.data.source=folder:PATH
+    flcl train --config=funlora_images --config.data.source=folder:PATH
 
 Add `--workdir=DIR` for the folder of the run. Other sources than folders work, too. Images are
 converted to RGB and 32 x 32 pixels. This size needs a GPU.

@@ -1,10 +1,12 @@
 """The public functions: the only module that combines methods, training and reports."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal, NamedTuple, overload
 
-from flcl import methods, settings
+from flcl import called, methods, settings
 from flcl.cost import check as ahead
 from flcl.cost import economics
 from flcl.data.base import placeholder
@@ -17,17 +19,77 @@ from flcl.runs import combined, experiment, learning
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
-from flcl.settings import Combined, bridge
+from flcl.settings import PARTS, Combined, bridge
+from flcl.settings.given.overrides import load_config
 from flcl.shown import show_everything
 from flcl.storage import paths
 
+__all__ = [
+    "ClassifierOnDisk",
+    "GeneratorOnDisk",
+    "TwoRuns",
+    "describe",
+    "load_config",
+    "open_run",
+    "precompile",
+    "run",
+    "step_flops",
+    "train",
+]
 
-def run(settings: settings.Run | settings.Combined, workdir: str | Path) -> dict:
-    """Trains and evaluates a task sequence, or continues one; returns its `results.json`.
+_KINDS = {"generator": GeneratorOnDisk, "classifier": ClassifierOnDisk}
 
-    Settings of two runs train both in folders of `workdir`, and return the results of each by its
-    name: see `flcl.runs.combined`. `flcl.runs.experiment.run` lists the errors that it raises. In
-    `workdir`, `~` is the home folder; an address such as `gs://bucket/run` raises `ValueError`.
+
+class TwoRuns(NamedTuple):
+    """The runs of a config that trains a generator and a classifier, each opened."""
+
+    generator: GeneratorOnDisk
+    classifier: ClassifierOnDisk
+
+
+@overload
+def train(settings: settings.GeneratorRun, workdir: str | os.PathLike[str]) -> GeneratorOnDisk: ...
+
+
+@overload
+def train(
+    settings: settings.ClassifierRun, workdir: str | os.PathLike[str]
+) -> ClassifierOnDisk: ...
+
+
+@overload
+def train(settings: settings.Combined, workdir: str | os.PathLike[str]) -> TwoRuns: ...
+
+
+@overload
+def train(
+    settings: settings.Run | settings.Combined, workdir: str | os.PathLike[str]
+) -> GeneratorOnDisk | ClassifierOnDisk | TwoRuns: ...
+
+
+def train(settings, workdir):
+    """Trains and evaluates a task sequence, or continues one; returns the run, opened.
+
+    Args:
+      settings: what `load_config` returns. Settings of two runs train both, in the folders
+        `generator` and `classifier` of `workdir`.
+      workdir: the folder of the run; made if missing. `~` is the home folder. The same call
+        continues a run that was stopped, and only opens one that is complete.
+
+    Raises:
+      ValueError: for settings that cannot be trained, a folder with a run of other settings, or an
+        address such as `gs://bucket/run`; `flcl.runs.experiment.run` lists all errors.
+    """
+    run(settings, workdir)
+    if isinstance(settings, Combined):
+        return TwoRuns(*(open_run(paths.local(workdir, "workdir") / part) for part in PARTS))
+    return open_run(workdir)
+
+
+def run(settings: settings.Run | settings.Combined, workdir: str | os.PathLike[str]) -> dict:
+    """As `train`, but the run is not opened: returns the content of its `results.json`.
+
+    Settings of two runs return the results of each by its name: see `flcl.runs.combined`.
     """
     show_everything()
 
@@ -40,45 +102,52 @@ def run(settings: settings.Run | settings.Combined, workdir: str | Path) -> dict
     return experiment.run(_checked(settings), workdir, Reporter, progress)
 
 
-def learn(
-    workdir: str | Path,
-    data: str,
-    changes: Mapping[str, object] | None = None,
-    *,
-    distinct: Sequence[str] = (),
-) -> dict:
-    """Learns a task that was not planned, or continues it; returns the `results.json` of the run.
-
-    It needs no image of an earlier task: one whose images are not there any more is not tested.
-    Nothing of a generator's old classes changes.
-
-    Args:
-      workdir: a run that has finished its tasks.
-      data: the source of the new task, in the form of `data.source`. Its classes that the run does
-        not know are learned; with `stream.scenario=dil` the source is the next domain.
-      changes: keys with other values for this task, such as `{"phase2.steps": 500}`.
-      distinct: names of new classes that differ from a known one only in case or Unicode form.
-
-    Raises `ValueError` in one line: see `flcl.runs.learning.learn`.
-    """
-    show_everything()
-    workdir = paths.local(workdir, "workdir")
-    stored, _ = opened.read(workdir)
-    shows = (changes or {}).get("runtime.progress", stored.runtime.progress)
-    return learning.learn(
-        workdir, data, changes or {}, Reporter, _bars(bool(shows)), distinct=distinct
-    )
+@overload
+def open_run(workdir: str | os.PathLike[str], kind: Literal["generator"]) -> GeneratorOnDisk: ...
 
 
-def open_run(workdir: str | Path) -> GeneratorOnDisk | ClassifierOnDisk:
+@overload
+def open_run(workdir: str | os.PathLike[str], kind: Literal["classifier"]) -> ClassifierOnDisk: ...
+
+
+@overload
+def open_run(
+    workdir: str | os.PathLike[str], kind: None = None
+) -> GeneratorOnDisk | ClassifierOnDisk: ...
+
+
+def open_run(workdir, kind=None):
     """Opens a run on disk: a generator samples, a classifier classifies, both evaluate and learn.
 
-    Raises `ValueError` when the folder contains no run, or a damaged one.
+    kind: "generator" or "classifier", if only one of them is of use; None = both. Raises
+    `ValueError` when the folder contains no run, a damaged one, or one of the other kind.
     """
     workdir = paths.local(workdir, "workdir")
+    if kind not in _KINDS and kind is not None:
+        raise ValueError(f"kind={kind!r}: accepted are {', '.join(_KINDS)}")
     stored, _ = opened.read(workdir)
-    generates = isinstance(stored, settings.GeneratorRun)
-    return (GeneratorOnDisk if generates else ClassifierOnDisk)(workdir, learn=learn)
+    stored_kind = "generator" if isinstance(stored, settings.GeneratorRun) else "classifier"
+    if kind is not None and kind != stored_kind:
+        raise ValueError(
+            f"workdir {workdir}: this is the run of a {stored_kind}, which {_use(stored_kind)}"
+        )
+    return _KINDS[stored_kind](workdir, learn=_learn)
+
+
+def _learn(workdir: Path, data: str, changes: Mapping[str, object], distinct=()) -> None:
+    """What `.learn` of an opened run does."""
+    show_everything()
+    stored, _ = opened.read(workdir)
+    shows = changes.get("runtime.progress", stored.runtime.progress)
+    bars = _bars(shows is not False)  # another value is refused later
+    learning.learn(workdir, data, changes, Reporter, bars, distinct=distinct)
+
+
+def _use(kind: str) -> str:
+    if kind == "generator":
+        return f"classifies nothing; use {called.program('sample')} or .sample"
+    commands = f"{called.program('classify')}, {called.program('evaluate')}"
+    return f"draws nothing; use {commands} or .classify"
 
 
 def describe(settings: settings.Run) -> dict:
@@ -128,8 +197,8 @@ def _checked(run: settings.Run) -> settings.Run:
         )
     if not isinstance(run, settings.Run):
         raise ValueError(
-            f"settings: a {type(run).__name__} is no settings.Run; use "
-            "flcl.settings.bridge.freeze(config)"
+            f"settings: a {type(run).__name__} is no settings.Run; use what "
+            "flcl.load_config returns"
         )
     # The classes check no ranges: `dataclasses.replace` accepts everything.
     bridge.from_dict(bridge.as_dict(run))

@@ -1,14 +1,12 @@
-"""The command line of `launch/`: flags, config overrides, help, and errors in one line.
+"""The command line of the programs: flags, config overrides, help, and errors in one line.
 
 absl and `ml_collections.config_flags` parse the overrides. This module adds what they lack: every
 error is one line that says what is accepted, and `--help` lists every key of a config.
 """
 
-import os
 import re
 import sys
 import textwrap
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,10 +14,11 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import files, hints, settings, stopping
+from flcl import called, ending, hints, settings, stopping
 from flcl.settings import bridge
 from flcl.settings.config_file import load_config
-from flcl.shown import show_everything, shown
+from flcl.settings.given import overrides
+from flcl.shown import show_everything
 from flcl.storage import paths
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
@@ -28,10 +27,11 @@ _SPEC = re.compile(r"--?config(=|$)")
 
 
 class Arguments(NamedTuple):
-    """A parsed command line: the flags of the program and, if it takes a config, the settings."""
+    """A parsed command line: flags, the settings if the program takes a config, words if any."""
 
     flags: flags.FlagValues
     run: settings.Run | settings.Combined | None
+    words: tuple[str, ...] = ()
 
 
 def main(
@@ -41,6 +41,7 @@ def main(
     define: Callable[[flags.FlagValues], None],
     config: bool = False,
     distributed: bool = False,
+    takes_words: bool = False,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parses the command line, runs `program` and returns the exit code.
@@ -51,6 +52,7 @@ def main(
       define: adds the program's own flags to a `FlagValues`.
       config: whether the program takes (and needs) `--config` and its overrides.
       distributed: whether the program may run in several processes.
+      takes_words: whether it takes words that are no flags, such as the names of files.
       argv: the command line, with the program's name first; None means `sys.argv`.
 
     Bad input (`ValueError`, `OSError`) gives one line on stderr and exit code 2. A run that had to
@@ -62,89 +64,32 @@ def main(
     show_everything()
     defines = _with_processes(define) if distributed else define
     try:
-        with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):
-            return _ending(lambda: _start(program, words, doc, defines, config, distributed))
+        with stopping.on_signals(), stopping.watched(ending.say_stopping, ending.end_at_once):
+            flagged = (defines, config, distributed, takes_words)
+            return ending.code_of(lambda: _start(program, words, doc, *flagged))
     finally:
         if argv is None:  # the process ends now, and what it had to write is written
             stopping.let_end()
 
 
-def _start(program, argv: list[str], doc: str, defines, config: bool, distributed: bool) -> int:
+def _start(
+    program, argv: list[str], doc: str, defines, config: bool, distributed: bool, takes_words: bool
+) -> int:
     """Parses the command line and runs `program`, or prints the help."""
     if _wants_help(argv):
         print(_help(argv, doc, defines, config))
         return 0
-    arguments = parse(argv, defines, config)
+    arguments = parse(argv, defines, config, takes_words)
     if distributed:
         _join(arguments.flags)
     return program(arguments) or 0
 
 
-def _ending(work: Callable[[], int]) -> int:
-    """The exit code of `work`, after one line on stderr for what it raised."""
-    try:
-        code = work()
-        sys.stdout.flush()  # here, where an error is one line, and not while Python ends
-        return code
-    except BrokenPipeError:  # the reader of a pipe, such as `head`, has closed it
-        _close_stdout()
-        return 1
-    except OSError as error:
-        if error.filename is None and _is_full(sys.stdout):
-            error.filename = "standard output"
-        if files.may_pass(error, "") is not None:
-            error = OSError(f"{error}; when this is mended, run the same command again")
-        return _complain(error, 2)
-    except ValueError as error:
-        return _complain(error, 2)
-    except FloatingPointError as error:
-        return _complain(error, 1)
-    except MemoryError as error:
-        return _complain(MemoryError(f"this machine is out of memory: {error}".rstrip(": ")), 1)
-    except RuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        hint = (
-            "lower phase1.batch_size and phase2.batch_size, judge.batch_size or sample.chunk; for "
-            "a classifier train.batch_size or train.eval_batch_size, or set model.remat=blocks"
-        )
-        return _complain(RuntimeError(f"the device is out of memory: {hint}"), 1)
-    except stopping.StoppedError as error:
-        print(f"{error}: run the same command to continue", file=sys.stderr)
-        return error.code
-    except KeyboardInterrupt:
-        print("\ninterrupted: run the same command to continue", file=sys.stderr)
-        return stopping.INTERRUPTED
-
-
-def _is_full(stdout) -> bool:
-    """Whether standard output cannot be written; Python shall not try it again at its end."""
-    try:
-        print(file=stdout, flush=True)  # what could not be written before is forgotten
-    except OSError:
-        _close_stdout()
-        return True
-    return False
-
-
-def _close_stdout() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _say_stopping() -> None:
-    print("\nstopping; press Ctrl-C again to stop at once", file=sys.stderr, flush=True)
-
-
-def _end_at_once() -> None:
-    """Ends the process as `kill` does: a save is complete or it does not count."""
-    if sys.stdout.isatty():
-        print("\x1b[?25h", end="", flush=True)  # a progress bar hides the cursor
-    print("interrupted: run the same command to continue", file=sys.stderr, flush=True)
-    os._exit(stopping.INTERRUPTED)
-
-
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], config: bool = False
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    config: bool = False,
+    takes_words: bool = False,
 ) -> Arguments:
     """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
@@ -153,7 +98,7 @@ def parse(
     if config:
         spec, argv = _split_spec(argv)
         if spec is None:
-            raise ValueError("--config is missing, such as --config=configs/funlora_digits.py")
+            raise ValueError("--config is missing, such as --config=funlora_digits")
         given = load_config(spec)
         refused = bridge.errors(given)
         edited = _define_overrides(given, argv, values)
@@ -166,19 +111,10 @@ def parse(
         ) from error
     except (flags.Error, ValueError, TypeError) as error:
         raise ValueError(_plain(error, edited)) from error
-    if len(words) > 1:
+    if len(words) > 1 and not takes_words:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
-    return Arguments(values, None if edited is None else _frozen(edited, spec, refused))
-
-
-def _frozen(edited: ConfigDict, spec: str, refused: list[str]) -> settings.Run:
-    """The settings of an edited config. refused: what is wrong with the file `spec` by itself."""
-    try:
-        return bridge.freeze(edited)
-    except ValueError as error:
-        if str(error) in refused:
-            raise ValueError(f"--config={hints.quoted(spec)}: {error}") from None
-        raise
+    run = None if edited is None else overrides.frozen(edited, spec, refused)
+    return Arguments(values, run, tuple(words[1:]))
 
 
 def require(value, flag: str, example: str):
@@ -224,14 +160,9 @@ def _define_overrides(
 ) -> ConfigDict:
     """Adds a flag for every `--config.key` in `argv`; returns the config that parsing will edit."""
     given = [match[2] for match in map(_OVERRIDE.match, argv) if match]
-    for word in argv:  # first, because the method decides which keys exist
-        if method := _METHOD.fullmatch(word):
-            config = bridge.switched(config, method[1], method[2])
-    name = config.get("method", "combined")
-    known = [key for key, _ in bridge.keys(bridge.class_of(config))]
-    for key in given:
-        if key not in known:
-            raise bridge.unread(key, known, name)
+    methods = {match[1]: match[2] for match in map(_METHOD.fullmatch, argv) if match}
+    config = overrides.with_methods(config, methods)
+    overrides.check_keys(config, given)
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(argv))
     return values["config"].value
 
@@ -296,11 +227,11 @@ def _wants_help(argv: Sequence[str]) -> bool:
 def _help(argv, doc: str, define, config: bool) -> str:
     values = flags.FlagValues()
     define(values)
-    parts = [doc.strip(), "Flags:\n" + "\n".join(_flag_lines(values))]
+    parts = [called.as_called(doc.strip()), "Flags:\n" + "\n".join(_flag_lines(values))]
     if config:
         spec, rest = _split_spec(argv)
         if spec is None:
-            parts.append("Add --config=FILE to list every key of that config, with its value.")
+            parts.append("Add --config=NAME to list every key of that config, with its value.")
         else:
             words = [word for word in rest if _OVERRIDE.match(word)]
             # The overrides are applied: a user can check a value before a run.
@@ -335,23 +266,3 @@ def _entry(left: str, right: str) -> str:
     wrapped = textwrap.wrap(right, 100 - gap) or [""]
     first = f"  {left:<{gap - 4}}  " if len(left) <= gap - 4 else f"  {left}\n{' ' * gap}"
     return first + f"\n{' ' * gap}".join(wrapped)
-
-
-def _complain(error: Exception, code: int) -> int:
-    if os.environ.get("FLCL_TRACEBACK"):
-        traceback.print_exception(error)
-        return code
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    text = hints.brief(lines[0], most=400) if lines else type(error).__name__
-    if len(lines) > 1 or not lines:
-        text += " (FLCL_TRACEBACK=1 shows the rest)"
-    print(f"error{_which_process()}: {shown(text)}", file=sys.stderr)
-    return code
-
-
-def _which_process() -> str:
-    """The words that name this process, if there are several."""
-    jax = sys.modules.get("jax")
-    if jax is None or not jax.distributed.is_initialized() or jax.process_count() == 1:
-        return ""
-    return f" in process {jax.process_index()} of {jax.process_count()}"

@@ -51,6 +51,13 @@ def brief(text: str, most: int = 200) -> str:
     return line if len(line) <= 5 * most else f"{line[: 3 * most]} ... {line[-most:]}"
 
 
+def shortened(names: str, most: int = 100) -> str:
+    """A list of names, cut after `most` characters at a comma."""
+    if len(names) <= most:
+        return names
+    return f"{names[:most].rpartition(', ')[0] or names[:most]}, ..."
+
+
 def _near(leaf: str, known: list[str]) -> str | None:
     """The first of `known` whose last part is misspelt or abbreviated as `leaf`."""
     keys = {key.rpartition(".")[2]: key for key in reversed(known)}

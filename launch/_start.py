@@ -1,6 +1,6 @@
-"""The first import of every program here: makes the checkout importable, or says what is missing.
+"""Starts a program of flcl from a checkout, or says what is missing.
 
-If the program is started and not imported, a signal from now on ends it without a traceback.
+A signal ends a program that was just started without a traceback.
 
 It runs in any Python 3, also one without the packages of flcl, and loads none of them.
 """
@@ -10,6 +10,13 @@ import os
 import sys
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def run(name):
+    """Runs the program `name` with the words of the command line; returns its exit code."""
+    from flcl import programs
+
+    return programs.run(name)
 
 
 def _start():
@@ -22,12 +29,20 @@ def _start():
     else:
         return
     if {"--help", "-h"} & set(sys.argv[1:]):
-        print(sys.modules["__main__"].__doc__.strip())
+        print(_about(os.path.basename(sys.argv[0])))
         print("\nThe list of flags needs the packages of flcl: bash launch/install.sh")
         sys.exit(0)
     line = "error: {}: run bash launch/install.sh, then .venv/bin/python {}\n"
     sys.stderr.write(line.format(problem, sys.argv[0]))
     sys.exit(2)
+
+
+def _about(file):
+    """The docstring of the program that the file in launch/ starts, read without running it."""
+    name = file[: -len(".py")]
+    with open(os.path.join(_ROOT, "flcl", "programs", file), encoding="utf-8") as opened:
+        text = opened.read().split('"""')[1].strip()
+    return text.replace("flcl " + name + " ", "python launch/" + file + " ")
 
 
 def _handle_signals():

@@ -1,75 +1,8 @@
-"""Compares time, memory and disk space with plain networks, and with PyTorch if installed.
+"""`flcl benchmark` from a checkout: python launch/benchmark.py --help says what it does."""
 
-Usage:
-  python launch/benchmark.py [--only=NAME,...] [--rounds=N] [--size=SIZE] [--json=FILE|-]
-
-Examples:
-  python launch/benchmark.py                             (minutes on two CPU cores)
-  python launch/benchmark.py --list
-  python launch/benchmark.py --only=phase1_step,sampler --rounds=9
-  python launch/benchmark.py --size=full --json=gpu.json (the papers' networks; needs a GPU or TPU)
-
-Every figure is a ratio, flcl / reference, on one device: less than 1 is better than the reference.
-Both are timed alternately in every round, because a busy moment of the machine then affects both.
-The ratio is the median over the rounds, with its quartiles. A bar is a ratio that is good enough.
-With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
-"""
-
-import _start  # noqa: F401 # isort: skip
 import sys
 
-from absl import flags
-
-from flcl import cli
-from flcl.storage import paths
-
-
-def define(values: flags.FlagValues) -> None:
-    """The flags of this program."""
-    flags.DEFINE_list("only", [], "benchmarks to run; default: all. See --list", flag_values=values)
-    text = "rounds per benchmark; first_step is slow and takes a fifth of them"
-    flags.DEFINE_integer("rounds", 5, text, flag_values=values)
-    flags.DEFINE_string("size", "small", "small, medium or full (the papers')", flag_values=values)
-    flags.DEFINE_string("json", None, "file for the figures; - prints them", flag_values=values)
-    flags.DEFINE_boolean("list", False, "list the benchmarks and run nothing", flag_values=values)
-    flags.DEFINE_boolean("strict", False, "exit code 1 if a bar is missed", flag_values=values)
-
-
-def main(arguments: cli.Arguments) -> None:
-    """Runs the benchmarks one after the other, then prints the table."""
-    given = arguments.flags
-    target = given.json
-    if target and target != "-":
-        target = paths.local(target, "--json")
-        if not target.parent.is_dir():
-            raise ValueError(f"--json={target}: there is no folder {str(target.parent)!r}")
-    if not 1 <= given.rounds <= 10_000:
-        raise ValueError(f"--rounds={given.rounds}: 1 to 10000 are accepted")
-    from rich.console import Console
-
-    from flcl import settings
-    from flcl.bench import show, sizes, suite  # late: they load JAX
-    from flcl.runs.setup import use_compile_cache
-
-    console = Console(stderr=target == "-")
-    if not console.is_terminal:
-        console.width = show.WIDTH
-    if given.list:
-        show.print_list(console)
-        return
-    names, size = suite.select(given.only), sizes.find(given.size)
-    use_compile_cache(settings.Runtime())
-    figures = []
-    for figure in suite.run(names, size, given.rounds, console.print):
-        figures.append(figure)
-        if target and target != "-":
-            show.write_json(figures, target)  # an interrupted run keeps its figures
-    show.print_table(figures, console)
-    if target == "-":
-        show.write_json(figures, target)
-    if given.strict and any(figure.missed for figure in figures):
-        raise SystemExit(1)
-
+import _start
 
 if __name__ == "__main__":
-    sys.exit(cli.main(main, doc=__doc__, define=define))
+    sys.exit(_start.run("benchmark"))

@@ -167,12 +167,19 @@ def test_method_can_be_overridden_and_decides_which_keys_there_are():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "--config is missing, such as --config=configs/funlora_digits.py"),
+        ([], "--config is missing, such as --config=funlora_digits"),
         (["--config=configs/funlora_digit.py"], "Did you mean 'configs/funlora_digits.py'?"),
         (["--config=nowhere/x.py"], "--config='nowhere/x.py': no such file."),
-        (["--config=configs"], "--config='configs': is a folder, not a file."),
+        (["--config=./configs"], "--config='./configs': is a folder, not a file."),
+        (
+            ["--config=nowhere"],
+            "--config='nowhere': flcl has no config of this name. The names are",
+        ),
+        (["--config=funlora_digit"], "no config of this name. Did you mean 'funlora_digits'? The"),
+        (["--config=common"], "--config='common': flcl has no config of this name."),
+        (["--config=funlora_digits:smok"], "'smok': accepted, joined by commas, are smoke;"),
         (["--config"], "--config='': no such file."),
-        (["--config=LICENSE"], "--config='LICENSE': not a Python file"),
+        (["--config=./LICENSE"], "--config='./LICENSE': not a Python file"),
         (["--config=configs/common.py"], "'configs/common.py': does not define get_config(arg)"),
         ([f"--config={CONFIG}", f"--config={CONFIG}"], "--config is given twice"),
         ([f"--config={CONFIG}:smok"], "'smok': accepted, joined by commas, are smoke; baseline="),
@@ -409,7 +416,7 @@ def test_help_without_a_config_says_how_to_see_the_keys(capsys):
     assert call("--help") == 0
     out = capsys.readouterr().out
     assert "--count=3" in out and "how many" in out
-    assert "Add --config=FILE" in out
+    assert "Add --config=NAME" in out
 
 
 def test_help_of_a_program_without_a_config(capsys):

@@ -16,7 +16,7 @@ from flcl.evaluate.judge import Judge
 from flcl.evaluate.sampling import ClassSampler
 from flcl.runs import memory
 from flcl.settings import Sample
-from flcl.train.step import phase_of
+from flcl.training.step import phase_of
 
 STREAM = TaskStream("cil", tuple(range(6)), (2, 2, 2), False, 6)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from configs import common
-from flcl import cli, settings
+from flcl import cli, programs, settings
 from flcl.runs.saved.differences import differing_keys
 from flcl.settings import bridge
 
@@ -113,11 +113,11 @@ def test_small_belongs_to_few_configs():
 @pytest.mark.parametrize("name", EVERY)
 def test_docstring_shows_a_line_that_runs_this_config(name):
     doc = ast.get_docstring(ast.parse((ROOT / "configs" / name).read_text()))
-    lines = re.findall(r"^    python (launch/\w+\.py) (.*)$", doc, re.MULTILINE)
+    lines = re.findall(r"^    flcl (\w+) (.*)$", doc, re.MULTILINE)
     assert lines, "no run line"
-    for script, words in lines:
-        assert (ROOT / script).is_file()
-        assert f"--config=configs/{name}" in words
+    for program, words in lines:
+        assert program in programs.names()
+        assert f"--config={name.removesuffix('.py')}" in words
     for word in re.findall(r"`(--config\.[^`]+)`", doc):
         cli.parse(
             ["p", f"--config=configs/{name}", word.replace("PATH", "x")], lambda _: None, True

@@ -41,9 +41,7 @@ def test_every_argument_freezes(name, arg):
 @pytest.mark.parametrize("name", NAMES)
 def test_docstring_shows_a_line_that_runs_this_config(name):
     doc = ast.get_docstring(ast.parse((ROOT / "configs" / f"{name}.py").read_text()))
-    assert re.findall(r"^    python (launch/\w+\.py) --config=configs/(\w+)\.py", doc, re.M) == [
-        ("launch/train.py", name)
-    ]
+    assert re.findall(r"^    flcl (\w+) --config=(\w+)", doc, re.M) == [("train", name)]
     for word in re.findall(r"`(--config\.[^`]+)`", doc):
         load(name, "", word)
 

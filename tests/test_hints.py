@@ -40,3 +40,9 @@ def test_a_value_is_short_and_on_one_line():
     assert hints.brief(f"x={'9' * 999}: no\nmore").startswith("x=999")
     assert len(hints.brief(f"x={'9' * 999}: no\nmore")) < 100
     assert hints.brief("one\n two") == "one two"
+
+
+def test_a_list_of_names_is_cut_at_a_comma():
+    assert hints.shortened("ant, bee", 8) == "ant, bee"
+    assert hints.shortened("ant, bee, cat", 10) == "ant, bee, ..."
+    assert hints.shortened("a" * 20, 10) == "a" * 10 + ", ..."

@@ -118,6 +118,7 @@ def _undocumented(owner: ast.Module | ast.ClassDef) -> list[str]:
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and not node.name.startswith("_")
         and not ast.get_docstring(node)
+        and "overload" not in map(ast.unparse, node.decorator_list)  # the last one is documented
     ]
 
 
@@ -222,10 +223,18 @@ def test_constraints_are_pins_without_addresses():
         assert name in pinned, name
 
 
+def test_public_functions_have_types():
+    """A type checker knows which kind of run it has: see tests/typed_api.py."""
+    cache = Path(os.environ["JAX_COMPILATION_CACHE_DIR"]).parent / "mypy"
+    done = run_tool("mypy", f"--cache-dir={cache}")
+    assert done.returncode == 0, done.stdout
+
+
 def test_import_of_the_package_is_light():
     """Errors on the command line are told before JAX is loaded."""
     code = (
-        "import sys, json, flcl, flcl.cli, flcl.settings.bridge;"
+        "import sys, json, flcl, flcl.cli, flcl.settings.bridge, flcl.programs as programs;"
+        "programs._help(); flcl.load_config('funlora_digits', {'seed': 1});"
         "print(json.dumps([m for m in ('jax', 'tensorflow', 'orbax', 'matplotlib') "
         "if m in sys.modules]))"
     )

@@ -23,8 +23,8 @@ from flcl.rng import stream_key
 from flcl.runs.memory import empty_memory
 from flcl.runs.setup import prepare
 from flcl.settings import bridge
-from flcl.train.loop import TaskTraining
-from flcl.train.step import Phase
+from flcl.training.loop import TaskTraining
+from flcl.training.step import Phase
 
 COLD_START = "flcl.bench.first_step"
 

@@ -17,7 +17,7 @@ from flcl.devices import sharding
 from flcl.methods.base import Method
 from flcl.methods.funlora import FunLoRA
 from flcl.rng import stream_key
-from flcl.train.step import Phase
+from flcl.training.step import Phase
 
 CLASSES = 10
 STEPS = 1_000

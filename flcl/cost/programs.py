@@ -17,8 +17,8 @@ from flcl.devices import sharding
 from flcl.evaluate.features import Inference
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
-from flcl.train.step import Phase, aligned
-from flcl.train.survey import Survey
+from flcl.training.step import Phase, aligned
+from flcl.training.survey import Survey
 
 TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
 """The reason why the work of such a train step is unknown."""

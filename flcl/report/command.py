@@ -4,9 +4,10 @@ import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from flcl import called
 from flcl.settings import bridge
 
-CONFIG = "configs/defaults.py"
+CONFIG = "defaults"
 """The config with the defaults of a method, because a run does not store its config file."""
 
 
@@ -34,7 +35,7 @@ def changes(config: Mapping) -> list[Change]:
 
 def command(config: Mapping, workdir: str = "runs/again") -> str:
     """The shell command that trains a run with the settings of a `config.json`."""
-    words = ["python", "launch/train.py", f"--config={CONFIG}:{config['method']}"]
+    words = [*called.program("train").split(), f"--config={CONFIG}:{config['method']}"]
     words += [f"--config.{key}={value}" for key, value, _ in changes(config)]
     return " ".join(map(shlex.quote, [*words, f"--workdir={workdir}"]))
 

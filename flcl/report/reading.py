@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from rich import filesize
 
+from flcl import called
 from flcl.runs.results import ClassifierResults, GeneratorResults, HeadResults, Results
 from flcl.settings.classifier.heads import HEADS, SolvedHead
 
@@ -108,7 +109,7 @@ def whose_answers(results: Results) -> str:
     others = ", ".join(other_heads(results))
     if not others:
         return answers
-    return f"{answers} launch/evaluate.py --head=NAME asks another head: {others}."
+    return f"{answers} {called.program('evaluate')} --head=NAME asks another head: {others}."
 
 
 def statistics(sizes: Mapping) -> str:

@@ -36,10 +36,10 @@ from flcl.runs.setup import Setup, prepare, use_compile_cache
 from flcl.runs.statistics import Statistics
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
-from flcl.train.complexity import held_out_losses
-from flcl.train.loop import TaskTraining
-from flcl.train.step import Phase, aligned, phase_of
-from flcl.train.survey import Survey
+from flcl.training.complexity import held_out_losses
+from flcl.training.loop import TaskTraining
+from flcl.training.step import Phase, aligned, phase_of
+from flcl.training.survey import Survey
 
 
 def run(

@@ -1,7 +1,7 @@
 """Whether a run fits into this machine and ends at all, before memory is asked for.
 
 Each check compares a lower bound with the memory, so a run that works is never refused. Whether a
-run that is not refused fits, `launch/precompile.py` says.
+run that is not refused fits, `flcl precompile` says.
 """
 
 import math

@@ -12,11 +12,10 @@ import ml_collections
 
 from flcl import files, hints
 from flcl.settings import bridge
+from flcl.settings.given import packaged
 from flcl.stopping import StoppedError
 from flcl.storage import paths
 
-# What defines the function of a config file, at the beginning of a line.
-_DEFINES = re.compile(r"^(def get_config\b|get_config\s*=|from .* import .*\bget_config\b)", re.M)
 # What ends a program from outside, whatever code runs at that moment.
 _SIGNALS = (StoppedError, KeyboardInterrupt)
 # A folder may have a colon in its name; without `.py` the first colon counts.
@@ -31,27 +30,24 @@ class ArgumentError(ValueError):
 
 
 def load_config(spec: str) -> ml_collections.ConfigDict:
-    """The config of `path.py` or `path.py:argument`, before overrides.
+    """The config of `NAME`, `NAME:argument`, `path.py` or `path.py:argument`, before overrides.
 
-    Raises `ValueError` in one line, with the line of the file where there is one: if the file is
-    missing, is no Python or has no `get_config`, if its code or `get_config` raises anything, if
-    that does not accept the argument, and if it returns anything but a `ConfigDict` with the keys
-    of a method. An `OSError` of the file itself is raised unchanged.
+    A word without a slash and without `.py` is the name of a config that comes with flcl.
+    Raises `ValueError` in one line, with the line of the file where there is one: if the name is
+    unknown, if the file is missing, is no Python or has no `get_config`, if its code or
+    `get_config` raises anything, if that does not accept the argument, and if it returns anything
+    but a `ConfigDict` with the keys of a method. An `OSError` of the file itself is raised
+    unchanged.
     """
     name, argument = _SPEC.fullmatch(spec).groups()
-    path = paths.local(name, "--config") if name else Path()
-    if not name or not _is_regular(path):
-        what = "is a folder, not a file" if name and path.is_dir() else "no such file"
-        raise ValueError(f"--config={hints.quoted(name)}: {what}.{_similar(path) if name else ''}")
-    if path.suffix != ".py":
-        raise ValueError(f"--config={name!r}: not a Python file, its name must end in .py")
-    module = _run(path)
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-        raise ValueError(
-            f"--config={name!r}: does not define get_config(arg), which returns the config"
-        )
-    config = _call(path, get_config, argument or "")
+    path = _file(name)
+    with packaged.importable(path):
+        get_config = getattr(_run(path), "get_config", None)
+        if not callable(get_config):
+            raise ValueError(
+                f"--config={name!r}: does not define get_config(arg), which returns the config"
+            )
+        config = _call(path, get_config, argument or "")
     if inspect.iscoroutine(config):
         config.close()  # or Python complains when it is deleted
     if not isinstance(config, ml_collections.ConfigDict):
@@ -69,6 +65,19 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
         raise ValueError(f"--config={name!r}: {hints.brief(str(error))}") from None
     # A frozen one could not be overridden.
     return bridge.with_places(ml_collections.ConfigDict(config))
+
+
+def _file(name: str) -> Path:
+    """The file of a config: one that comes with flcl, or a user's."""
+    if packaged.is_name(name):
+        return packaged.find(name)
+    path = paths.local(name, "--config") if name else Path()
+    if not name or not _is_regular(path):
+        what = "is a folder, not a file" if name and path.is_dir() else "no such file"
+        raise ValueError(f"--config={hints.quoted(name)}: {what}.{_similar(path) if name else ''}")
+    if path.suffix != ".py":
+        raise ValueError(f"--config={name!r}: not a Python file, its name must end in .py")
+    return path
 
 
 def _is_regular(path: Path) -> bool:
@@ -130,18 +139,9 @@ def _broken(path: Path, error: BaseException) -> ValueError:
 
 
 def _similar(path: Path) -> str:
-    """A suggestion among the config files beside `path`, and those of a checkout."""
-    found = []
-    for folder in (path.parent, Path("configs")):
-        found += [file for file in sorted(folder.glob("*.py")) if _is_config(file)]
-    stems = {file.stem: str(file) for file in reversed(found)}
-    near = hints.nearest(path.stem, list(stems))
+    """A suggestion among the config files beside `path`, those of a checkout, and flcl's names."""
+    stems = {name: name for name in packaged.names()}
+    for folder in (Path("configs"), path.parent):
+        stems |= {f.stem: str(f) for f in folder.glob("*.py") if packaged.is_config(f)}
+    near = hints.nearest(path.stem, sorted(stems))
     return "" if near is None else f" Did you mean {stems[near]!r}?"
-
-
-def _is_config(file: Path) -> bool:
-    try:
-        # A pipe or a device would never end.
-        return file.is_file() and bool(_DEFINES.search(file.read_text("utf-8")))
-    except (OSError, ValueError):  # only a suggestion: what cannot be read is not suggested
-        return False

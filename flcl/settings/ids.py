@@ -1,5 +1,6 @@
 """Classes and domains that a user names: a number is an id, and a name is a name."""
 
+import csv
 import numbers
 import re
 from collections.abc import Sequence
@@ -35,3 +36,11 @@ def resolve(entry: int | str, names: Sequence[str], what: str) -> int:
             f"a name.{hints.did_you_mean(text, list(names))}"
         )
     return min(readings.values())
+
+
+def separated(text: str) -> list[str]:
+    """The words of a list as on a command line: `3,5`; a word with a comma is in double quotes."""
+    # The reader would end a word at the end of a line, and no word has one.
+    lines = [" ".join(text.splitlines())]
+    words = next(csv.reader(lines, skipinitialspace=True), [])
+    return [word.strip() for word in words]

@@ -101,7 +101,7 @@ def key(default, comment: str, accepts: Range | None = None, *, free: bool = Fal
 
     Args:
       default: the value if nobody changes it.
-      comment: one line for `launch/train.py --help`.
+      comment: one line for `flcl train --help`.
       accepts: the accepted values; None = all values of the type, unless a `check` refuses them.
       free: the key changes no result, so a run may continue with another value.
     """

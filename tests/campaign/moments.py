@@ -27,7 +27,7 @@ PLACES = {
     "reads": ("flcl/settings/", "flcl/runs/", "flcl/data/", "/json/", "numpy/lib/_npyio"),
     "evaluation": ("flcl/evaluate/", "flcl/heads/", "flcl/metrics/"),
     "reports": ("flcl/report/", "tensorboardX/", "matplotlib/backends/backend_agg"),
-    "training": ("flcl/train/", "flcl/methods/", "flcl/ops/", "flcl/devices/"),
+    "training": ("flcl/training/", "flcl/methods/", "flcl/ops/", "flcl/devices/"),
 }
 
 

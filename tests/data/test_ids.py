@@ -72,3 +72,19 @@ def test_numbers_of_any_length_are_one_line(text):
     for read in (orders.class_order, orders.sizes):
         with pytest.raises(ValueError, match=r"^stream\.(class_order|tasks)="):
             read(text, 10)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("3,5", ["3", "5"]),
+        (" cat , dog", ["cat", "dog"]),
+        ('"a,b",c', ["a,b", "c"]),
+        ("3,,5", ["3", "", "5"]),
+        ("", []),
+        ("a\r\nb,c", ["a b", "c"]),
+        ('"a', ["a"]),
+    ],
+)
+def test_a_text_that_names_several(text, words):
+    assert ids.separated(text) == words

@@ -4,16 +4,21 @@ Where the process itself is not the point, a program runs in this one: JAX is im
 """
 
 import contextlib
+import csv
 import dataclasses
 import io
 import json
+import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from campaign import trial
+from PIL import Image
 
-from flcl import settings
+import flcl
+from flcl import programs, settings, stopping
 from flcl.report import reading
 
 CONFIG = "configs/funlora_digits.py"
@@ -43,14 +48,75 @@ def launch_here(name: str, *words, code: int = 0) -> trial.Done:
     return done
 
 
-PROGRAMS = ["train", "sample", "evaluate", "describe", "precompile", "benchmark"]
+PROGRAMS = programs.names()
+
+
+def test_every_program_has_a_thin_file(root):
+    files = {path.stem: path.read_text() for path in (root / "launch").glob("[!_]*.py")}
+    assert sorted(files) == PROGRAMS
+    for name, text in files.items():
+        assert text == files["train"].replace("train", name)
+
+
+def flcl_here(monkeypatch, *words, argv0="/usr/bin/flcl") -> trial.Done:
+    """As `flcl WORDS`, in this process."""
+    monkeypatch.setattr(sys, "argv", [argv0, *map(str, words)])
+    monkeypatch.setattr(stopping, "end_at_once", lambda: None)  # it is for a process of its own
+    with texts() as written:
+        code = programs.main()
+    return trial.Done(code, *written())
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", ""])
+def test_the_command_lists_its_programs(word, monkeypatch):
+    done = flcl_here(monkeypatch, *filter(None, [word]))
+    assert done.code == 0
+    lines = [line for line in done.out.splitlines() if line.startswith("  ")]
+    assert [line.split()[:2] for line in lines] == [["flcl", name] for name in PROGRAMS]
+    assert "  flcl classify    Classifies unlabelled images: a table with the class" in done.out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "'trian': flcl has no such program. Did you mean 'train'? There are benchmark"),
+        (["--workdir=x"], "'--workdir=x': flcl has no such program. There are benchmark, classify"),
+        (["train"], "--config is missing, such as --config=funlora_digits"),
+        (["train", "--config=funlora_digits", "--wrkdir=x"], "Did you mean 'workdir'?"),
+        (["classify", "--images=x"], "--workdir is missing, such as --workdir=runs/NAME"),
+    ],
+)
+def test_mistakes_after_the_command(words, message, monkeypatch):
+    done = flcl_here(monkeypatch, *words)
+    assert (done.code == 2 and done.err.startswith(f"error: {message}")) or message in done.err
+    assert done.err.count("\n") == 1 and not done.out
+
+
+def test_commands_in_texts_are_those_of_the_caller(monkeypatch):
+    name = "describe"
+    for argv0, command in (
+        ("/usr/bin/flcl", "flcl describe"),
+        ("/x/flcl/__main__.py", "python -m flcl describe"),
+    ):
+        out = flcl_here(monkeypatch, name, "--help", argv0=argv0).out
+        assert f"\n  {command} --config=fmlora_cifar100 --flops\n" in out
+    out = launch_here(name, "--help").out
+    assert "\n  python launch/describe.py --config=fmlora_cifar100 --flops\n" in out
+    assert "flcl describe" not in out
+
+
+def test_the_package_is_a_program(root, tmp_path):
+    command = [sys.executable, "-m", "flcl", "--version"]
+    env = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.stdout == f"flcl {flcl.__version__}\n", done.stderr
 
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_launch_help_is_quick_text(name, launch):
     done = launch(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert done.stdout.startswith(
-        ("Trains", "Draws", "Evaluates", "Prints", "Compiles", "Compares")
+        ("Trains", "Draws", "Classifies", "Evaluates", "Prints", "Compiles", "Compares")
     )
     assert f"launch/{name}.py" in done.stdout and "Flags:" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -173,7 +239,11 @@ def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, tmp_p
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
-        ("sample", ["--out={tmp}/x.png"], "the run of a classifier, which draws nothing"),
+        ("sample", ["--out={tmp}/x.png"], "which draws nothing; use python launch/classify.py"),
+        ("classify", ["--out={tmp}/x.csv", "--images={tmp}/none"], "none': there is no such file"),
+        ("classify", ["--out={tmp}/x.csv", "--images={tmp}"], "there are no files in this folder"),
+        ("classify", ["--out={tmp}/x.txt", "--images={tmp}"], "x.txt: must end in .csv"),
+        ("classify", ["--out={tmp}/x.csv", "--images=LICENSE", "--head=best"], "head='best'"),
         ("evaluate", ["--solver=euler"], "--solver: {run} is the run of a classifier"),
         ("evaluate", ["--data=folder:nowhere"], "folder:nowhere: no such folder"),
         ("evaluate", ["--head=best"], "head='best': accepted are class_mean, lda, ridge"),
@@ -184,6 +254,83 @@ def test_bad_questions_to_a_classifier(classifier, tmp_path, name, words, messag
     words = [word.format(tmp=tmp_path) for word in words]
     done = launch_here(name, f"--workdir={classifier}", *words, code=2)
     assert message.format(run=classifier) in done.err and done.err.count("\n") == 1
+
+
+def pictures(folder, count: int) -> None:
+    """Pictures of two sizes, also in a folder inside; an unreadable one, and a hidden one."""
+    (folder / "more, of them").mkdir(parents=True)
+    random = np.random.default_rng(0)
+    for number in range(count):
+        place = folder / ("more, of them" if number % 2 else "")
+        pixels = random.integers(0, 256, (9 + number, 16, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(place / f"{number:02}.png")
+    (folder / "broken.png").write_bytes(b"nothing")
+    (folder / ".hidden.png").write_bytes(b"nothing")
+
+
+def test_classify_writes_a_row_for_each_image_and_names_the_others(classifier, tmp_path):
+    folder, out = tmp_path / "pictures", tmp_path / "table.csv"
+    pictures(folder, 5)
+    words = [f"--workdir={classifier}", f"--images={folder}", f"--out={out}"]
+    done = launch_here("classify", *words, code=1)
+    assert done.err == f"left out: {folder}/broken.png: it has no format that Pillow knows\n"
+    assert done.out.endswith(f"{out}: 5 images classified, 1 left out\n")
+    assert "classify  6/6" in done.out
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    inside = folder / "more, of them"
+    names = [folder / f"{n:02}.png" for n in (0, 2, 4)] + [inside / f"{n:02}.png" for n in (1, 3)]
+    assert [row["file"] for row in rows] == list(map(str, names))
+    run = flcl.open_run(classifier, "classifier")
+    answer = run.classify(names)
+    assert [row["class"] for row in rows] == list(answer.names)
+    for row, probabilities in zip(rows, answer.probabilities, strict=True):
+        first, second = np.argsort(-probabilities)[:2]
+        assert row["second"] == run.class_names[second]
+        assert float(row["score"]) == pytest.approx(probabilities[first], abs=1e-5)
+        assert float(row["second_score"]) == pytest.approx(probabilities[second], abs=1e-5)
+    assert "exists already" in launch_here("classify", *words, code=2).err
+    words = [words[0], f"--images={names[0]},{names[1]}", words[2], "--overwrite", "--after=1"]
+    launch_here("classify", *words)
+    assert len(out.read_text().splitlines()) == 3
+    launch_here("classify", words[0], words[2], "--overwrite", *names)
+    assert len(out.read_text().splitlines()) == 6
+
+
+def test_files_are_classified_in_batches(classifier, tmp_path, monkeypatch):
+    """Never more images at once than a batch, and a bad one is an error without `skipped`."""
+    folder = tmp_path / "pictures"
+    pictures(folder, 7)
+    run = flcl.open_run(classifier, "classifier")
+    train = dataclasses.replace(run.settings.train, eval_batch_size=3)
+    monkeypatch.setattr(run, "settings", dataclasses.replace(run.settings, train=train))
+    classify, sizes, finished, bad = run.classify, [], [], []
+
+    def counted(pixels, **options):
+        sizes.append(len(pixels))
+        return classify(pixels, **options)
+
+    monkeypatch.setattr(run, "classify", counted)
+    answers = list(
+        run.classify_files(
+            folder,
+            skipped=lambda *told: bad.append(told),
+            progress=lambda *_: finished.append,
+        )
+    )
+    assert sizes == [3, 2, 2] and finished == [3, 6, 8] and len(bad) == 1
+    assert [answer.name for answer in answers] == list(classify([a.file for a in answers]).names)
+    with pytest.raises(ValueError, match=r"broken\.png: no readable image"):
+        list(run.classify_files(folder))
+    for paths, message in (
+        ([], "images: none were given"),
+        (3, "images=3: paths of files or folders are needed"),
+        (b"GIF89a", "images=b'GIF89a': paths of files or folders are needed"),
+        ([b"GIF89a"], r"images: b'GIF89a' is no path; `classify` takes pixels and encoded images"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run.classify_files(paths)
+    with pytest.raises(AttributeError, match="has no 'sample': only a generator draws images"):
+        _ = run.sample
 
 
 def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge():

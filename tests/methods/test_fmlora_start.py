@@ -11,7 +11,7 @@ from flcl.devices import mesh as meshes
 from flcl.runs.memory import restore_task
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import Setup
-from flcl.train.survey import Survey
+from flcl.training.survey import Survey
 
 KEY = jax.random.key(0)
 LABELS = np.asarray([2, 3, 2, 3, 2, 3])

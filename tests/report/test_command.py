@@ -34,8 +34,8 @@ def parsed(text: str) -> settings.Run:
     def define(values: flags.FlagValues) -> None:
         flags.DEFINE_string("workdir", None, "folder of the run", flag_values=values)
 
-    python, program, *words = shlex.split(text)
-    assert (python, program) == ("python", "launch/train.py")
+    package, program, *words = shlex.split(text)
+    assert (package, program) == ("flcl", "train")
     return cli.parse([program, *words], define, config=True).run
 
 
@@ -58,7 +58,7 @@ def test_the_command_gives_the_settings_of_the_run(method):
 def test_defaults_need_no_key(method):
     run = bridge.run_class(method)(method=method)
     assert command.changes(bridge.as_dict(run)) == []
-    text = f"python launch/train.py --config=configs/defaults.py:{method} --workdir=runs/new"
+    text = f"flcl train --config=defaults:{method} --workdir=runs/new"
     assert command.command(bridge.as_dict(run), "runs/new") == text
 
 

@@ -171,7 +171,7 @@ def test_the_last_line_says_which_head_answers(classified, results, head, how):
     if head == "a new one":
         others = ["class_mean", "lda"]
     text = as_text({**classified, "head": head}, width=200)
-    line = f"The answers are those of the head {head}{how} launch/evaluate.py --head=NAME asks "
+    line = f"The answers are those of the head {head}{how} flcl evaluate --head=NAME asks "
     assert text.splitlines()[-1] == f"{line}another head: {', '.join(others)}."
     assert "answers" not in as_text(results)
 

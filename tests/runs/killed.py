@@ -21,8 +21,8 @@ from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.statistics import Statistics
 from flcl.stopping import StoppedError
-from flcl.train import complexity
-from flcl.train.loop import TaskTraining
+from flcl.training import complexity
+from flcl.training.loop import TaskTraining
 
 
 class Killed(BaseException):

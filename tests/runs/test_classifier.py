@@ -23,9 +23,9 @@ from flcl.runs.results import ClassifierResults, from_json, to_json
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import prepare
 from flcl.stopping import StoppedError
-from flcl.train import complexity
-from flcl.train.loop import TaskTraining
-from flcl.train.step import Phase
+from flcl.training import complexity
+from flcl.training.loop import TaskTraining
+from flcl.training.step import Phase
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ def test_both_are_trained_and_a_killed_classifier_continues(data, tmp_path):
     assert results["generator"] == json.loads(first)
     assert results["classifier"]["complete"]
     assert results["classifier"]["old_classes"]["samples_per_class"] == 4
+    runs = flcl.train(both_of(data), tmp_path)  # complete: both are only opened
+    assert [run.kind for run in runs] == ["generator", "classifier"]
+    assert runs.classifier.workdir == tmp_path / "classifier" and runs.generator.results.complete
     with pytest.raises(ValueError, match="holds two runs.*generator and .*classifier"):
         flcl.open_run(tmp_path)
     stored = json.loads((tmp_path / "classifier" / "config.json").read_text())

@@ -16,7 +16,7 @@ import pytest
 
 import flcl
 from flcl.settings import bridge, formats
-from flcl.train.loop import TaskTraining
+from flcl.training.loop import TaskTraining
 
 FROZEN = Path(__file__).parent / "frozen"
 NUMBERS = sorted(int(path.name.removeprefix("format_")) for path in FROZEN.glob("format_*"))

@@ -137,7 +137,7 @@ def gone(parts, first, tmp_path_factory) -> dict[str, Path]:
         (folder / "run" / "config.json").write_text(json.dumps(config))
         runs[method] = folder / "run"
         changes = {"phase2.steps": 4} if method == "funlora" else {"train.epochs": 1.0}
-        flcl.learn(runs[method], f"npz:{parts[2]}", changes)
+        flcl.open_run(runs[method]).learn(f"npz:{parts[2]}", changes)
     return runs
 
 
@@ -201,7 +201,7 @@ def refused(workdir: Path, message: str, source: str, changes=None, **options) -
     """Learning is refused with this message, and the workdir stays as it was."""
     before = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
     with pytest.raises(ValueError, match=message):
-        flcl.learn(workdir, source, changes, **options)
+        flcl.open_run(workdir).learn(source, changes, **options)
     after = {p: p.read_bytes() for p in workdir.rglob("*") if p.is_file() and p.name != ".lock"}
     assert before == after
 
@@ -254,7 +254,7 @@ def test_a_run_that_is_not_finished_learns_nothing_else(first, parts, tmp_path):
     # Nothing of it is saved: it did not happen, and another task may come in its place.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
         patch.setattr(moments.TaskTraining, "run", moments.end)
-        flcl.learn(workdir, f"npz:{parts[2]}")
+        flcl.open_run(workdir).learn(f"npz:{parts[2]}")
     kill(workdir, parts[3], "step", 2)
     assert json.loads((workdir / "stream.json").read_text())["class_names"] == [
         "ant",

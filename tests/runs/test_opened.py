@@ -1,6 +1,7 @@
 """Sampling and evaluation of a run on disk."""
 
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -61,6 +62,10 @@ def test_classes_are_given_by_id_or_name(run):
     by_name, by_id = run.sample(["cat", "fox"], 2), run.sample([2, 5], 2)
     np.testing.assert_array_equal(by_name.images, by_id.images)
     assert by_id.names == ("cat", "fox") and by_name.classes == (2, 5)
+    for text in ("2,5", "cat, fox", " cat,5"):
+        np.testing.assert_array_equal(run.sample(text, 2).images, by_id.images)
+    assert run.sample(5, 1).names == run.sample(np.int64(5), 1).names == ("fox",)
+    assert run.sample(np.array([2, 5]), 1).names == run.sample({2: 1, 5: 1}, 1).names
     assert run.sample(per_class=1, task=2).names == ("ant", "bee", "cat", "dog")
 
 
@@ -79,6 +84,46 @@ def test_classes_are_given_by_id_or_name(run):
 def test_what_is_not_there_is_named(run, arguments, message):
     with pytest.raises(ValueError, match=message):
         run.sample(**arguments)
+
+
+def test_a_run_says_what_it_is_and_what_it_has_learned(run, finished, tmp_path):
+    assert repr(run) == (
+        f"<generator 'funlora' in {str(finished)!r}: 3 of 3 tasks learned, 6 classes: ant, bee, "
+        "cat, dog, eel, fox>"
+    )
+    assert run.results.matrix[-1] == tuple(
+        json.loads((finished / "results.json").read_text())["matrix"][-1]
+    )
+    copy = shutil.copytree(finished, tmp_path / "run")
+    opened = flcl.open_run(copy)
+    (copy / "results.json").write_text("{")
+    with pytest.raises(ValueError, match="results.json is not readable as JSON"):
+        _ = opened.results
+    (copy / "results.json").unlink()
+    assert opened.results is None
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("classify", "has no 'classify': only a classifier .* images; this one can .*sample"),
+        ("evaluate_on", "has no 'evaluate_on': only a classifier is tested on other images"),
+        ("smple", "the run of a generator has no 'smple'. Did you mean 'sample'?"),
+    ],
+)
+def test_what_this_kind_of_run_cannot_do(run, name, message):
+    with pytest.raises(AttributeError, match=message):
+        getattr(run, name)
+    assert not hasattr(run, name)
+
+
+def test_a_run_of_the_other_kind_is_refused(finished):
+    assert flcl.open_run(finished, "generator").kind == "generator"
+    message = "this is the run of a generator, which classifies nothing; use flcl sample or"
+    with pytest.raises(ValueError, match=message):
+        flcl.open_run(finished, "classifier")
+    with pytest.raises(ValueError, match="kind='x': accepted are generator, classifier"):
+        flcl.open_run(finished, "x")
 
 
 def test_a_folder_without_a_run_is_named(tmp_path):
@@ -114,6 +159,11 @@ def test_a_judge_batch_that_devices_do_not_share_is_told_before_any_work(run):
     [
         ({"classes": ["9" * 5000]}, "is not in this run"),
         ({"classes": []}, "at least one is needed"),
+        ({"classes": ""}, "classes='': at least one is needed"),
+        ({"classes": 3.5}, "classes=3.5: a list of ids or names is needed, such as [3, 5]"),
+        ({"classes": "3,x"}, "class 'x' is not in this run"),
+        ({"classes": "3\r\nx"}, "class '3 x' is not in this run"),
+        ({"classes": [[3]]}, "class [3] is not in this run"),
         ({"classes": [True]}, "class True is not in this run"),
         ({"per_class": 10**12}, "per_class=1000000000000: an integer from 1 to 1000000"),
         ({"per_class": 2.5}, "per_class=2.5: an integer"),

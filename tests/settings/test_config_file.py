@@ -108,7 +108,8 @@ def test_what_is_no_config_is_refused_and_never_suggested(tmp_path, monkeypatch)
     for name, line in {
         "common.py": "--config='common.py': no such file.",
         "mines.py": "--config='mines.py': no such file. Did you mean 'mine.py'?",
-        "mine": "--config='mine': no such file. Did you mean 'mine.py'?",
+        "./mine": "--config='./mine': no such file. Did you mean 'mine.py'?",
+        "fmlora_cub.py": "--config='fmlora_cub.py': no such file. Did you mean 'fmlora_cub200'?",
         "nowhere.py": "--config='nowhere.py': no such file.",
         "pipe.py": "--config='pipe.py': no such file.",
         "folder.py": "--config='folder.py': is a folder, not a file.",

@@ -2,6 +2,9 @@
 
 import dataclasses
 import functools
+import os
+import typing
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,9 +17,11 @@ from flcl.data.arrays.user import from_user
 from flcl.data.selection import Selection, everything
 from flcl.data.sources import Split, load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
-from flcl.evaluate.features import Inference, silent
+from flcl.evaluate.features import Inference, Progress, silent
 from flcl.metrics import classification
 from flcl.runs.opened import run as opened
+from flcl.runs.opened import streamed
+from flcl.runs.results import ClassifierResults
 from flcl.runs.setup import Setup
 
 
@@ -40,7 +45,13 @@ class Predictions(NamedTuple):
 class ClassifierOnDisk(opened.Run):
     """A finished or interrupted run of a classifier; see `opened.Run` for its attributes."""
 
+    kind = "classifier"
     settings: settings.ClassifierRun
+
+    @property
+    def results(self) -> ClassifierResults | None:
+        """What `results.json` holds now; see `opened.Run.results`."""
+        return typing.cast(ClassifierResults | None, super().results)
 
     def __init__(self, workdir: str | Path, **options):
         super().__init__(workdir, **options)
@@ -75,6 +86,43 @@ class ClassifierOnDisk(opened.Run):
         probabilities = special.softmax(scores / temperature, axis=1)
         names = tuple(self.class_names[i] for i in classes)
         return Predictions(classes, names, scores, probabilities)
+
+    def classify_files(
+        self,
+        paths: Iterable[str | os.PathLike] | str | os.PathLike,
+        *,
+        head: str | None = None,
+        after: int | None = None,
+        skipped: streamed.Skipped | None = None,
+        progress: Progress = silent,
+    ) -> Iterator[streamed.FileAnswer]:
+        """The class of any number of image files, one answer after the other, in their order.
+
+        Only two batches of `train.eval_batch_size` images are in memory.
+
+        Args:
+          paths: files, and folders in the place of all files in them; see `streamed.listed`.
+          head, after: as for `classify`.
+          skipped: is called with the path and the reason of each file that is no readable image;
+            None = the first one is an error.
+          progress: makes what is told the number of finished files.
+
+        Raises:
+          ValueError: for a path that does not exist, an unknown head, a task that is not learned.
+        """
+        files = streamed.listed(paths)
+        self._head(head), self._task(after, "after")
+        return self._classified(files, head, after, skipped, progress)
+
+    def _classified(self, files, head, after, skipped, progress) -> Iterator[streamed.FileAnswer]:
+        size, threads = self.settings.train.eval_batch_size, self.settings.runtime.threads
+        advance = progress("classify", len(files))
+        batches = streamed.batches(files, size, self.settings.data, threads, skipped)
+        for number, (paths, pixels) in enumerate(batches, start=1):
+            if paths:
+                answers = self.classify(pixels, head=head, after=after)
+                yield from streamed.answers(paths, answers.probabilities, self.class_names)
+            advance(min(number * size, len(files)))
 
     def features(self, images, *, after: int | None = None) -> np.ndarray:
         """Features float32 [N, d] of images; see `classify` for the arguments and errors."""

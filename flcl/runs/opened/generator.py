@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import typing
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,8 +18,9 @@ from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.opened import run as opened
+from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
-from flcl.settings.ids import resolve
+from flcl.settings.ids import resolve, separated
 
 
 class Samples(NamedTuple):
@@ -40,7 +42,13 @@ class Samples(NamedTuple):
 class GeneratorOnDisk(opened.Run):
     """A finished or interrupted run of a generator; see `opened.Run` for its attributes."""
 
+    kind = "generator"
     settings: settings.GeneratorRun
+
+    @property
+    def results(self) -> GeneratorResults | None:
+        """What `results.json` holds now; see `opened.Run.results`."""
+        return typing.cast(GeneratorResults | None, super().results)
 
     def __init__(self, workdir: str | Path, **options):
         super().__init__(workdir, **options)
@@ -52,7 +60,7 @@ class GeneratorOnDisk(opened.Run):
 
     def sample(
         self,
-        classes: Sequence[int | str] | None = None,
+        classes: Sequence[int | str] | int | str | None = None,
         per_class: int = 16,
         *,
         num_steps: int | None = None,
@@ -65,8 +73,9 @@ class GeneratorOnDisk(opened.Run):
         An image depends only on (seed, class, index).
 
         Args:
-          classes: class ids of the data set, or class names; None = all learned classes. A class
-            that is called "2" but has another id is "name:2"; see `settings.ids.resolve`.
+          classes: class ids of the data set, or class names; None = all learned classes. One class
+            needs no list, and a text may name several, as on the command line: "3,5". A class that
+            is called "2" but has another id is "name:2"; see `settings.ids.resolve`.
           per_class: images of each class.
           num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
           solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
@@ -74,17 +83,13 @@ class GeneratorOnDisk(opened.Run):
           task: use the model as it was after this task; None = the newest.
 
         Raises:
-          ValueError: for a class or a task that is not learned, or an unknown solver.
+          ValueError: for no class, for a class or a task that is not learned, or an unknown solver.
         """
         last = self._task(task)
         if classes is None:
             known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
             classes = sorted(self.stream.class_order[label] for label in known)
-        if isinstance(classes, str | numbers.Integral):
-            classes = [classes]
-        if not len(classes):
-            raise ValueError("classes=[]: at least one is needed; None = all learned classes")
-        ids = [resolve(entry, self.class_names, "class") for entry in classes]
+        ids = [resolve(entry, self.class_names, "class") for entry in self._listed(classes)]
         labels = self._learned_labels(ids, last)
         _check_integer("per_class", per_class, 1, 1_000_000)
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
@@ -99,6 +104,26 @@ class GeneratorOnDisk(opened.Run):
             images, calls = sampler(self._memory(last.index), key, labels, per_class)
         names = tuple(self.class_names[i] for i in ids)
         return Samples(images, tuple(ids), names, calls)
+
+    def _listed(self, classes) -> list:
+        """The classes that a user names, as a list of ids and names."""
+        listed = classes
+        if isinstance(classes, str) and classes not in self.class_names:
+            listed = separated(classes)
+        elif isinstance(classes, str | numbers.Integral):
+            listed = [classes]
+        try:
+            listed = list(listed)
+        except TypeError:
+            raise ValueError(
+                f"classes={hints.quoted(classes)}: a list of ids or names is needed, such as [3, 5]"
+            ) from None
+        if not listed:
+            raise ValueError(
+                f"classes={hints.quoted(classes)}: at least one is needed; None = all learned "
+                "classes"
+            )
+        return listed
 
     def draw(self, names: Sequence[str], count: int, key: jax.Array) -> Iterator[np.ndarray]:
         """`count` images uint8 [count, H, W, C] of each named class, one class after the other.

@@ -3,22 +3,24 @@
 import dataclasses
 import functools
 import math
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from flcl import files, methods, settings
+from flcl import files, hints, methods, settings
 from flcl.data.learned import LearnedTask
 from flcl.data.stream import Task, TaskStream
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Memory
+from flcl.runs import results as result_files
 from flcl.runs.memory import empty_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
-from flcl.runs.results import to_json
+from flcl.runs.results import Results, to_json
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
@@ -32,16 +34,28 @@ _ADVICE = (
 )
 
 
+_OTHERS = {
+    "sample": "only a generator draws images",
+    "classify": "only a classifier classifies images",
+    "classify_files": "only a classifier classifies images",
+    "features": "only a classifier has features",
+    "evaluate_on": "only a classifier is tested on other images",
+}
+
+
 class Run:
     """A finished or interrupted run.
 
     Attributes:
+      kind: "generator" or "classifier".
       workdir: the folder of the run.
       settings: the settings of the run.
       stream: the classes and tasks of the run.
       class_names: the names of the classes, by class id of the data set.
       learned: the numbers of the tasks that are learned.
     """
+
+    kind: typing.ClassVar[str] = "run"
 
     def __init__(
         self, workdir: str | Path, *, compile_cache: bool = True, learn: Callable | None = None
@@ -78,17 +92,58 @@ class Run:
 
     def learn(
         self, data: str, changes: Mapping | None = None, *, distinct: Sequence[str] = ()
-    ) -> dict:
-        """Learns the next task from a source of its own; returns `results.json`.
+    ) -> Results | None:
+        """Learns a task that was not planned, or continues it; returns `results`.
 
-        Afterwards this object is the run with the new task. No image of an earlier task is needed.
-        The same call continues one that was stopped. See `flcl.learn` for arguments and errors.
+        Afterwards this object is the run with the new task. No image of an earlier task is needed:
+        a task whose images are not there any more is not tested. Nothing of a generator's old
+        classes changes.
+
+        Args:
+          data: the source of the new task, in the form of `data.source`. Its classes that the run
+            does not know are learned; with `stream.scenario=dil` the source is the next domain.
+          changes: keys with other values for this task, such as `{"phase2.steps": 500}`.
+          distinct: names of new classes that differ from a known one only in case or Unicode form.
+
+        Raises:
+          ValueError: in one line, if there is nothing new, for images of another kind, for a run
+            that is joint, unfinished or training right now, and for keys that belong to all tasks.
         """
         if self._learn is None:
             raise ValueError(f"{self.workdir}: this run was opened to be read; use flcl.open_run")
-        results = self._learn(self.workdir, data, changes, distinct=distinct)
+        self._learn(self.workdir, data, changes or {}, distinct=distinct)
         self.__init__(self.workdir, learn=self._learn)
-        return results
+        return self.results
+
+    def __repr__(self) -> str:
+        known = [label for number in self.learned for label in self.stream.tasks[number - 1].labels]
+        ids = sorted({int(self.stream.class_order[label]) for label in known})
+        names = ", ".join(self.class_names[class_id] for class_id in ids)
+        return (
+            f"<{self.kind} {self.settings.method!r} in {str(self.workdir)!r}: "
+            f"{len(self.learned)} of {len(self.stream.tasks)} tasks learned, "
+            f"{len(ids)} classes: {hints.shortened(names)}>"
+        )
+
+    if not typing.TYPE_CHECKING:  # a type checker shall name what is missing
+
+        def __getattr__(self, name: str):
+            if name in _OTHERS:
+                able = [n for n, each in vars(type(self)).items() if callable(each) and n[0] != "_"]
+                hint = f": {_OTHERS[name]}; this one can {', '.join(sorted(able))}"
+            else:
+                hint = f".{hints.did_you_mean(name, dir(self))}"
+            raise AttributeError(f"the run of a {self.kind} has no {name!r}{hint}")
+
+    @property
+    def results(self) -> Results | None:
+        """What `results.json` of the run holds now; None if there is no such file yet.
+
+        Raises `ValueError` for a damaged file.
+        """
+        path = self.workdir / result_files.NAME
+        values = files.read_json(path)
+        return None if values is None else result_files.from_json(values, str(path))
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.

@@ -11,7 +11,7 @@ from flcl.devices import hosts, sharding
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Preliminary
 from flcl.rng import host_generator, stream_key
-from flcl.train.step import Phase
+from flcl.training.step import Phase
 
 
 def split(images: dict[int, Selection], holdout: float, seed: int, task: int):

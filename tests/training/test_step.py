@@ -17,7 +17,7 @@ from flcl.devices import sharding
 from flcl.ops import accumulate
 from flcl.rng import stream_key
 from flcl.runs.setup import prepare
-from flcl.train import step as steps
+from flcl.training import step as steps
 
 STEPS = 4
 

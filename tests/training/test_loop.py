@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from flcl.stopping import StoppedError
-from flcl.train.loop import TaskTraining
-from flcl.train.step import TrainState
+from flcl.training.loop import TaskTraining
+from flcl.training.step import TrainState
 
 BATCH = {"images": np.zeros((8, 1, 2, 2, 1), np.uint8), "labels": np.zeros(1, np.int32)}
 

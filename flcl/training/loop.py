@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from flcl.stopping import StoppedError
-from flcl.train.step import Phase, TrainState
+from flcl.training.step import Phase, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
