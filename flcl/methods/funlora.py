@@ -148,6 +148,9 @@ class FunLoRA(base.Generator):
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
 
+    def trunk_and_factors(self, memory, label):
+        return memory["trunk"], jax.tree.map(lambda v: v[label], memory["bank"])
+
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         train = self.phase_settings(phase)
         if phase == 2:

@@ -16,6 +16,7 @@ from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
 from flcl.runs import room
+from flcl.runs.opened import classes as class_files
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
 from flcl.settings.ids import resolve
@@ -126,6 +127,33 @@ class GeneratorOnDisk(opened.Run):
             return GeneratorEvaluation(setup.method, setup.data, sampler, setup.mesh, silent)
 
         return self._evaluate_all(run, make)
+
+    def export_classes(
+        self,
+        classes: Sequence[int | str] | None,
+        out: str | Path,
+        *,
+        merged: bool = False,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Writes a safetensors file for each class into the folder `out`; returns their paths.
+
+        Args:
+          classes: ids or names as for `sample`; None = all learned classes.
+          out: a folder; it is made if it is missing.
+          merged: False = the factors of the class, for runs with the same trunk; True = the whole
+            network of the class as an ordinary U-Net, without an adapter.
+          overwrite: whether files that are there may be replaced.
+
+        Raises:
+          ValueError: for a class that is not learned, a file that is there, and a method whose
+            classes have nothing of their own.
+        """
+        return class_files.export_classes(self, classes, out, merged=merged, overwrite=overwrite)
+
+    def export_trunk(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the trunk to a safetensors file; returns its path. Errors as `export_classes`."""
+        return class_files.export_trunk(self, path, overwrite=overwrite)
 
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}

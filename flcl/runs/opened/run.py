@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -28,6 +29,25 @@ from flcl.storage.seals import Seals, digest
 _ADVICE = (
     "bring a good copy back, or repeat the command that trained the run, which writes it again"
 )
+
+
+class ClassEntry(NamedTuple):
+    """A class of a run.
+
+    Attributes:
+      id: its class id in the data set.
+      name: its name.
+      task: the newest learned task that trained it; None = it is not learned yet.
+      parameters: float32 numbers that belong to it alone; None = all classes share everything, or
+        it is a class of a classifier.
+      bytes: those of its parameters; None as for `parameters`.
+    """
+
+    id: int
+    name: str
+    task: int | None
+    parameters: int | None
+    bytes: int | None
 
 
 class Run:
@@ -66,6 +86,23 @@ class Run:
         self._setup = Setup(self.settings, data, method, self._mesh)
         # Two at most, the newest and one to compare: a memory may contain a whole network.
         self._memory = functools.lru_cache(maxsize=2)(self._restore)
+
+    def classes(self) -> tuple[ClassEntry, ...]:
+        """Every class of the run, by class id."""
+        sizes = self._setup.method.describe()
+        count = sizes["parameters_per_class"] if sizes.get("adapted_convolutions") else None
+        listed = []
+        for number, name in enumerate(self.class_names):
+            task = self.task_of(number)
+            size = None if count is None else 4 * count  # bytes of float32
+            listed.append(ClassEntry(number, name, task and task.index, count, size))
+        return tuple(listed)
+
+    def task_of(self, class_id: int) -> Task | None:
+        """The newest learned task that trained a class; None = it is not learned yet."""
+        label = self._labels([class_id])[0]
+        tasks = [self.stream.tasks[index - 1] for index in reversed(self.learned)]
+        return next((task for task in tasks if label in task.labels), None)
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.
