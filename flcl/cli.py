@@ -28,10 +28,11 @@ _SPEC = re.compile(r"--?config(=|$)")
 
 
 class Arguments(NamedTuple):
-    """A parsed command line: the flags of the program and, if it takes a config, the settings."""
+    """A parsed command line: flags, the settings if the program takes a config, words if any."""
 
     flags: flags.FlagValues
     run: settings.Run | settings.Combined | None
+    words: tuple[str, ...] = ()
 
 
 def main(
@@ -41,6 +42,7 @@ def main(
     define: Callable[[flags.FlagValues], None],
     config: bool = False,
     distributed: bool = False,
+    takes_words: bool = False,
     argv: Sequence[str] | None = None,
 ) -> int:
     """Parses the command line, runs `program` and returns the exit code.
@@ -51,6 +53,7 @@ def main(
       define: adds the program's own flags to a `FlagValues`.
       config: whether the program takes (and needs) `--config` and its overrides.
       distributed: whether the program may run in several processes.
+      takes_words: whether it takes words that are no flags, such as the names of files.
       argv: the command line, with the program's name first; None means `sys.argv`.
 
     Bad input (`ValueError`, `OSError`) gives one line on stderr and exit code 2. A run that had to
@@ -63,18 +66,21 @@ def main(
     defines = _with_processes(define) if distributed else define
     try:
         with stopping.on_signals(), stopping.watched(_say_stopping, _end_at_once):
-            return _ending(lambda: _start(program, words, doc, defines, config, distributed))
+            flagged = (defines, config, distributed, takes_words)
+            return _ending(lambda: _start(program, words, doc, *flagged))
     finally:
         if argv is None:  # the process ends now, and what it had to write is written
             stopping.let_end()
 
 
-def _start(program, argv: list[str], doc: str, defines, config: bool, distributed: bool) -> int:
+def _start(
+    program, argv: list[str], doc: str, defines, config: bool, distributed: bool, takes_words: bool
+) -> int:
     """Parses the command line and runs `program`, or prints the help."""
     if _wants_help(argv):
         print(_help(argv, doc, defines, config))
         return 0
-    arguments = parse(argv, defines, config)
+    arguments = parse(argv, defines, config, takes_words)
     if distributed:
         _join(arguments.flags)
     return program(arguments) or 0
@@ -144,7 +150,10 @@ def _end_at_once() -> None:
 
 
 def parse(
-    argv: Sequence[str], define: Callable[[flags.FlagValues], None], config: bool = False
+    argv: Sequence[str],
+    define: Callable[[flags.FlagValues], None],
+    config: bool = False,
+    takes_words: bool = False,
 ) -> Arguments:
     """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
@@ -166,9 +175,10 @@ def parse(
         ) from error
     except (flags.Error, ValueError, TypeError) as error:
         raise ValueError(_plain(error, edited)) from error
-    if len(words) > 1:
+    if len(words) > 1 and not takes_words:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
-    return Arguments(values, None if edited is None else _frozen(edited, spec, refused))
+    run = None if edited is None else _frozen(edited, spec, refused)
+    return Arguments(values, run, tuple(words[1:]))
 
 
 def _frozen(edited: ConfigDict, spec: str, refused: list[str]) -> settings.Run:
