@@ -1,8 +1,9 @@
-"""Lists the classes of a run, and writes them to files.
+"""Lists the classes of a run, writes them to files, and removes them.
 
 Usage:
   flcl classes list --workdir=DIR
   flcl classes export --workdir=DIR --out=DIR [--classes=cat,dog] [flags]
+  flcl classes remove --workdir=DIR --classes=cat,dog
 
 Examples:
   flcl classes list --workdir=runs/digits
@@ -11,6 +12,8 @@ Examples:
 
 Generators: export writes one safetensors file for each class, with its factors, its trunk's SHA-256
 and where it comes from. --merged writes the whole network of a class instead, --trunk the trunk.
+remove: no byte of the factors of a class stays, and no other class changes. If it is stopped, the
+same command ends it.
 Classifiers: export writes the low-rank update of the transformer as a PEFT folder.
 """
 
@@ -36,7 +39,7 @@ def define(values: flags.FlagValues) -> None:
     add(flags.DEFINE_boolean, "json", False, "list: print JSON instead of a table")
     add(flags.DEFINE_string, "out", None, "export: folder to write into")
     add(flags.DEFINE_boolean, "overwrite", False, "export: replace existing files")
-    text = "export: ids or names, such as 3,5 or cat,dog; default: all learned classes"
+    text = "ids or names, such as 3,5 or cat,dog; export: default all learned classes"
     add(flags.DEFINE_list, "classes", [], text)
     add(flags.DEFINE_boolean, "merged", False, "export: the whole network of each class")
     text = "export: the trunk as trunk.safetensors, and classes only if they are named"
@@ -71,11 +74,11 @@ def _list(given: flags.FlagValues) -> None:
 
     from flcl.report.console import Console
 
-    table = Table("id", "class", "task", "parameters", "bytes")
+    table = Table("id", "class", "task", "parameters", "bytes", "removed")
     for entry in listed:
         task = "not learned" if entry.task is None else str(entry.task)
         sizes = ["-" if size is None else f"{size:,}" for size in (entry.parameters, entry.bytes)]
-        table.add_row(str(entry.id), shown(entry.name), task, *sizes)
+        table.add_row(str(entry.id), shown(entry.name), task, *sizes, entry.removed or "")
     Console().print(table)
 
 
@@ -111,4 +114,14 @@ def _export_adapter(run, given: flags.FlagValues, out) -> None:
         print(f"{shown(str(path))}: {path.stat().st_size:,} bytes")
 
 
-_VERBS = {"list": _list, "export": _export}
+def _remove(given: flags.FlagValues) -> None:
+    from flcl.runs import removal  # late: it loads JAX
+
+    for removed in removal.remove_classes(given.workdir, given.classes):
+        print(
+            f"{shown(removed.name)}: its factors are gone from task {removed.task}; pictures of it "
+            "and its numbers in the results stay"
+        )
+
+
+_VERBS = {"list": _list, "export": _export, "remove": _remove}

@@ -30,7 +30,14 @@ def test_the_list_as_a_table_and_as_json(classes, finished):
     table = classes("list", f"--workdir={finished}")
     assert all(name in table for name in ("ant", "fox", "parameters"))
     listed = json.loads(classes("list", f"--workdir={finished}", "--json"))
-    assert listed[2] == {"id": 2, "name": "cat", "task": 2, "parameters": 73, "bytes": 292}
+    assert listed[2] == {
+        "id": 2,
+        "name": "cat",
+        "task": 2,
+        "parameters": 73,
+        "bytes": 292,
+        "removed": None,
+    }
 
 
 def test_files_of_classes_of_the_trunk_and_merged_networks(classes, finished, tmp_path):

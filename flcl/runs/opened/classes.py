@@ -135,13 +135,15 @@ def _model(run: Run) -> dict:
 def _ids(run: Run, classes: Sequence[int | str] | None) -> list[int]:
     """The ids of learned classes that a user names; None = all of them."""
     if classes is None:
-        return [entry.id for entry in run.classes() if entry.task is not None]
+        listed = run.classes()
+        return [each.id for each in listed if each.task is not None and each.removed is None]
     if isinstance(classes, str | int):
         classes = [classes]
     if not len(classes):
         raise ValueError("classes=[]: at least one is needed; None = all learned classes")
     ids = list(dict.fromkeys(resolve(entry, run.class_names, "class") for entry in classes))
     for number in ids:
+        run.check_not_removed(number)
         if run.task_of(number) is None:
             raise ValueError(f"class {number} ({run.class_names[number]}) is not learned yet")
     return ids

@@ -43,8 +43,8 @@ class GeneratorOnDisk(opened.Run):
 
     settings: settings.GeneratorRun
 
-    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
-        super().__init__(workdir, compile_cache=compile_cache)
+    def __init__(self, workdir: str | Path, **options):
+        super().__init__(workdir, **options)
         setup = self._setup
         # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(
@@ -80,7 +80,8 @@ class GeneratorOnDisk(opened.Run):
         last = self._task(task)
         if classes is None:
             known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
-            classes = sorted(self.stream.class_order[label] for label in known)
+            ids = sorted(self.stream.class_order[label] for label in known)
+            classes = [number for number in ids if self.removed.of(number) is None]
         if isinstance(classes, str | numbers.Integral):
             classes = [classes]
         if not len(classes):
@@ -120,6 +121,8 @@ class GeneratorOnDisk(opened.Run):
         It needs the data of the run. It returns a dictionary like `results.json`; the workdir is
         not changed. Raises `ValueError` for a key or value that these sections do not know.
         """
+        for number in range(len(self.class_names)):
+            self.check_not_removed(number)  # its row and column would mean nothing
         run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
 
         def make(setup: Setup) -> GeneratorEvaluation:
@@ -161,6 +164,7 @@ class GeneratorOnDisk(opened.Run):
         # order.
         labels = self._labels(ids)
         for class_id, label in zip(ids, labels, strict=True):
+            self.check_not_removed(class_id)
             if label not in known:
                 raise ValueError(
                     f"class {class_id} ({self.class_names[class_id]}) is not learned after task "

@@ -18,6 +18,7 @@ from flcl.methods.base import Memory
 from flcl.runs.memory import empty_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import to_json
+from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream
@@ -41,6 +42,7 @@ class ClassEntry(NamedTuple):
       parameters: float32 numbers that belong to it alone; None = all classes share everything, or
         it is a class of a classifier.
       bytes: those of its parameters; None as for `parameters`.
+      removed: the day on which it was removed; None = it was not.
     """
 
     id: int
@@ -48,6 +50,7 @@ class ClassEntry(NamedTuple):
     task: int | None
     parameters: int | None
     bytes: int | None
+    removed: str | None
 
 
 class Run:
@@ -59,10 +62,14 @@ class Run:
       stream: the classes and tasks of the run.
       class_names: the names of the classes, by class id of the data set.
       learned: the numbers of the tasks that are learned.
+      removed: the classes that were removed.
     """
 
-    def __init__(self, workdir: str | Path, *, compile_cache: bool = True):
-        """compile_cache: False = the run that opens this one has chosen where programs are kept."""
+    def __init__(self, workdir: str | Path, *, compile_cache: bool = True, removing: bool = False):
+        """Opens a run; removing: also one from which the removal of a class was stopped.
+
+        compile_cache: False = the run that opens this one has chosen where programs are kept.
+        """
         self.workdir = Path(workdir)
         self.settings, stream = read(self.workdir)
         if compile_cache:
@@ -72,6 +79,12 @@ class Run:
         self.stream = TaskStream.from_dict(stream["stream"])
         # Read only, because another process may still be training this run.
         self._seals = Seals(self.workdir, writes=False)
+        self.removed = removed.read(self.workdir, self._seals, removing=removing)
+        if self.removed.unfinished and not removing:
+            raise ValueError(
+                f"workdir {workdir}: the removal of a class was stopped; repeat "
+                f"`python launch/classes.py remove --workdir={workdir}`, which ends it"
+            )
         folder = self.workdir / "checkpoints"
         self._checkpoints = Checkpoints(folder, read_only=True, seals=self._seals)
         self.learned = tuple(stored_tasks(self._checkpoints, self.stream))
@@ -95,7 +108,9 @@ class Run:
         for number, name in enumerate(self.class_names):
             task = self.task_of(number)
             size = None if count is None else 4 * count  # bytes of float32
-            listed.append(ClassEntry(number, name, task and task.index, count, size))
+            removal = self.removed.of(number)
+            when = removal and removal.when
+            listed.append(ClassEntry(number, name, task and task.index, count, size, when))
         return tuple(listed)
 
     def task_of(self, class_id: int) -> Task | None:
@@ -103,6 +118,11 @@ class Run:
         label = self._labels([class_id])[0]
         tasks = [self.stream.tasks[index - 1] for index in reversed(self.learned)]
         return next((task for task in tasks if label in task.labels), None)
+
+    def check_not_removed(self, class_id: int) -> None:
+        """Raises `ValueError` for a class that was removed."""
+        if removal := self.removed.of(class_id):
+            raise ValueError(f"class {class_id} ({removal.name}) was removed on {removal.when}")
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.
