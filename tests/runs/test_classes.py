@@ -114,6 +114,21 @@ def test_a_class_that_is_not_there(classes, why, run, tmp_path):
         run.export_classes(classes, tmp_path)
 
 
+def test_a_file_of_this_trunk_is_read_and_one_of_another_is_refused(run, memory, tmp_path):
+    (path,) = run.export_classes(["cat"], tmp_path)
+    about, factors = run.read_class(path)
+    assert about.name == "cat"
+    np.testing.assert_array_equal(factors["input"]["a"], memory["bank"]["input"]["a"][2])
+    described = {k: v for k, v in about.__dict__.items() if k not in ("layers", "sha256")}
+    ours, other = about.trunk, "0" * 64
+    path.write_bytes(artifact.class_bytes(factors, **{**described, "trunk": other}))
+    with pytest.raises(ValueError, match=f"trunk {other}, and this run has the trunk {ours}"):
+        run.read_class(path)
+    path.write_bytes(artifact.class_bytes(factors, **{**described, "image": (16, 1)}))
+    with pytest.raises(ValueError, match=r"image is \[16, 1\], this run has \[8, 1\]"):
+        run.read_class(path)
+
+
 def test_a_class_that_is_not_learned_yet(finished, tmp_path):
     begun = shutil.copytree(finished, tmp_path / "run")
     shutil.rmtree(begun / "checkpoints" / "tasks" / "3")

@@ -52,6 +52,25 @@ def export_trunk(run: Run, path: str | Path, *, overwrite: bool = False) -> Path
     return files.write(path, artifact.network_bytes(trunk, **about))
 
 
+def read_class(run: Run, path: str | Path) -> artifact.ClassFile:
+    """A class file that fits a run; see `GeneratorOnDisk.read_class`."""
+    path = paths.local(path, "path")
+    file, adapter, data = artifact.read_class(path), run.settings.adapter, run.settings.data
+    _, factors = run._setup.method.trunk_and_factors(run._memory(run.learned[-1]), 0)
+    layers = {name: (entry["b"].size, entry["a"].size) for name, entry in factors.items()}
+    artifact.check_fit(
+        path,
+        file.about,
+        trunk=_trunk_hash(run),
+        family=adapter.family,
+        p=adapter.functions,
+        layers=layers,
+    )
+    if file.about.image != (image := (data.image_size, data.channels)):
+        raise ValueError(f"{path}: image is {list(file.about.image)}, this run has {list(image)}")
+    return file
+
+
 def file_names(names: Sequence[str]) -> list[str]:
     """A different file name for each class name, without an ending.
 

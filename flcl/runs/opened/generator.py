@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from flcl import hints, settings
+from flcl.adapters.artifact import ClassFile
 from flcl.data.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
@@ -157,6 +158,14 @@ class GeneratorOnDisk(opened.Run):
     def export_trunk(self, path: str | Path, *, overwrite: bool = False) -> Path:
         """Writes the trunk to a safetensors file; returns its path. Errors as `export_classes`."""
         return class_files.export_trunk(self, path, overwrite=overwrite)
+
+    def read_class(self, path: str | Path) -> ClassFile:
+        """The content of a class file, checked to belong to the trunk of this run.
+
+        Raises `ValueError` in one line for a file that is damaged or of another kind, and for a
+        class of another trunk (with the SHA-256 of both), family, p, set of layers or image size.
+        """
+        return class_files.read_class(self, path)
 
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
