@@ -71,11 +71,14 @@ def remove_classes(workdir: str | Path, classes: Sequence[int | str]) -> tuple[R
     return tuple(new.values())
 
 
-def traces(workdir: Path, factors: np.ndarray, others: np.ndarray) -> list[Path]:
+def traces(
+    workdir: Path, factors: np.ndarray, others: np.ndarray, skipped: Path | None = None
+) -> list[Path]:
     """The files of a folder that hold `WINDOW` bytes of `factors`, at any place.
 
-    factors, others: float32. What `others` holds too, such as values that no step has changed, is
-    no trace. Checkpoints are compressed: of numbers that can be packed, no bytes are found there.
+    skipped: a folder in it that is not searched. factors, others: float32. What `others` holds
+    too, such as values that no step has changed, is no trace. Checkpoints are compressed: of
+    numbers that can be packed, no bytes are found there.
     """
     ours, theirs = (_windows(values.astype("<f4").tobytes(), 4) for values in (factors, others))
     wanted = ours - theirs
@@ -87,7 +90,9 @@ def traces(workdir: Path, factors: np.ndarray, others: np.ndarray) -> list[Path]
     return [
         path
         for path in sorted(workdir.rglob("*"))
-        if path.is_file() and _holds(files.read_bytes(path), starts, wanted)
+        if path.is_file()
+        and not (skipped and path.is_relative_to(skipped))
+        and _holds(files.read_bytes(path), starts, wanted)
     ]
 
 
@@ -122,9 +127,7 @@ def _checked_ids(run: GeneratorOnDisk, classes, before: Removals) -> list[int]:
     for number in ids:
         name = run.class_names[number]
         run.check_not_removed(number)
-        saves = run.workdir / "checkpoints"
-        found = [path for path in _traces_of(run, number) if not path.is_relative_to(saves)]
-        if found:
+        if found := _traces_of(run, number):
             raise ValueError(
                 f"{found[0]}: holds factors of class {number} ({name}), and is no file of the run: "
                 "delete it or move it away, then remove the class"
@@ -137,7 +140,8 @@ def _traces_of(run: GeneratorOnDisk, number: int) -> list[Path]:
     label = run._labels([number])[0]
     _, factors = method.trunk_and_factors(memory, label)
     kept = method.forget(memory, label)
-    return traces(run.workdir, _flat(factors), _flat(kept))
+    # The saves of the run are written again.
+    return traces(run.workdir, _flat(factors), _flat(kept), run.workdir / "checkpoints")
 
 
 def _flat(tree) -> np.ndarray:
