@@ -145,6 +145,14 @@ class FunLoRA(base.Generator):
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
 
+    def trunk_and_factors(self, memory, label):
+        return memory["trunk"], jax.tree.map(lambda v: v[label], memory["bank"])
+
+    def forget(self, memory, label):
+        labels = _array([label])
+        nothing = jax.tree.map(jnp.zeros_like, functional.take(memory["bank"], labels))
+        return {**memory, "bank": functional.put(memory["bank"], labels, nothing)}
+
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         train = self.phase_settings(phase)
         if phase == 2:

@@ -269,6 +269,24 @@ class ViTClassifier(base.Classifier):
             for name, head in self.heads.items()
         }
 
+    def low_rank(self, memory):
+        model = self.inference(memory)
+        adapters = model.get("adapters") or {}
+        if model.get("prompt") is not None:
+            raise ValueError(
+                f"prompt.tokens={self.run.prompt.tokens}: a prompt adds tokens to every image, and "
+                "no low-rank update of weights does that; train with prompt.tokens=0"
+            )
+        if any(vit.BESIDE in sites for sites in adapters.values()):
+            raise ValueError(
+                f"method={self.name}: its bottleneck beside the MLP is not linear, so no low-rank "
+                "update of weights has its effect"
+            )
+        if not adapters:
+            what = "it changes all weights" if self._moves else "it leaves the weights as they are"
+            raise ValueError(f"method={self.name}: {what}, so there is no low-rank update")
+        return adapters
+
     def encode(self, images, trunk, adapters=None, prompt=None) -> jax.Array:
         """Features [B, d] of normalised images [B, H, W, 3]."""
         variables = (

@@ -38,6 +38,13 @@ class Seals:
         known[name] = [value, *before[:1]]
         files.write_json(self.workdir / NAME, known)
 
+    def forget_earlier(self, name: str) -> None:
+        """From now on only the newest file under this name is the one that the run wrote."""
+        known = self._known()
+        if self._writes and len(known.get(name, [])) > 1:
+            known[name] = known[name][:1]
+            files.write_json(self.workdir / NAME, known)
+
     def write(self, name: str, content: bytes) -> Path:
         """Writes a file completely or not at all, after its digest; returns its path."""
         path = self.workdir / name

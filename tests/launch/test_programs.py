@@ -116,7 +116,7 @@ def test_the_package_is_a_program(root, tmp_path):
 def test_launch_help_is_quick_text(name, launch):
     done = launch(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert done.stdout.startswith(
-        ("Trains", "Draws", "Classifies", "Evaluates", "Prints", "Compiles", "Compares")
+        ("Trains", "Draws", "Classifies", "Evaluates", "Prints", "Compiles", "Compares", "Lists")
     )
     assert f"launch/{name}.py" in done.stdout and "Flags:" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -154,6 +154,16 @@ def test_a_terminal_without_unicode_shows_what_it_can(launch):
         ("sample", ["--workdir=x"], "--out is missing"),
         ("sample", ["--workdir=x", "--out=README.md"], "must end in"),
         ("sample", ["--workdir=runs/there is none", "--out=x.png"], "there is none"),
+        ("classes", ["--workdir=x"], "the first word must be one of list, export, remove"),
+        (
+            "classes",
+            ["exprt"],
+            "'exprt': the first word must be one of list, export, remove. Did you mean",
+        ),
+        ("classes", ["list"], "--workdir is missing"),
+        ("classes", ["list", "cat", "--workdir=x"], "unexpected argument 'cat'"),
+        ("classes", ["export", "--workdir=x"], "--out is missing"),
+        ("sample", ["--workdir=x", "export"], "unexpected argument 'export'"),
         ("evaluate", ["--workdir=x", "--out=x.txt"], "--out=x.txt: must end in .json"),
         ("evaluate", ["--workdir=x", "--solver"], "Missing value for flag --solver"),
         ("evaluate", ["--workdir=runs/there is none", "--out=x.json"], "there is none"),
@@ -247,6 +257,8 @@ def test_evaluate_of_a_classifier_writes_numbers_and_a_picture(classifier, tmp_p
         ("evaluate", ["--solver=euler"], "--solver: {run} is the run of a classifier"),
         ("evaluate", ["--data=folder:nowhere"], "folder:nowhere: no such folder"),
         ("evaluate", ["--head=best"], "head='best': accepted are class_mean, lda, ridge"),
+        ("classes", ["export", "--out={tmp}", "--merged"], "whose classes share one adapter"),
+        ("classes", ["export", "--out={tmp}"], "it leaves the weights as they are"),
         ("evaluate", ["--after=9"], "this run has learned tasks 1-2"),
     ],
 )

@@ -87,6 +87,16 @@ class Classifier(Method):
     def temperatures(self, memory: Memory) -> dict[str, float]:
         """T of each head: the softmax of scores / T are the probabilities."""
 
+    def low_rank(self, memory: Memory) -> Tree:
+        """How the trunk has changed since the first task: `{block: {map: {"a", "core", "b"}}}`.
+
+        The kernel [in, out] of each map has changed by a core b', with a [in, R], core [R, R] and b
+        [out, R].
+        Raises `ValueError` for a method whose features change in another way, or not at all.
+        """
+        del memory
+        raise ValueError(f"method={self.name}: it has no low-rank update of a transformer")
+
     def corrects(self, task: Task) -> bool:
         """Whether old statistics follow the features that `task` has moved."""
         del task

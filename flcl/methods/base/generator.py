@@ -10,7 +10,7 @@ from flcl import settings
 from flcl.data import loader
 from flcl.data.stream import Task
 from flcl.methods import optimisation
-from flcl.methods.base.method import Memory, Method, Velocity, batch_of
+from flcl.methods.base.method import Memory, Method, Tree, Velocity, batch_of
 
 
 class Generator(Method):
@@ -65,3 +65,22 @@ class Generator(Method):
     @abc.abstractmethod
     def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
         """The velocity field of one class, ready for sampling."""
+
+    def trunk_and_factors(self, memory: Memory, label: int) -> tuple[Tree, Tree]:
+        """The trunk, and the factors of one class: `{adapted convolution: {factor: [n]}}`.
+
+        Raises `ValueError` for a method whose classes share all parameters.
+        """
+        del memory, label
+        raise self._shared_by_all()
+
+    def forget(self, memory: Memory, label: int) -> Memory:
+        """The memory with zeros in the place of the factors of one class; errors as above."""
+        del memory, label
+        raise self._shared_by_all()
+
+    def _shared_by_all(self) -> ValueError:
+        return ValueError(
+            f"method={self.name}: all classes share one network, so no class can be exported or "
+            "removed; those of the method funlora can"
+        )

@@ -19,6 +19,7 @@ from flcl.data.sources import Split, load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, Progress, silent
 from flcl.metrics import classification
+from flcl.runs.opened import adapter as adapters
 from flcl.runs.opened import run as opened
 from flcl.runs.opened import streamed
 from flcl.runs.results import ClassifierResults
@@ -130,6 +131,29 @@ class ClassifierOnDisk(opened.Run):
         last = self._task(after, "after").index
         with jax.set_mesh(self._mesh):
             return self._inference(last).features(self._memory(last), selection)
+
+    def export_adapter(
+        self,
+        out: str | Path,
+        *,
+        model: str | None = None,
+        prefix: str = "",
+        overwrite: bool = False,
+    ) -> Path:
+        """Writes the change of the transformer as a PEFT folder: see `flcl.models.pretrained.peft`.
+
+        Args:
+          out: the folder; it is made if it is missing.
+          model: the model in PyTorch whose modules are named, see `peft.MODELS`: vit, dinov2, timm,
+            ...; None = that of the weights file.
+          prefix: what that model has before these names, such as `vit.` in a model with a head.
+          overwrite: whether files that are there may be replaced.
+
+        Raises:
+          ValueError: for a method without such a form, such as one with a prompt, and for weights
+            that are those of no model in PyTorch.
+        """
+        return adapters.export_adapter(self, out, model, prefix, overwrite)
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.

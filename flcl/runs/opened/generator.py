@@ -11,12 +11,14 @@ import jax
 import numpy as np
 
 from flcl import hints, settings
+from flcl.adapters.artifact import ClassFile
 from flcl.data.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
 from flcl.runs import room
+from flcl.runs.opened import classes as class_files
 from flcl.runs.opened import run as opened
 from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
@@ -88,7 +90,8 @@ class GeneratorOnDisk(opened.Run):
         last = self._task(task)
         if classes is None:
             known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
-            classes = sorted(self.stream.class_order[label] for label in known)
+            ids = sorted(self.stream.class_order[label] for label in known)
+            classes = [number for number in ids if self.removed.of(number) is None]
         ids = [resolve(entry, self.class_names, "class") for entry in self._listed(classes)]
         labels = self._learned_labels(ids, last)
         _check_integer("per_class", per_class, 1, 1_000_000)
@@ -145,6 +148,8 @@ class GeneratorOnDisk(opened.Run):
         It needs the data of the run. It returns a dictionary like `results.json`; the workdir is
         not changed. Raises `ValueError` for a key or value that these sections do not know.
         """
+        for number in range(len(self.class_names)):
+            self.check_not_removed(number)  # its row and column would mean nothing
         run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
 
         def make(setup: Setup) -> GeneratorEvaluation:
@@ -153,12 +158,48 @@ class GeneratorOnDisk(opened.Run):
 
         return self._evaluate_all(run, make)
 
+    def export_classes(
+        self,
+        classes: Sequence[int | str] | None,
+        out: str | Path,
+        *,
+        merged: bool = False,
+        overwrite: bool = False,
+    ) -> tuple[Path, ...]:
+        """Writes a safetensors file for each class into the folder `out`; returns their paths.
+
+        Args:
+          classes: ids or names as for `sample`; None = all learned classes.
+          out: a folder; it is made if it is missing.
+          merged: False = the factors of the class, for runs with the same trunk; True = the whole
+            network of the class as an ordinary U-Net, without an adapter.
+          overwrite: whether files that are there may be replaced.
+
+        Raises:
+          ValueError: for a class that is not learned, a file that is there, and a method whose
+            classes have nothing of their own.
+        """
+        return class_files.export_classes(self, classes, out, merged=merged, overwrite=overwrite)
+
+    def export_trunk(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the trunk to a safetensors file; returns its path. Errors as `export_classes`."""
+        return class_files.export_trunk(self, path, overwrite=overwrite)
+
+    def read_class(self, path: str | Path) -> ClassFile:
+        """The content of a class file, checked to belong to the trunk of this run.
+
+        Raises `ValueError` in one line for a file that is damaged or of another kind, and for a
+        class of another trunk (with the SHA-256 of both), family, p, set of layers or image size.
+        """
+        return class_files.read_class(self, path)
+
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
         # A user counts classes as the data set does; inside, a label is the place in the class
         # order.
         labels = self._labels(ids)
         for class_id, label in zip(ids, labels, strict=True):
+            self.check_not_removed(class_id)
             if label not in known:
                 raise ValueError(
                     f"class {class_id} ({self.class_names[class_id]}) is not learned after task "

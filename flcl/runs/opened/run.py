@@ -6,6 +6,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from flcl.runs import results as result_files
 from flcl.runs.memory import empty_memory, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.results import Results, to_json
+from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
@@ -43,6 +45,27 @@ _OTHERS = {
 }
 
 
+class ClassEntry(NamedTuple):
+    """A class of a run.
+
+    Attributes:
+      id: its class id in the data set.
+      name: its name.
+      task: the newest learned task that trained it; None = it is not learned yet.
+      parameters: float32 numbers that belong to it alone; None = all classes share everything, or
+        it is a class of a classifier.
+      bytes: those of its parameters; None as for `parameters`.
+      removed: the day on which it was removed; None = it was not.
+    """
+
+    id: int
+    name: str
+    task: int | None
+    parameters: int | None
+    bytes: int | None
+    removed: str | None
+
+
 class Run:
     """A finished or interrupted run.
 
@@ -53,15 +76,22 @@ class Run:
       stream: the classes and tasks of the run.
       class_names: the names of the classes, by class id of the data set.
       learned: the numbers of the tasks that are learned.
+      removed: the classes that were removed.
     """
 
     kind: typing.ClassVar[str] = "run"
 
     def __init__(
-        self, workdir: str | Path, *, compile_cache: bool = True, learn: Callable | None = None
+        self,
+        workdir: str | Path,
+        *,
+        compile_cache: bool = True,
+        removing: bool = False,
+        learn: Callable | None = None,
     ):
-        """compile_cache: False = the run that opens this one has chosen where programs are kept.
+        """Opens a run; removing: also one from which the removal of a class was stopped.
 
+        compile_cache: False = the run that opens this one has chosen where programs are kept.
         learn: what `learn` calls, with the workdir first; None = the run is only read.
         """
         self.workdir, self._learn = Path(workdir), learn
@@ -73,6 +103,12 @@ class Run:
         self.stream = TaskStream.from_dict(stream["stream"])
         # Read only, because another process may still be training this run.
         self._seals = Seals(self.workdir, writes=False)
+        self.removed = removed.read(self.workdir, self._seals, removing=removing)
+        if self.removed.unfinished and not removing:
+            raise ValueError(
+                f"workdir {workdir}: the removal of a class was stopped; repeat "
+                f"`python launch/classes.py remove --workdir={workdir}`, which ends it"
+            )
         folder = self.workdir / "checkpoints"
         self._checkpoints = Checkpoints(folder, read_only=True, seals=self._seals)
         self.learned = tuple(stored_tasks(self._checkpoints, self.stream))
@@ -144,6 +180,30 @@ class Run:
         path = self.workdir / result_files.NAME
         values = files.read_json(path)
         return None if values is None else result_files.from_json(values, str(path))
+
+    def classes(self) -> tuple[ClassEntry, ...]:
+        """Every class of the run, by class id."""
+        sizes = self._setup.method.describe()
+        count = sizes["parameters_per_class"] if sizes.get("adapted_convolutions") else None
+        listed = []
+        for number, name in enumerate(self.class_names):
+            task = self.task_of(number)
+            size = None if count is None else 4 * count  # bytes of float32
+            removal = self.removed.of(number)
+            when = removal and removal.when
+            listed.append(ClassEntry(number, name, task and task.index, count, size, when))
+        return tuple(listed)
+
+    def task_of(self, class_id: int) -> Task | None:
+        """The newest learned task that trained a class; None = it is not learned yet."""
+        label = self._labels([class_id])[0]
+        tasks = [self.stream.tasks[index - 1] for index in reversed(self.learned)]
+        return next((task for task in tasks if label in task.labels), None)
+
+    def check_not_removed(self, class_id: int) -> None:
+        """Raises `ValueError` for a class that was removed."""
+        if removal := self.removed.of(class_id):
+            raise ValueError(f"class {class_id} ({removal.name}) was removed on {removal.when}")
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.

@@ -1,0 +1,61 @@
+"""`removed.json`: the classes that were removed from a run, and when."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+from flcl import files
+from flcl.storage import schema
+from flcl.storage.seals import Seals, digest
+
+NAME = "removed.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Removal:
+    """One removed class. when: the day, such as 2026-11-28. task: the task that had trained it."""
+
+    name: str
+    task: int
+    when: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Removals:
+    """All removed classes by class id, as text.
+
+    unfinished: whether the removal of some was stopped; then something of them may still be there.
+    """
+
+    classes: Mapping[str, Removal] = dataclasses.field(default_factory=dict)
+    unfinished: bool = False
+
+    def of(self, class_id: int) -> Removal | None:
+        """The removal of a class; None = it was not removed."""
+        return self.classes.get(str(class_id))
+
+
+def read(workdir: Path, seals: Seals, *, removing: bool = False) -> Removals:
+    """What was removed from the run in `workdir`; raises `ValueError` for a file that is damaged.
+
+    A missing file means that nothing was removed. If the digests of the run know one, it is
+    refused, unless `removing`: a removal may have been stopped before it wrote the file.
+    """
+    path = workdir / NAME
+    try:
+        content = files.read_bytes(path)
+    except FileNotFoundError:
+        if seals.holds(NAME, "") is False and not removing:
+            raise ValueError(
+                f"{path} is missing: bring a good copy back, or remove its classes again with "
+                "`python launch/classes.py remove`"
+            ) from None
+        return Removals()
+    if seals.holds(NAME, digest(content)) is False:
+        raise ValueError(f"{path} has changed since flcl wrote it: bring a good copy back")
+    return schema.from_json(Removals, files.read_json(path), str(path))
+
+
+def write(seals: Seals, removals: Removals) -> None:
+    """Writes the file, after its digest."""
+    seals.write(NAME, files.as_json(schema.to_json(removals)))

@@ -1,0 +1,8 @@
+"""`flcl classes` from a checkout: python launch/classes.py --help says what it does."""
+
+import sys
+
+import _start
+
+if __name__ == "__main__":
+    sys.exit(_start.run("classes"))
