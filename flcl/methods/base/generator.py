@@ -10,7 +10,7 @@ from flcl import settings
 from flcl.data import loader
 from flcl.data.stream import Task
 from flcl.methods import optimisation
-from flcl.methods.base.method import Memory, Method, Velocity, batch_of
+from flcl.methods.base.method import Memory, Method, Tree, Velocity, batch_of
 
 
 class Generator(Method):
@@ -63,5 +63,13 @@ class Generator(Method):
         return f"lower phase{phase}.learning_rate or raise phase{phase}.warmup_steps"
 
     @abc.abstractmethod
-    def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
-        """The velocity field of one class, ready for sampling."""
+    def class_parameters(self, memory: Memory, label: jax.Array) -> Tree:
+        """All that is needed to sample one class.
+
+        Its shapes do not depend on the number of classes. So a sampler that gets this tree is
+        compiled once, and a new class compiles nothing.
+        """
+
+    @abc.abstractmethod
+    def velocity(self, class_parameters: Tree) -> Velocity:
+        """The velocity field of the class with these parameters; traced."""
