@@ -59,7 +59,7 @@ class ClassSampler:
         return traced.lower(lowering_platforms=platform and (platform,))
 
     def _checked(self, calls: int) -> int:
-        if self.sample.solver == "dopri5" and calls > sampler.most_evaluations():
+        if not sampler.arrived(calls, self.sample):
             raise ValueError(
                 f"sample.solver='dopri5' did not reach t = 1 in {sampler.DOPRI5_MAX_STEPS} steps: "
                 f"raise sample.rtol={self.sample.rtol} and sample.atol={self.sample.atol}, or use "

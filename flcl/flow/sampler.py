@@ -28,6 +28,11 @@ def most_evaluations() -> int:
     return _DOPRI5_START + _DOPRI5_CALLS * DOPRI5_MAX_STEPS
 
 
+def arrived(calls, sample: settings.Sample):
+    """Whether the images of a solve with `calls` evaluations reached t = 1; traced or not."""
+    return sample.solver != "dopri5" or calls <= most_evaluations()
+
+
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 

@@ -15,7 +15,9 @@ from flcl.data.selection import Selection, everything
 from flcl.data.sources import Split, load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, silent
+from flcl.methods.base import Tree
 from flcl.metrics import classification
+from flcl.runs.opened import functional
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
 
@@ -78,6 +80,32 @@ class ClassifierOnDisk(opened.Run):
         memory = self._memory(self._task(after, "after").index)
         with jax.set_mesh(self._mesh):
             return self._inference.features(memory, selection)
+
+    def functional(
+        self, *, head: str | None = None, after: int | None = None
+    ) -> tuple[Tree, functional.ClassifyFunction]:
+        """`(parameters, classify)`: classification as a pure function, for your own program.
+
+        `classify(parameters, images)` gives the scores [N, K] of `run.classify`, by class id, -inf
+        for a class that is not learned. images: uint8 [N, H, W, C] of the size and channels of the
+        run, or float 0..255 if you need a gradient. The function works inside `jax.jit`,
+        `jax.vmap`, `jax.grad` and programs on several devices.
+
+        `parameters` are what the scores need of the memory of the run, on no particular device.
+        For `head` and `after` see `classify`.
+        """
+        head, last = self._head(head), self._task(after, "after").index
+        parameters = {
+            "memory": self._memory(last),
+            "solved": self._solved(last),
+            "places": np.asarray(self._labels(np.arange(len(self.class_names))), np.int32),
+        }
+        data = self.settings.data
+        shape = (1, data.image_size, data.image_size, data.channels)
+        function = functional.classify_function(self._setup.method, head)
+        images = jax.ShapeDtypeStruct(shape, np.uint8)
+        few, function = functional.slimmed(function, parameters, images)
+        return functional.free_arrays(few, self._mesh), function
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.
