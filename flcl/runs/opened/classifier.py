@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, silent
 from flcl.methods.base import Tree
 from flcl.metrics import classification
-from flcl.runs.opened import functional
+from flcl.runs.opened import exporting, pure
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
 
@@ -83,7 +85,7 @@ class ClassifierOnDisk(opened.Run):
 
     def functional(
         self, *, head: str | None = None, after: int | None = None
-    ) -> tuple[Tree, functional.ClassifyFunction]:
+    ) -> tuple[Tree, pure.ClassifyFunction]:
         """`(parameters, classify)`: classification as a pure function, for your own program.
 
         `classify(parameters, images)` gives the scores [N, K] of `run.classify`, by class id, -inf
@@ -94,6 +96,38 @@ class ClassifierOnDisk(opened.Run):
         `parameters` are what the scores need of the memory of the run, on no particular device.
         For `head` and `after` see `classify`.
         """
+        return self._function(head, after)
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        weights: str = exporting.INSIDE,
+        head: str | None = None,
+        after: int | None = None,
+        platforms: Sequence[str] = exporting.PLATFORMS,
+    ) -> exporting.Exported:
+        """Writes a program that classifies images where neither flcl nor flax is installed.
+
+        It needs JAX and flatbuffers, which is what `jax.export` reads its files with:
+
+            from jax import export
+
+            program = export.deserialize(bytearray(open("model.jax", "rb").read()))
+            scores = program.call(images)
+
+        images: uint8 [N, H, W, C] of the size and channels of the run, N is free. scores: [N, K]
+        as in `classify`. path, weights, platforms: as for `GeneratorOnDisk.export`; head, after: as
+        for `classify`. Raises `ValueError` for another word and weights of more than 2 GiB inside.
+        """
+        parameters, function = self._function(head, after)
+        program = exporting.classifying(self._setup.method, function, parameters)
+        last = self._task(after, "after")
+        known = sorted({label for t in self.stream.tasks[: last.index] for label in t.labels})
+        labels = {self.class_names[self.stream.class_order[label]]: label for label in known}
+        return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
+
+    def _function(self, head: str | None, after: int | None) -> tuple[Tree, pure.ClassifyFunction]:
         head, last = self._head(head), self._task(after, "after").index
         parameters = {
             "memory": self._memory(last),
@@ -102,10 +136,10 @@ class ClassifierOnDisk(opened.Run):
         }
         data = self.settings.data
         shape = (1, data.image_size, data.image_size, data.channels)
-        function = functional.classify_function(self._setup.method, head)
+        function = pure.classify_function(self._setup.method, head)
         images = jax.ShapeDtypeStruct(shape, np.uint8)
-        few, function = functional.slimmed(function, parameters, images)
-        return functional.free_arrays(few, self._mesh), function
+        few, function = pure.slimmed(function, parameters, images)
+        return pure.free_arrays(few, self._mesh), function
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.

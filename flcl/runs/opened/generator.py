@@ -2,6 +2,7 @@
 
 import functools
 import numbers
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,13 +18,10 @@ from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Tree
 from flcl.rng import stream_key
 from flcl.runs import room
-from flcl.runs.opened import functional
+from flcl.runs.opened import exporting, pure
 from flcl.runs.opened import run as opened
 from flcl.runs.setup import Setup
 from flcl.settings.ids import resolve
-
-USER_STREAM = "user samples"
-"""The stream of the noise of `sample`."""
 
 
 class Samples(NamedTuple):
@@ -103,7 +101,7 @@ class GeneratorOnDisk(opened.Run):
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
         # Another stream than that of the evaluation, so these images are not those that the judge
         # was trained on.
-        return stream_key(seed, USER_STREAM)
+        return stream_key(seed, pure.USER_STREAM)
 
     def _of_classes(self, classes, per_class: int, last: Task, draw) -> Samples:
         if classes is None:
@@ -140,7 +138,7 @@ class GeneratorOnDisk(opened.Run):
         solver: str | None = None,
         task: int | None = None,
         at_once: int = 1,
-    ) -> tuple[Tree, functional.SampleFunction]:
+    ) -> tuple[Tree, pure.SampleFunction]:
         """`(parameters, sample)`: sampling as a pure function, for your own compiled program.
 
         `sample(parameters, key, labels, noise=None, *, indices=None)` gives float32 images
@@ -168,15 +166,65 @@ class GeneratorOnDisk(opened.Run):
         _check_integer("at_once", at_once, 1, 1_000_000)
         asked = {"num_steps": num_steps, "solver": solver}
         sample = opened.changed(self.settings, sample=asked).sample
-        function = functional.sample_function(self._setup.method, sample, at_once)
+        function = pure.sample_function(self._setup.method, sample, at_once)
         return self._parameters(last), function
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        classes: str = exporting.INSIDE,
+        weights: str = exporting.INSIDE,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        task: int | None = None,
+        platforms: Sequence[str] = exporting.PLATFORMS,
+    ) -> exporting.Exported:
+        """Writes a program that draws images where neither flcl nor flax is installed.
+
+        It needs JAX and flatbuffers, which is what `jax.export` reads its files with:
+
+            from jax import export
+            import numpy as np
+
+            program = export.deserialize(bytearray(open("model.jax", "rb").read()))
+            images = program.call(0, 3, np.arange(64, dtype=np.int32))
+
+        The arguments are a seed (less than 2^31), a class id and N indices; the result is uint8
+        [N, H, W, C]. N is free. JAX compiles once for each N. With N = `sample.chunk` of the run
+        the images have the bits of `run.sample` on one device of the same kind; another N may round
+        by one level. Images of a class that is not learned, and images that dopri5 does not reach,
+        are black.
+
+        Args:
+          path: the file to write, such as model.jax; an existing one is replaced.
+          classes: inside = all learned classes are in the file. argument = the factors of the class
+            come first, as {"LAYER/a": ..., "LAYER/b": ...}, the arrays of a file of one class. Then
+            `label` is the number that chooses the noise, which `labels` of the result has.
+          weights: inside = in the same file. beside = in a safetensors file of the same name, for
+            large networks: they are the first argument, `safetensors.numpy.load_file(...)`.
+          num_steps, solver, task: as for `sample`.
+          platforms: cpu, cuda, tpu or rocm.
+
+        Raises:
+          ValueError: for another word, weights of more than 2 GiB inside, or a method whose classes
+            have no factors.
+        """
+        last, as_argument = self._task(task), exporting.check_classes(classes)
+        asked = {"num_steps": num_steps, "solver": solver}
+        sample = opened.changed(self.settings, sample=asked).sample
+        parameters = self._parameters(last)
+        program = exporting.sampling(self._setup.method, sample, parameters, as_argument)
+        ids = self._learned(last)
+        labels = dict(zip((self.class_names[i] for i in ids), self._labels(ids), strict=True))
+        return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
 
     def _parameters(self, last: Task) -> Tree:
         """The memory after the task `last`, and the label of each class id that is learned."""
         ids = np.arange(len(self.class_names))
         places = np.where(np.isin(ids, self._learned(last)), self._labels(ids), -1)
         parameters = {"memory": self._memory(last.index), "places": places.astype(np.int32)}
-        return functional.free_arrays(parameters, self._mesh)
+        return pure.free_arrays(parameters, self._mesh)
 
     def draw(self, names: Sequence[str], count: int, key: jax.Array) -> Iterator[np.ndarray]:
         """`count` images uint8 [count, H, W, C] of each named class, one class after the other.

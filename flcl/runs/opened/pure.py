@@ -12,6 +12,9 @@ from flcl.devices import sharding
 from flcl.flow import sampler
 from flcl.methods.base import Classifier, Generator, Tree
 
+USER_STREAM = "user samples"
+"""The stream of the noise of `GeneratorOnDisk.sample`."""
+
 SampleFunction = Callable[..., jax.Array]
 ClassifyFunction = Callable[[Tree, jax.Array], jax.Array]
 
