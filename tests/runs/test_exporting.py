@@ -1,8 +1,10 @@
 """Programs that a process without flcl loads: their images, their arguments, their files."""
 
+import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -19,9 +21,8 @@ from flcl.runs.opened import exporting
 from flcl.runs.opened import run as opened_module
 
 # JAX stores programs with it; the programs themselves are made without it.
-needs_flatbuffers = pytest.mark.skipif(
-    not __import__("importlib.util").util.find_spec("flatbuffers"), reason="flatbuffers is missing"
-)
+FLATBUFFERS = importlib.util.find_spec("flatbuffers")
+needs_flatbuffers = pytest.mark.skipif(FLATBUFFERS is None, reason="flatbuffers is missing")
 
 ALONE = """
 import sys
@@ -70,9 +71,8 @@ def test_a_process_with_jax_alone_draws_the_same_bits(run, tmp_path):
     arrays = {f"{layer}/{name}": np.asarray(v) for layer, f in fox.items() for name, v in f.items()}
     save_file(arrays, tmp_path / "fox.safetensors")
 
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    flatbuffers = os.path.dirname(os.path.dirname(__import__("flatbuffers").__file__))
-    environment["PYTHONPATH"] = flatbuffers
+    # Nothing of the checkout is on the path of that process.
+    environment = {**os.environ, "PYTHONPATH": str(Path(FLATBUFFERS.origin).parents[1])}
     subprocess.run([sys.executable, "-c", ALONE], cwd=tmp_path, env=environment, check=True)
     with np.load(tmp_path / "drawn.npz") as arrays:
         drawn = dict(arrays)

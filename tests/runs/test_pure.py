@@ -103,6 +103,7 @@ def test_images_are_divided_over_the_devices_of_another_mesh(run, want):
     [
         (jnp.zeros(2), 1, r"labels: float32\[2\]; class ids are needed, integers \[N\]"),
         (jnp.zeros((), int), 1, r"labels: int32\[\]"),
+        (jnp.zeros(0, int), 1, r"labels: int32\[0\]"),
         (jnp.zeros(3, int), 2, "labels: 3 entries; with at_once=2 a multiple"),
     ],
 )
@@ -110,6 +111,15 @@ def test_labels_that_fit_no_program(run, labels, at_once, message):
     parameters, sample = run.functional(at_once=at_once)
     with pytest.raises(ValueError, match=message):
         sample(parameters, run.key(), labels)
+
+
+def test_noise_and_indices_of_other_shapes(run):
+    parameters, sample = run.functional()
+    labels = jnp.zeros(2, int)
+    with pytest.raises(ValueError, match=r"noise: shape \[1, 8, 8, 1\]; .* \[2, 8, 8, 1\]"):
+        sample(parameters, run.key(), labels, jnp.zeros((1, 8, 8, 1)))
+    with pytest.raises(ValueError, match=r"indices: shape \[3\]; for these labels \[2\]"):
+        sample(parameters, run.key(), labels, indices=jnp.arange(3))
 
 
 def test_the_index_of_an_entry_is_the_number_of_equal_ones_before_it():

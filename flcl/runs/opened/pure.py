@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import chex
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
@@ -35,11 +34,11 @@ def sample_function(method: Generator, sample: settings.Sample, at_once: int) ->
         places = places_of(parameters["places"], labels)
         if noise is None:
             indices = earlier_equal(labels) if indices is None else jnp.asarray(indices)
-            chex.assert_equal_shape([labels, indices])
+            _check_shape("indices", indices, labels.shape)
             noise = jax.vmap(lambda p, i: sampler.noise_of(key, p, i[None], shape)[0])(
                 places, indices
             )
-        chex.assert_shape(noise, (*labels.shape, *shape))
+        _check_shape("noise", noise, (*labels.shape, *shape))
 
         def some_images(those):
             return jax.vmap(one_image, in_axes=(None, 0, 0))(parameters["memory"], *those)
@@ -120,7 +119,8 @@ def places_of(table: jax.Array, labels: jax.Array) -> jax.Array:
 
 def _checked_labels(labels, at_once: int) -> jax.Array:
     labels = jnp.asarray(labels)
-    if labels.ndim != 1 or not jnp.issubdtype(labels.dtype, jnp.integer):
+    integers = jnp.issubdtype(labels.dtype, jnp.integer)
+    if labels.ndim != 1 or not labels.size or not integers:
         raise ValueError(
             f"labels: {labels.dtype}{list(labels.shape)}; class ids are needed, integers [N]"
         )
@@ -129,6 +129,11 @@ def _checked_labels(labels, at_once: int) -> jax.Array:
             f"labels: {labels.shape[0]} entries; with at_once={at_once} a multiple of it is needed"
         )
     return labels
+
+
+def _check_shape(name: str, array: jax.Array, shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name}: shape {list(array.shape)}; for these labels {list(shape)}")
 
 
 def _in_turns(values: jax.Array, at_once: int) -> jax.Array:
