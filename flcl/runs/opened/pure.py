@@ -114,7 +114,7 @@ def places_of(table: jax.Array, labels: jax.Array) -> jax.Array:
     """
     # In JAX a negative index counts from the end, and one that is too large is the last.
     inside = (labels >= 0) & (labels < table.shape[0])
-    return jnp.where(inside, table[labels], -1)
+    return jnp.where(inside, jnp.asarray(table)[labels], -1)
 
 
 def _checked_labels(labels, at_once: int) -> jax.Array:
