@@ -7,7 +7,10 @@ import numpy as np
 
 
 def stream_key(seed: int, name: str, task: int = 0) -> jax.Array:
-    """Key of a named stream; adding a stream never shifts another one."""
+    """Key of a named stream; adding a stream never shifts another one.
+
+    seed: an integer, or a traced one.
+    """
     key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
     return jax.random.fold_in(key, task)
 

@@ -98,7 +98,7 @@ def empty_bank(rows: Bank, capacity: int) -> Bank:
 
 @jax.jit  # one program for hundreds of small arrays
 def take(bank: Bank, labels: jax.Array) -> Bank:
-    """The rows of `labels` [G]."""
+    """The rows of `labels` [G]; for one label, its row without a leading axis."""
     return jax.tree.map(lambda v: v[labels], bank)
 
 

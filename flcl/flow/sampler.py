@@ -28,6 +28,11 @@ def most_evaluations() -> int:
     return _DOPRI5_START + _DOPRI5_CALLS * DOPRI5_MAX_STEPS
 
 
+def arrived(calls, sample: settings.Sample):
+    """Whether the images of a solve with `calls` evaluations reached t = 1; traced or not."""
+    return sample.solver != "dopri5" or calls <= most_evaluations()
+
+
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 
@@ -93,36 +98,27 @@ def noise_of(key: jax.Array, label: jax.Array, indices: jax.Array, shape) -> jax
     return jax.vmap(lambda i: jax.random.normal(jax.random.fold_in(class_key, i), shape))(indices)
 
 
-def make_sampler(class_velocity, shape, sample: settings.Sample, constrain=lambda x: x):
-    """The function that samples classes; the caller compiles it.
+def make_sampler(velocity_of, shape, sample: settings.Sample, constrain=lambda x: x):
+    """The function that samples one chunk of images of one class; the caller compiles it.
+
+    The class is an argument, so one program serves every class, and any number of them.
 
     Args:
-      class_velocity: (memory, label) -> velocity of that class. It is called once per class, so it
-        builds kernels only once, outside the solve.
+      velocity_of: class parameters -> the velocity of that class. It is called outside the solve,
+        so it builds kernels only once.
       shape: shape of one image, (H, W, C).
       constrain: places a batch [B, H, W, C] on the devices.
 
     Returns:
-      (memory, key, labels [K], indices [chunks, B]) -> uint8 [K, chunks * B, H, W, C] and the
-      number of function evaluations per image.
+      (class parameters, key, label, indices [B]) -> uint8 [B, H, W, C] and the number of function
+      evaluations per image. `label` is a number that only chooses the noise.
     """
 
-    def sample_classes(memory, key, labels, indices):
-        def one_class(label):
-            velocity = jax.jit(class_velocity(memory, label))  # solvers trace their field often
+    def sample_chunk(class_parameters, key, label, indices):
+        velocity = jax.jit(velocity_of(class_parameters))  # solvers trace their field often
+        noise = constrain(noise_of(key, label, indices, shape))
+        images, calls = solve(velocity, noise, sample)
+        # Placed again, so devices exchange bytes instead of floats.
+        return constrain(to_uint8(images)), calls
 
-            def one_chunk(chunk):
-                noise = constrain(noise_of(key, label, chunk, shape))
-                images, calls = solve(velocity, noise, sample)
-                # Placed again, so devices exchange bytes instead of floats.
-                return constrain(to_uint8(images)), calls
-
-            # One chunk after the other: the memory does not grow with the number of images.
-            images, calls = jax.lax.map(one_chunk, indices)
-            return images.reshape(-1, *shape), calls.max()
-
-        # One class after the other: only one merged network exists at a time.
-        images, calls = jax.lax.map(one_class, labels)
-        return images, calls.max()
-
-    return sample_classes
+    return sample_chunk

@@ -137,11 +137,13 @@ class FunLoRA(base.Generator):
         bank = functional.put(memory["bank"], _array(task.labels), rows)
         return {"trunk": added.get("trunk", memory["trunk"]), "bank": bank}
 
-    def class_velocity(self, memory, label):
-        factors = jax.tree.map(lambda v: v[label], memory["bank"])
-        # W_y = W0 * F_y, once per class and outside the solver: the network that is sampled has
-        # no adapter.
-        merged = functional.merge(memory["trunk"], factors, self.run.adapter.family)
+    def class_parameters(self, memory, label):
+        return {"trunk": memory["trunk"], "factors": functional.take(memory["bank"], label)}
+
+    def velocity(self, class_parameters):
+        trunk, factors = class_parameters["trunk"], class_parameters["factors"]
+        # W_y = W0 * F_y, outside the solver: the network that is sampled has no adapter.
+        merged = functional.merge(trunk, factors, self.run.adapter.family)
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
 

@@ -80,12 +80,16 @@ class Finetune(base.Generator):
         del memory, task
         return added
 
-    def class_velocity(self, memory, label):
+    def class_parameters(self, memory, label):
+        # The whole network is common to all classes; the label chooses a row of its embedding.
+        return {"model": memory["model"], "label": jax.numpy.asarray(label, jax.numpy.int32)}
+
+    def velocity(self, class_parameters):
         model = self._model(0.0)
 
         def velocity(x, t):
-            labels = jax.numpy.full(x.shape[:1], label)
-            return model.apply({"params": memory["model"]}, x, t, labels)
+            labels = jax.numpy.full(x.shape[:1], class_parameters["label"])
+            return model.apply({"params": class_parameters["model"]}, x, t, labels)
 
         return velocity
 

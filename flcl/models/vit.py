@@ -154,7 +154,8 @@ class VisionTransformer(nn.Module):
         gated, gates = 0, [None] * sizes.depth
         if isinstance(prompt, Mapping):
             gated, gates = len(prompt["tokens"]), prompt["gates"]
-            x = jnp.concatenate([x, broadcast.repeat(prompt["tokens"], len(x), x.dtype)], axis=1)
+            rows = broadcast.repeat(prompt["tokens"], x.shape[0], x.dtype)
+            x = jnp.concatenate([x, rows], axis=1)
         elif prompt is not None:
             x = _after_class_token(x, prompt)
         # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
@@ -197,10 +198,12 @@ class VisionTransformer(nn.Module):
             sizes.width, patch, patch, "VALID", dtype=dtype, promote_dtype=broadcast.keep_bias,
             name="patches",
         )  # fmt: skip
-        patches = cut(images).astype(dtype).reshape(len(images), side**2, sizes.width)
+        # The shape and not `len`: in an exported program the number of images is a symbol.
+        count = images.shape[0]
+        patches = cut(images).astype(dtype).reshape(count, side**2, sizes.width)
         token = self.param("class_token", _normal, (sizes.width,))
         position = self.param("position", _normal, (1 + side**2, sizes.width))
-        tokens = [broadcast.repeat(token[None], len(images), dtype), patches]
+        tokens = [broadcast.repeat(token[None], count, dtype), patches]
         return broadcast.add(jnp.concatenate(tokens, axis=1), position)
 
 
@@ -274,7 +277,7 @@ def parameter_count(model: settings.ViT, image_size: int) -> int:
 
 def _after_class_token(x: jax.Array, tokens: jax.Array) -> jax.Array:
     """[B, 1 + T, width] with `tokens` [m, width] between the first token and the others."""
-    rows = broadcast.repeat(tokens, len(x), x.dtype)
+    rows = broadcast.repeat(tokens, x.shape[0], x.dtype)
     return jnp.concatenate([x[:, :1], rows, x[:, 1:]], axis=1)
 
 

@@ -70,13 +70,16 @@ def check_generated(run: settings.Run, classes: int) -> None:
             )
 
 
-def check_samples(classes: int, per_class: int, data: settings.Data) -> None:
-    """Raises `ValueError` for samples that need more than the memory of this machine."""
-    size = classes * per_class * data.image_size**2 * data.channels
+def check_samples(asked: str, images: int, data: settings.Data) -> None:
+    """Raises `ValueError` for samples that need more than the memory of this machine.
+
+    asked: what was asked for, as the subject of the error, such as `labels: 9 images`.
+    """
+    size = images * data.image_size**2 * data.channels
     if size > _host_memory():
         raise ValueError(
-            f"per_class={per_class}: the images of {classes} classes need {_gib(size)}, and this "
-            f"machine has {_gib(_host_memory())}; take them in several calls"
+            f"{asked} need {_gib(size)}, and this machine has {_gib(_host_memory())}; take them in "
+            "several calls"
         )
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flcl import settings
-from flcl.flow.sampler import make_sampler, noise_of, solve
+from flcl.flow.sampler import arrived, make_sampler, most_evaluations, noise_of, solve
 
 ORDERS = {"euler": 1, "midpoint": 2, "heun": 2}
 NOISE = jnp.asarray(np.random.default_rng(0).normal(size=(3, 2, 2, 1)), jnp.float32)
@@ -98,20 +98,25 @@ def test_noise_is_a_function_of_key_class_and_index():
     assert abs(float(values.mean())) < 0.02 and abs(float(values.std()) - 1) < 0.02
 
 
-def test_kernels_are_built_once_per_class_and_images_come_out_in_order():
+def test_one_program_builds_the_kernels_of_any_class_once():
     built = []
 
-    def class_velocity(memory, label):
+    def velocity_of(shift):
         built.append(1)
-        return lambda x, t: jnp.broadcast_to(memory[label], x.shape) - 0 * x
+        return lambda x, t: jnp.broadcast_to(shift, x.shape) - 0 * x
 
-    function = make_sampler(class_velocity, (2, 2, 1), sample("euler", 2))
-    key, memory = jax.random.key(0), jnp.asarray([0.0, 0.5, -0.5])
-    labels, indices = jnp.asarray([2, 0]), jnp.arange(6).reshape(2, 3)
-    images, calls = jax.jit(function)(memory, key, labels, indices)
-    assert images.shape == (2, 6, 2, 2, 1) and images.dtype == jnp.uint8 and int(calls) == 2
+    function = jax.jit(make_sampler(velocity_of, (2, 2, 1), sample("euler", 2)))
+    key = jax.random.key(0)
+    for label, shift in ((2, -0.5), (0, 0.0), (7, 0.5)):
+        images, calls = function(jnp.float32(shift), key, label, jnp.asarray([4, 0, 1]))
+        assert images.shape == (3, 2, 2, 1) and images.dtype == jnp.uint8 and int(calls) == 2
+        start = noise_of(key, label, jnp.asarray([4, 0, 1]), (2, 2, 1))
+        want = np.round((np.clip(start + shift, -1, 1) + 1) * 127.5)
+        np.testing.assert_allclose(images, want, atol=1)
     assert len(built) == 1
-    for row, label in enumerate([2, 0]):
-        start = noise_of(key, label, jnp.arange(6), (2, 2, 1))
-        want = np.round((np.clip(start + memory[label], -1, 1) + 1) * 127.5)
-        np.testing.assert_allclose(images[row], want, atol=1)
+
+
+def test_only_dopri5_can_fail_to_arrive():
+    assert arrived(10**6, sample("heun", 500_000))
+    assert arrived(most_evaluations(), sample("dopri5"))
+    assert not arrived(most_evaluations() + 1, sample("dopri5"))

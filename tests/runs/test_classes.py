@@ -79,8 +79,8 @@ def test_a_merged_network_is_an_ordinary_unet_with_the_velocities_of_the_class(r
     t = jnp.linspace(0.0, 1.0, 4)
     network = UNet(run.settings.model, channels=1)
     given = network.apply({"params": parameters}, x, t)
-    expected = method.class_velocity(run._memory(3), 2)(x, t)
-    other = method.class_velocity(run._memory(3), 3)(x, t)
+    expected = method.velocity(method.class_parameters(run._memory(3), 2))(x, t)
+    other = method.velocity(method.class_parameters(run._memory(3), 3))(x, t)
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert np.abs(given - other).max() > 1e-3
 

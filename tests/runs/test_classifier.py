@@ -8,7 +8,9 @@ import jax
 import numpy as np
 import pytest
 import tiny
+from jax import export
 from PIL import Image
+from safetensors.numpy import load_file
 
 import flcl
 from flcl.cost import hlo
@@ -250,6 +252,52 @@ def test_the_batch_size_of_the_evaluation_does_not_matter(learned, run, pictures
     (copy / "digests.json").unlink()  # otherwise a changed config is refused
     other = flcl.open_run(copy).classify(pictures).scores
     np.testing.assert_allclose(other, run.classify(pictures).scores, atol=1e-5)
+
+
+@pytest.mark.parametrize("head", [None, "lda"])
+def test_the_function_gives_the_scores_of_the_run(run, pictures, head):
+    images = np.repeat(pictures[:6], 3, axis=3)
+    wanted = run.classify(images, head=head).scores
+    parameters, classify = run.functional(head=head)
+    # Statistics from which the heads are solved are not needed.
+    assert len(jax.tree.leaves(parameters)) < len(jax.tree.leaves(run._memory(3)))
+    mesh = meshes.make_mesh(devices=jax.devices()[:2])
+    spread = jax.device_put(images, sharding.over_devices(mesh))
+    scores = jax.jit(lambda p, x: -jax.jit(classify)(p, x))(parameters, spread)
+    np.testing.assert_allclose(-scores, wanted, rtol=1e-5, atol=1e-5)
+    mapped = jax.vmap(classify, in_axes=(None, 0))(parameters, images.reshape(2, 3, 8, 8, 3))
+    np.testing.assert_allclose(mapped.reshape(6, -1), wanted, rtol=1e-5, atol=1e-5)
+    # After the first task two classes are learned.
+    early = classify(run.functional(head=head, after=1)[0], images)
+    assert np.isfinite(early).sum() == 12 and np.isneginf(early).sum() == 24
+
+
+def test_a_gradient_reaches_the_images(run, pictures):
+    parameters, classify = run.functional(head="linear")
+    image = np.repeat(pictures[:1], 3, axis=3).astype(np.float32)
+
+    def score(image):
+        return classify(parameters, image)[0, 2]
+
+    gradient = jax.jit(jax.grad(score))(image)
+    step = 0.5 * np.sign(gradient)
+    measured = (score(image + step) - score(image - step)) / 2
+    np.testing.assert_allclose(measured, (gradient * step).sum(), rtol=0.05)
+
+
+def test_a_stored_classifier_takes_any_number_of_images(run, pictures, tmp_path):
+    pytest.importorskip("flatbuffers")  # JAX stores programs with it
+    images = np.repeat(pictures[:5], 3, axis=3)
+    for weights in ("inside", "beside"):
+        stored = run.export(tmp_path / f"{weights}.jax", weights=weights, head="lda")
+        assert stored.labels == dict(zip(run.class_names, range(6), strict=True))
+        program = export.deserialize(bytearray(stored.files[0].read_bytes()))
+        assert program.platforms == ("cpu", "cuda", "tpu") and program.nr_devices == 1
+        given = [load_file(path) for path in stored.files[1:]]
+        assert stored.arguments == ("weights", "images")[1 - len(given) :]
+        for some in (images, images[:3]):
+            wanted = run.classify(some, head="lda").scores
+            np.testing.assert_allclose(program.call(*given, some), wanted, rtol=1e-5, atol=1e-5)
 
 
 def test_files_and_arrays_are_classified_alike(run, pictures, tmp_path):

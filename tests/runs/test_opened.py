@@ -1,13 +1,16 @@
 """Sampling and evaluation of a run on disk."""
 
 import json
+import re
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import flcl
+from flcl import compiling
 from flcl.devices import mesh as meshes
 from flcl.flow import sampler
 from flcl.runs import room
@@ -36,6 +39,40 @@ def test_the_number_of_devices_changes_no_image(run, finished, monkeypatch):
     one = flcl.open_run(finished).sample([2, 5], 6).images
     # Other batch shapes per device may round differently: at most one level of 255.
     assert np.abs(one.astype(int) - eight.astype(int)).max() <= 1
+
+
+def test_a_mix_of_labels_has_the_images_of_its_classes(run):
+    mixed = run.sample(labels=[3, "fox", 3, 0, 5, 3], seed=2)
+    assert mixed.classes == (3, 5, 3, 0, 5, 3) and mixed.names[:2] == ("dog", "fox")
+    by_class = run.sample([0, 3, 5], 3, seed=2).images
+    places = [(1, 0), (2, 0), (1, 1), (0, 0), (2, 1), (1, 2)]
+    np.testing.assert_array_equal(mixed.images, [by_class[i][k] for i, k in places])
+    for entries in (np.asarray([4]), jnp.asarray([4]), (4,), 4, "eel", iter(["eel"])):
+        again = run.sample(labels=entries)
+        np.testing.assert_array_equal(again.images, run.sample([4], 1).images[0])
+
+
+def test_one_program_samples_any_classes_and_numbers(finished, caplog):
+    compiling.forget_programs()
+    run, solved = flcl.open_run(finished), {"num_steps": 4, "solver": "heun"}
+
+    def compiled(asked: dict) -> list[str]:
+        caplog.clear()
+        with jax.log_compiles():
+            run.sample(**asked)
+        # To read the state after a task, shapes are traced; nothing is compiled for them.
+        kinds = "Compiling|Finished tracing sample_chunk"
+        return [line for line in caplog.messages if re.match(kinds, line)]
+
+    assert any("sample_chunk" in line for line in compiled({"classes": [0], **solved}))
+    for asked in (
+        {"classes": [5, 1, 2, 3], "per_class": 2},
+        {"per_class": 1},
+        {"classes": [4], "per_class": 30},
+        {"labels": [1, 2, 1, 5, 0, 4, 3]},
+        {"classes": [2], "task": 2},  # the same network with fewer classes
+    ):
+        assert compiled({**asked, **solved}) == []
 
 
 @pytest.mark.parametrize(("solver", "calls"), [("euler", 3), ("heun", 6)])
@@ -79,6 +116,14 @@ def test_classes_are_given_by_id_or_name(run):
         ({"classes": [0], "solver": "rk9"}, r"sample.solver='rk9'"),
         ({"classes": [0], "num_steps": 0}, r"sample.num_steps=0"),
         ({"classes": [0], "per_class": 0}, r"per_class=0"),
+        ({"labels": [0], "classes": [0]}, "either labels, or classes and per_class"),
+        ({"labels": [0], "per_class": 1}, "either labels, or classes and per_class"),
+        ({"labels": []}, r"labels=\[\]: at least one"),
+        ({"labels": 2.5}, "labels=2.5: a list of class ids or names"),
+        ({"labels": [2.5]}, "class 2.5 is not in this run"),
+        ({"labels": np.zeros((2, 2), int)}, r"class \[0, 0\] is not in this run"),
+        ({"labels": [0, "caat"]}, "Did you mean 'cat'"),
+        ({"labels": [0, 4], "task": 2}, r"class 4 \(eel\) is not learned after task 2"),
     ],
 )
 def test_what_is_not_there_is_named(run, arguments, message):
@@ -182,3 +227,5 @@ def test_more_samples_than_the_machine_holds(run, monkeypatch):
     assert run.sample(0, 1).images.shape[:2] == (1, 1)
     with pytest.raises(ValueError, match="per_class=101: the images of 1 classes need"):
         run.sample([0], 101)
+    with pytest.raises(ValueError, match="labels: 101 images need"):
+        run.sample(labels=[0] * 101)

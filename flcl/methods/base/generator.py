@@ -63,8 +63,16 @@ class Generator(Method):
         return f"lower phase{phase}.learning_rate or raise phase{phase}.warmup_steps"
 
     @abc.abstractmethod
-    def class_velocity(self, memory: Memory, label: jax.Array) -> Velocity:
-        """The velocity field of one class, ready for sampling."""
+    def class_parameters(self, memory: Memory, label: jax.Array) -> Tree:
+        """All that is needed to sample one class.
+
+        Its shapes do not depend on the number of classes. So a sampler that gets this tree is
+        compiled once, and a new class compiles nothing.
+        """
+
+    @abc.abstractmethod
+    def velocity(self, class_parameters: Tree) -> Velocity:
+        """The velocity field of the class with these parameters; traced."""
 
     def trunk_and_factors(self, memory: Memory, label: int) -> tuple[Tree, Tree]:
         """The trunk, and the factors of one class: `{adapted convolution: {factor: [n]}}`.

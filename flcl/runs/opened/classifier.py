@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import os
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,10 +18,11 @@ from flcl.data.selection import Selection, everything
 from flcl.data.sources import Split, load_labelled, load_source
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, Progress, silent
+from flcl.methods.base import Tree
 from flcl.metrics import classification
 from flcl.runs.opened import adapter as adapters
+from flcl.runs.opened import exporting, pure, streamed
 from flcl.runs.opened import run as opened
-from flcl.runs.opened import streamed
 from flcl.runs.results import ClassifierResults
 from flcl.runs.setup import Setup
 
@@ -154,6 +155,65 @@ class ClassifierOnDisk(opened.Run):
             that are those of no model in PyTorch.
         """
         return adapters.export_adapter(self, out, model, prefix, overwrite)
+
+    def functional(
+        self, *, head: str | None = None, after: int | None = None
+    ) -> tuple[Tree, pure.ClassifyFunction]:
+        """`(parameters, classify)`: classification as a pure function, for your own program.
+
+        `classify(parameters, images)` gives the scores [N, K] of `run.classify`, by class id, -inf
+        for a class that is not learned. images: uint8 [N, H, W, C] of the size and channels of the
+        run, or float 0..255 if you need a gradient. The function works inside `jax.jit`,
+        `jax.vmap`, `jax.grad` and programs on several devices.
+
+        `parameters` are what the scores need of the memory of the run, on no particular device.
+        For `head` and `after` see `classify`.
+        """
+        return self._function(head, after)
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        weights: str = exporting.INSIDE,
+        head: str | None = None,
+        after: int | None = None,
+        platforms: Sequence[str] = exporting.PLATFORMS,
+    ) -> exporting.Exported:
+        """Writes a program that classifies images where neither flcl nor flax is installed.
+
+        It needs JAX and flatbuffers, which is what `jax.export` reads its files with:
+
+            from jax import export
+
+            program = export.deserialize(bytearray(open("model.jax", "rb").read()))
+            scores = program.call(images)
+
+        images: uint8 [N, H, W, C] of the size and channels of the run, N is free. scores: [N, K]
+        as in `classify`. path, weights, platforms: as for `GeneratorOnDisk.export`; head, after: as
+        for `classify`. Raises `ValueError` for another word and weights of more than 2 GiB inside.
+        """
+        parameters, function = self._function(head, after)
+        last = self._task(after, "after")
+        method = self._inference(last.index).method
+        program = exporting.classifying(method, function, parameters)
+        known = sorted({label for t in self.stream.tasks[: last.index] for label in t.labels})
+        labels = {self.class_names[self.stream.class_order[label]]: label for label in known}
+        return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
+
+    def _function(self, head: str | None, after: int | None) -> tuple[Tree, pure.ClassifyFunction]:
+        head, last = self._head(head), self._task(after, "after").index
+        parameters = {
+            "memory": self._memory(last),
+            "solved": self._solved(last),
+            "places": np.asarray(self._labels(np.arange(len(self.class_names))), np.int32),
+        }
+        data = self.settings.data
+        shape = (1, data.image_size, data.image_size, data.channels)
+        function = pure.classify_function(self._inference(last).method, head)
+        images = jax.ShapeDtypeStruct(shape, np.uint8)
+        few, function = pure.slimmed(function, parameters, images)
+        return pure.free_arrays(few, self._mesh), function
 
     def evaluate(self) -> dict:
         """Tests every learned task again on the data of the run.

@@ -2,8 +2,9 @@
 
 import functools
 import numbers
+import os
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,9 +17,11 @@ from flcl.data.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
+from flcl.methods.base import Tree
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.opened import classes as class_files
+from flcl.runs.opened import exporting, pure
 from flcl.runs.opened import run as opened
 from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
@@ -29,9 +32,9 @@ class Samples(NamedTuple):
     """Generated images.
 
     Attributes:
-      images: uint8 [K, n, H, W, C].
-      classes: class ids of the data set, [K].
-      names: the names of the classes, [K].
+      images: uint8 [K, n, H, W, C]; for `labels`, [N, H, W, C].
+      classes: class ids of the data set, [K]; for `labels`, the class of each image, [N].
+      names: the names of these classes.
       function_evaluations: network calls per image.
     """
 
@@ -63,70 +66,177 @@ class GeneratorOnDisk(opened.Run):
     def sample(
         self,
         classes: Sequence[int | str] | int | str | None = None,
-        per_class: int = 16,
+        per_class: int | None = None,
         *,
+        labels: Sequence[int | str] | None = None,
         num_steps: int | None = None,
         solver: str | None = None,
         seed: int = 0,
         task: int | None = None,
     ) -> Samples:
-        """Images of `classes` in one compiled call.
+        """Images of `classes`, or one image for each entry of `labels`.
 
-        An image depends only on (seed, class, index).
+        An image depends only on (seed, class, index). One compiled program for each solver and
+        number of steps serves all classes, all numbers of images and all mixes.
 
         Args:
           classes: class ids of the data set, or class names; None = all learned classes. One class
             needs no list, and a text may name several, as on the command line: "3,5". A class that
             is called "2" but has another id is "name:2"; see `settings.ids.resolve`.
-          per_class: images of each class.
+          per_class: images of each class; None = 16.
+          labels: class ids or names, any mix of any length, instead of `classes` and `per_class`.
+            Image i is of the class `labels[i]`. Its index is the number of equal entries before it.
           num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
           solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
           seed: another seed gives other images.
           task: use the model as it was after this task; None = the newest.
 
         Raises:
-          ValueError: for no class, for a class or a task that is not learned, or an unknown solver.
+          ValueError: for a class or a task that is not learned, an unknown solver, or `labels`
+            together with `classes` or `per_class`.
         """
         last = self._task(task)
-        if classes is None:
-            known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
-            ids = sorted(self.stream.class_order[label] for label in known)
-            classes = [number for number in ids if self.removed.of(number) is None]
-        ids = [resolve(entry, self.class_names, "class") for entry in self._listed(classes)]
-        labels = self._learned_labels(ids, last)
-        _check_integer("per_class", per_class, 1, 1_000_000)
+        key = self.key(seed)
+        asked = {"num_steps": num_steps, "solver": solver}
+        sampler = self._sampler(opened.changed(self.settings, sample=asked).sample, last)
+        with jax.set_mesh(self._mesh):
+            draw = functools.partial(sampler.one_class, self._memory(last.index), key)
+            if labels is None:
+                return self._of_classes(classes, 16 if per_class is None else per_class, last, draw)
+            if classes is not None or per_class is not None:
+                raise ValueError("labels: give either labels, or classes and per_class")
+            return self._of_labels(labels, last, draw)
+
+    def key(self, seed: int = 0) -> jax.Array:
+        """The key from which `sample(seed=seed)` makes its noise, for `functional`."""
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
-        room.check_samples(len(ids), per_class, self.settings.data)
+        # Another stream than that of the evaluation, so these images are not those that the judge
+        # was trained on.
+        return stream_key(seed, pure.USER_STREAM)
+
+    def _of_classes(self, classes, per_class: int, last: Task, draw) -> Samples:
+        if classes is None:
+            classes = self._learned(last)
+        ids, labels = self._known("classes", classes, last)
+        _check_integer("per_class", per_class, 1, 1_000_000)
+        subject = f"per_class={per_class}: the images of {len(ids)} classes"
+        room.check_samples(subject, len(ids) * per_class, self.settings.data)
+        drawn = [draw(label, per_class) for label in labels]
+        # dopri5 needs more calls for some classes than for others; the largest number is reported.
+        calls = max(calls for _, calls in drawn)
+        return self._samples(np.stack([images for images, _ in drawn]), ids, calls)
+
+    def _of_labels(self, entries, last: Task, draw) -> Samples:
+        ids, labels = self._known("labels", entries, last)
+        data, labels = self.settings.data, np.asarray(labels)
+        room.check_samples(f"labels: {len(ids)} images", len(ids), data)
+        shape = (data.image_size, data.image_size, data.channels)
+        images, most = np.empty((len(ids), *shape), np.uint8), 0
+        for label in np.unique(labels):
+            # The k-th entry of a class gets its k-th image, so a mix is made of `classes`' images.
+            places = np.flatnonzero(labels == label)
+            images[places], calls = draw(label, len(places))
+            most = max(most, calls)
+        return self._samples(images, ids, most)
+
+    def _samples(self, images: np.ndarray, ids: list[int], calls: int) -> Samples:
+        return Samples(images, tuple(ids), tuple(self.class_names[i] for i in ids), calls)
+
+    def functional(
+        self,
+        *,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        task: int | None = None,
+        at_once: int = 1,
+    ) -> tuple[Tree, pure.SampleFunction]:
+        """`(parameters, sample)`: sampling as a pure function, for your own compiled program.
+
+        `sample(parameters, key, labels, noise=None, *, indices=None)` gives float32 images
+        [N, H, W, C]. They are the end of the ODE: near [-1, 1] and not clipped.
+        `flcl.ops.pixels.to_uint8` makes of them the images of `run.sample(labels=labels)` if key
+        is `run.key()`; another size of a batch may round by one level. The function works inside
+        `jax.jit`, `jax.vmap`, `jax.grad` and programs on several devices.
+
+        * labels: class ids, integers [N], also traced ones. An image of a class that is not
+          learned is NaN, and one that dopri5 does not reach is NaN, too.
+        * noise: [N, H, W, C] at t = 0; None = that of (key, class, index).
+        * indices: integers [N]; None = the number of equal labels before each one. With
+          `jax.vmap` over them, all images of a class share its kernels.
+
+        `parameters` hold the memory of the run, on no particular device. Those of another task of
+        the run fit the same function.
+
+        Args:
+          num_steps, solver, task: as for `sample`.
+          at_once: images that are computed together. Each of them has the kernels of its class, so
+            the memory grows by one network per image. N must be a multiple of it. Choose the
+            number of devices, or a multiple of it, if labels are divided over devices.
+        """
+        last = self._task(task)
+        _check_integer("at_once", at_once, 1, 1_000_000)
         asked = {"num_steps": num_steps, "solver": solver}
         sample = opened.changed(self.settings, sample=asked).sample
-        with jax.set_mesh(self._mesh):
-            # Another stream than that of the evaluation, so these images are not those that the
-            # judge was trained on.
-            key = stream_key(seed, "user samples")
-            sampler = self._sampler(sample, last)
-            images, calls = sampler(self._memory(last.index), key, labels, per_class)
-        names = tuple(self.class_names[i] for i in ids)
-        return Samples(images, tuple(ids), names, calls)
+        function = pure.sample_function(self._setup.of_task(last).method, sample, at_once)
+        return self._parameters(last), function
 
-    def _listed(self, classes) -> list:
-        """The classes that a user names, as a list of ids and names."""
-        listed = classes
-        if isinstance(classes, str) and classes not in self.class_names:
-            listed = separated(classes)
-        elif isinstance(classes, str | numbers.Integral):
-            listed = [classes]
-        try:
-            listed = list(listed)
-        except TypeError:
-            raise ValueError(
-                f"classes={hints.quoted(classes)}: a list of ids or names is needed, such as [3, 5]"
-            ) from None
-        if not listed:
-            raise ValueError(
-                f"classes={hints.quoted(classes)}: at least one is needed; None = all learned "
-                "classes"
-            )
-        return listed
+    def export(
+        self,
+        path: str | os.PathLike,
+        *,
+        classes: str = exporting.INSIDE,
+        weights: str = exporting.INSIDE,
+        num_steps: int | None = None,
+        solver: str | None = None,
+        task: int | None = None,
+        platforms: Sequence[str] = exporting.PLATFORMS,
+    ) -> exporting.Exported:
+        """Writes a program that draws images where neither flcl nor flax is installed.
+
+        It needs JAX and flatbuffers, which is what `jax.export` reads its files with:
+
+            from jax import export
+            import numpy as np
+
+            program = export.deserialize(bytearray(open("model.jax", "rb").read()))
+            images = program.call(0, 3, np.arange(64, dtype=np.int32))
+
+        The arguments are a seed (less than 2^31), a class id and N indices; the result is uint8
+        [N, H, W, C]. N is free. JAX compiles once for each N. With N = `sample.chunk` of the run
+        the images have the bits of `run.sample` on one device of the same kind; another N may round
+        by one level. Images of a class that is not learned, and images that dopri5 does not reach,
+        are black.
+
+        Args:
+          path: the file to write, such as model.jax; an existing one is replaced.
+          classes: inside = all learned classes are in the file. argument = the factors of the class
+            come first, as {"LAYER/a": ..., "LAYER/b": ...}, the arrays of a file of one class. Then
+            `label` is the number that chooses the noise, which `labels` of the result has.
+          weights: inside = in the same file. beside = in a safetensors file of the same name, for
+            large networks: they are the first argument, `safetensors.numpy.load_file(...)`.
+          num_steps, solver, task: as for `sample`.
+          platforms: cpu, cuda, tpu or rocm.
+
+        Raises:
+          ValueError: for another word, weights of more than 2 GiB inside, or a method whose classes
+            have no factors.
+        """
+        last, as_argument = self._task(task), exporting.check_classes(classes)
+        asked = {"num_steps": num_steps, "solver": solver}
+        sample = opened.changed(self.settings, sample=asked).sample
+        parameters = self._parameters(last)
+        method = self._setup.of_task(last).method
+        program = exporting.sampling(method, sample, parameters, as_argument)
+        ids = self._learned(last)
+        labels = dict(zip((self.class_names[i] for i in ids), self._labels(ids), strict=True))
+        return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
+
+    def _parameters(self, last: Task) -> Tree:
+        """The memory after the task `last`, and the label of each class id that is learned."""
+        ids = np.arange(len(self.class_names))
+        places = np.where(np.isin(ids, self._learned(last)), self._labels(ids), -1)
+        parameters = {"memory": self._memory(last.index), "places": places.astype(np.int32)}
+        return pure.free_arrays(parameters, self._mesh)
 
     def draw(self, names: Sequence[str], count: int, key: jax.Array) -> Iterator[np.ndarray]:
         """`count` images uint8 [count, H, W, C] of each named class, one class after the other.
@@ -192,6 +302,40 @@ class GeneratorOnDisk(opened.Run):
         class of another trunk (with the SHA-256 of both), family, p, set of layers or image size.
         """
         return class_files.read_class(self, path)
+
+    def _learned(self, last: Task) -> list[int]:
+        """The ids of all classes that are learned after the task `last`, ascending.
+
+        Those that were removed are left out.
+        """
+        known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
+        ids = sorted(self.stream.class_order[label] for label in known)
+        return [number for number in ids if self.removed.of(number) is None]
+
+    def _known(self, name: str, entries, last: Task) -> tuple[list[int], list[int]]:
+        """Ids and labels of the classes that the argument `name` of a user lists."""
+        ids = [resolve(entry, self.class_names, "class") for entry in self._listed(name, entries)]
+        return ids, self._learned_labels(ids, last)
+
+    def _listed(self, name: str, entries) -> list:
+        """The classes that a user names, as a list of ids and names."""
+        listed = entries
+        if hasattr(entries, "dtype"):  # arrays of NumPy or JAX, of any rank
+            listed = np.asarray(entries).tolist()
+        elif isinstance(entries, str) and entries not in self.class_names:
+            listed = separated(entries)
+        if isinstance(listed, str | numbers.Integral):
+            listed = [listed]
+        if not isinstance(listed, Iterable):
+            raise ValueError(
+                f"{name}={hints.quoted(entries)}: a list of ids or names is needed, such as [3, 5]"
+            )
+        if not (listed := list(listed)):
+            raise ValueError(
+                f"{name}={hints.quoted(entries)}: at least one is needed"
+                + ("; None = all learned classes" if name == "classes" else "")
+            )
+        return listed
 
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
