@@ -15,7 +15,7 @@ from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import hosts
 from flcl.report.progress import ProgressBar
 from flcl.report.reporter import Reporter
-from flcl.runs import combined, experiment, learning
+from flcl.runs import alone, combined, experiment, importing, learning, removal
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
@@ -47,27 +47,32 @@ class TwoRuns(NamedTuple):
     classifier: ClassifierOnDisk
 
 
-@overload
-def train(settings: settings.GeneratorRun, workdir: str | os.PathLike[str]) -> GeneratorOnDisk: ...
+_Place = str | os.PathLike[str]
 
 
 @overload
 def train(
-    settings: settings.ClassifierRun, workdir: str | os.PathLike[str]
+    settings: settings.GeneratorRun, workdir: _Place, *, until: int | None = None
+) -> GeneratorOnDisk: ...
+
+
+@overload
+def train(
+    settings: settings.ClassifierRun, workdir: _Place, *, until: int | None = None
 ) -> ClassifierOnDisk: ...
 
 
 @overload
-def train(settings: settings.Combined, workdir: str | os.PathLike[str]) -> TwoRuns: ...
+def train(settings: settings.Combined, workdir: _Place, *, until: None = None) -> TwoRuns: ...
 
 
 @overload
 def train(
-    settings: settings.Run | settings.Combined, workdir: str | os.PathLike[str]
+    settings: settings.Run | settings.Combined, workdir: _Place, *, until: int | None = None
 ) -> GeneratorOnDisk | ClassifierOnDisk | TwoRuns: ...
 
 
-def train(settings, workdir):
+def train(settings, workdir, *, until=None):
     """Trains and evaluates a task sequence, or continues one; returns the run, opened.
 
     Args:
@@ -75,18 +80,22 @@ def train(settings, workdir):
         `generator` and `classifier` of `workdir`.
       workdir: the folder of the run; made if missing. `~` is the home folder. The same call
         continues a run that was stopped, and only opens one that is complete.
+      until: stop after the task of this number; None = after the last one. Two runs have no such
+        stop.
 
     Raises:
       ValueError: for settings that cannot be trained, a folder with a run of other settings, or an
         address such as `gs://bucket/run`; `flcl.runs.experiment.run` lists all errors.
     """
-    run(settings, workdir)
+    run(settings, workdir, until)
     if isinstance(settings, Combined):
         return TwoRuns(*(open_run(paths.local(workdir, "workdir") / part) for part in PARTS))
     return open_run(workdir)
 
 
-def run(settings: settings.Run | settings.Combined, workdir: str | os.PathLike[str]) -> dict:
+def run(
+    settings: settings.Run | settings.Combined, workdir: _Place, until: int | None = None
+) -> dict:
     """As `train`, but the run is not opened: returns the content of its `results.json`.
 
     Settings of two runs return the results of each by its name: see `flcl.runs.combined`.
@@ -96,24 +105,24 @@ def run(settings: settings.Run | settings.Combined, workdir: str | os.PathLike[s
     two = isinstance(settings, Combined)
     progress = _bars((settings.generator if two else settings).runtime.progress)
     workdir = paths.local(workdir, "workdir")
+    if until is not None and (two or type(until) is not int or until < 1):
+        raise ValueError(f"until={until!r}: the number of a task of one run is needed, from 1")
     if two:
         bridge.from_dict(bridge.as_dict(settings))
         return combined.run(settings, workdir, Reporter, progress)
-    return experiment.run(_checked(settings), workdir, Reporter, progress)
+    return experiment.run(_checked(settings), workdir, Reporter, progress, until=until)
 
 
 @overload
-def open_run(workdir: str | os.PathLike[str], kind: Literal["generator"]) -> GeneratorOnDisk: ...
+def open_run(workdir: _Place, kind: Literal["generator"]) -> GeneratorOnDisk: ...
 
 
 @overload
-def open_run(workdir: str | os.PathLike[str], kind: Literal["classifier"]) -> ClassifierOnDisk: ...
+def open_run(workdir: _Place, kind: Literal["classifier"]) -> ClassifierOnDisk: ...
 
 
 @overload
-def open_run(
-    workdir: str | os.PathLike[str], kind: None = None
-) -> GeneratorOnDisk | ClassifierOnDisk: ...
+def open_run(workdir: _Place, kind: None = None) -> GeneratorOnDisk | ClassifierOnDisk: ...
 
 
 def open_run(workdir, kind=None):
@@ -131,7 +140,7 @@ def open_run(workdir, kind=None):
         raise ValueError(
             f"workdir {workdir}: this is the run of a {stored_kind}, which {_use(stored_kind)}"
         )
-    return _KINDS[stored_kind](workdir, learn=_learn)
+    return _KINDS[stored_kind](workdir, acts=_ACTS)
 
 
 def _learn(workdir: Path, data: str, changes: Mapping[str, object], distinct=()) -> None:
@@ -141,6 +150,21 @@ def _learn(workdir: Path, data: str, changes: Mapping[str, object], distinct=())
     shows = changes.get("runtime.progress", stored.runtime.progress)
     bars = _bars(shows is not False)  # another value is refused later
     learning.learn(workdir, data, changes, Reporter, bars, distinct=distinct)
+
+
+def _learn_only(workdir: Path, task: int, out: _Place | None) -> tuple[Path, ...]:
+    """What `.learn_only` of an opened run does."""
+    show_everything()
+    stored, _ = opened.read(workdir)
+    return alone.learn_only(workdir, task, out, Reporter, _bars(stored.runtime.progress))
+
+
+_ACTS = opened.Acts(
+    learn=_learn,
+    learn_only=_learn_only,
+    import_classes=importing.import_classes,
+    remove_classes=removal.remove_classes,
+)
 
 
 def _use(kind: str) -> str:

@@ -15,23 +15,30 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from flcl import called, ending, hints, settings, stopping
-from flcl.settings import bridge
+from flcl.settings import bridge, formats, later
 from flcl.settings.config_file import load_config
 from flcl.settings.given import overrides
 from flcl.shown import show_everything
-from flcl.storage import paths
+from flcl.storage import foreign, paths
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
 _METHOD = re.compile(r"--?config\.(?:(\w+)\.)?method=(.*)")
 _SPEC = re.compile(r"--?config(=|$)")
 
+STORED = "stored"
+"""Of a program whose settings are those that a run has stored."""
+
 
 class Arguments(NamedTuple):
-    """A parsed command line: flags, the settings if the program takes a config, words if any."""
+    """A parsed command line: flags, the settings if the program takes a config, words if any.
+
+    changed: the keys of the settings that the command line names.
+    """
 
     flags: flags.FlagValues
     run: settings.Run | settings.Combined | None
     words: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
 
 def main(
@@ -39,7 +46,7 @@ def main(
     *,
     doc: str,
     define: Callable[[flags.FlagValues], None],
-    config: bool = False,
+    config: bool | str = False,
     distributed: bool = False,
     takes_words: bool = False,
     argv: Sequence[str] | None = None,
@@ -50,7 +57,8 @@ def main(
       program: called with the parsed `Arguments`; returns the exit code, None means 0.
       doc: the first text that `--help` prints.
       define: adds the program's own flags to a `FlagValues`.
-      config: whether the program takes (and needs) `--config` and its overrides.
+      config: whether the program takes (and needs) `--config` and its overrides; `STORED` = it
+        takes overrides of the settings that the run in `--workdir` has stored.
       distributed: whether the program may run in several processes.
       takes_words: whether it takes words that are no flags, such as the names of files.
       argv: the command line, with the program's name first; None means `sys.argv`.
@@ -73,7 +81,13 @@ def main(
 
 
 def _start(
-    program, argv: list[str], doc: str, defines, config: bool, distributed: bool, takes_words: bool
+    program,
+    argv: list[str],
+    doc: str,
+    defines,
+    config: bool | str,
+    distributed: bool,
+    takes_words: bool,
 ) -> int:
     """Parses the command line and runs `program`, or prints the help."""
     if _wants_help(argv):
@@ -88,14 +102,16 @@ def _start(
 def parse(
     argv: Sequence[str],
     define: Callable[[flags.FlagValues], None],
-    config: bool = False,
+    config: bool | str = False,
     takes_words: bool = False,
 ) -> Arguments:
     """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
     define(values)
     edited, spec, refused = None, None, []
-    if config:
+    if config == STORED:
+        edited = _define_overrides(_stored(argv), argv, values)
+    elif config:
         spec, argv = _split_spec(argv)
         if spec is None:
             raise ValueError("--config is missing, such as --config=funlora_digits")
@@ -114,7 +130,29 @@ def parse(
     if len(words) > 1 and not takes_words:
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
     run = None if edited is None else overrides.frozen(edited, spec, refused)
-    return Arguments(values, run, tuple(words[1:]))
+    changed = tuple(dict.fromkeys(m[2] for m in map(_OVERRIDE.match, argv) if m and edited))
+    return Arguments(values, run, tuple(words[1:]), changed)
+
+
+def _stored(argv: Sequence[str]) -> ConfigDict:
+    """The settings that the run in `--workdir` has stored."""
+    workdir = _value_of("workdir", argv)
+    place = paths.local(require(workdir, "workdir", "runs/NAME"), "workdir")
+    foreign.check_folder(place)
+    run = formats.load(place)
+    if run is None:
+        raise ValueError(f"workdir {place} holds no run: {formats.NAME} is missing")
+    return bridge.to_config(run)
+
+
+def _value_of(flag: str, argv: Sequence[str]) -> str:
+    """The value of a flag, before the flags are parsed; empty if it is not given."""
+    words = list(argv)
+    for place, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name in (f"--{flag}", f"-{flag}"):
+            return value if equals else "".join(words[place + 1 : place + 2])
+    return ""
 
 
 def require(value, flag: str, example: str):
@@ -224,11 +262,18 @@ def _wants_help(argv: Sequence[str]) -> bool:
     return any(word in ("--help", "-h", "-help", "--helpfull") for word in argv[1:])
 
 
-def _help(argv, doc: str, define, config: bool) -> str:
+def _help(argv, doc: str, define, config: bool | str) -> str:
     values = flags.FlagValues()
     define(values)
     parts = [called.as_called(doc.strip()), "Flags:\n" + "\n".join(_flag_lines(values))]
-    if config:
+    if config == STORED:
+        if _value_of("workdir", argv):
+            run = bridge.freeze(_stored(argv))
+            title = "Keys that a later task of this run may change:\n"
+            parts.append(title + "\n".join(_key_lines(run, later.accepts)))
+        else:
+            parts.append("Add --workdir=DIR to list the keys that its next task may change.")
+    elif config:
         spec, rest = _split_spec(argv)
         if spec is None:
             parts.append("Add --config=NAME to list every key of that config, with its value.")
@@ -249,9 +294,12 @@ def _flag_lines(values: flags.FlagValues) -> list[str]:
     return lines
 
 
-def _key_lines(run: settings.Run) -> list[str]:
+def _key_lines(run: settings.Run, shows: Callable[[str], bool] = lambda name: True) -> list[str]:
+    """A line for each key, its value and its comment. shows: which ones, by name."""
     lines, group = [], ""
     for name, field in bridge.keys(type(run)):
+        if not shows(name):
+            continue
         value = bridge.value(run, name)
         before, group = group, name.rpartition(".")[0]
         if before != group:

@@ -19,10 +19,10 @@ import flax.traverse_util
 import jax
 import numpy as np
 
-from flcl import hints
+from flcl import hints, settings
 from flcl.adapters.functional import Layers
 from flcl.adapters.functions import FAMILIES
-from flcl.storage import schema, tensors
+from flcl.storage import paths, schema, tensors
 
 FORMAT = 1
 """The newest format of these files, which this version writes."""
@@ -182,6 +182,33 @@ def read_trunk(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = 
     `read_class` raises.
     """
     return _network(path, AboutTrunk, shapes)
+
+
+def trunk_for(model: settings.Trunk, data: settings.Data, shapes: Mapping) -> NetworkFile:
+    """The trunk of `model.weights`, checked: names, shapes, image size and SHA-256.
+
+    shapes: the parameters that the network needs, abstract or not. Raises what `read_trunk` raises,
+    and `ValueError` for another image size or another SHA-256 than `model.sha256`.
+    """
+    path = paths.local(model.weights, "model.weights")
+    leaves = flax.traverse_util.flatten_dict(shapes, sep="/")
+    try:
+        file = read_trunk(path, {name: leaf.shape for name, leaf in leaves.items()})
+    except FileNotFoundError:
+        raise ValueError(f"model.weights={model.weights!r}: there is no such file") from None
+    except ValueError as error:
+        raise ValueError(f"model.weights: {error}") from None
+    if file.about.image != (data.image_size, data.channels):
+        raise ValueError(
+            f"model.weights={model.weights!r}: a trunk for images [side, channels] "
+            f"{list(file.about.image)}, this run has {[data.image_size, data.channels]}"
+        )
+    if model.sha256 not in ("", file.about.sha256):
+        raise ValueError(
+            f"model.weights={model.weights!r}: has the SHA-256 {file.about.sha256}, and "
+            f"model.sha256 is {model.sha256}: bring that trunk back, or begin in another workdir"
+        )
+    return file
 
 
 def read_merged(path: str | Path, shapes: Mapping[str, tuple[int, ...]] | None = None):

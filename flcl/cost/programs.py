@@ -79,8 +79,7 @@ def programs_of(method: Method) -> list[Program]:
 
 def phases(method: Method) -> list[int]:
     """The phases in which a method trains: (), the first, or both."""
-    tasks = method.stream.tasks
-    return [phase for phase in (1, 2) if phase <= len(tasks) and method.steps(tasks[phase - 1], 1)]
+    return sorted({method.phase(t) for t in method.stream.tasks if method.steps(t, 1)})
 
 
 def train_step(method: Method, phase: int) -> Program:
@@ -106,7 +105,7 @@ def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = No
 
 def _begun(method: Method, phase: int):
     """Shapes of `(trainable, frozen)` of the first task of a phase."""
-    task = method.stream.tasks[phase - 1]
+    task = next(task for task in method.stream.tasks if method.phase(task) == phase)
     return jax.eval_shape(
         lambda memory, key: method.begin(memory, task, key), abstract_memory(method), _key()
     )

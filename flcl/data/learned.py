@@ -26,6 +26,8 @@ class LearnedTask:
       source: its images, with the class ids and domain ids of the run; None = they are not here.
       skipped: the names of unreadable images that are left out; None = such images are an error.
       split_rule: `Source.split_rule` of its source.
+      noise: of classes that were imported: for each, the label that chooses its noise, which is
+        that of the run in which it was trained. Empty = their own labels.
     """
 
     spec: str
@@ -36,6 +38,7 @@ class LearnedTask:
     source: Source | None = None
     skipped: tuple[str, ...] | None = None
     split_rule: str = ""
+    noise: tuple[int, ...] = ()
 
 
 def matched(
@@ -57,7 +60,7 @@ def matched(
     already, and in "dil" for new classes or several domains.
     """
     new = [name for name in source.class_names if name not in class_names]
-    _check_alike(spec, new, class_names, distinct)
+    check_alike(spec, new, class_names, distinct)
     if stream.scenario == "dil":
         if new:
             raise ValueError(
@@ -102,9 +105,13 @@ def in_run(source: Source, class_names: Sequence[str], domain: int, used: Sequen
     return dataclasses.replace(source, **halves, class_names=tuple(class_names), domain_names=())
 
 
-def _check_alike(
+def check_alike(
     spec: str, new: Sequence[str], known: Sequence[str], distinct: Sequence[str]
 ) -> None:
+    """Raises `ValueError` for a new name that differs from a known one only in case or form.
+
+    spec: the source in messages. distinct: the new names that may; `ValueError` for other ones.
+    """
     for name in distinct:
         if name not in new:
             raise ValueError(

@@ -45,6 +45,15 @@ class TaskData:
         """The number of planned tasks."""
         return len(self.stream.tasks) - len(self.learned)
 
+    @property
+    def noise(self) -> dict[int, int]:
+        """By label, the label that chooses the noise of an imported class, if it is another one."""
+        numbers = {}
+        for task, learned in zip(self.stream.tasks[self.planned :], self.learned, strict=True):
+            if learned.noise:  # a task that was trained here has none
+                numbers |= dict(zip(task.labels, learned.noise, strict=True))
+        return {label: number for label, number in numbers.items() if label != number}
+
     def here(self, task: Task) -> bool:
         """Whether the images of a task or group are here."""
         return task.index not in self.counts
@@ -151,6 +160,7 @@ class TaskData:
             "domain": learned.domain_name,
             "changed": dict(learned.changed),
             "learned": learned.date,
+            **({"noise": list(learned.noise)} if learned.noise else {}),
             **_choice(learned.split_rule, learned.skipped),
         }
 

@@ -1,5 +1,7 @@
 """Sampling of learned classes on all devices."""
 
+from collections.abc import Mapping
+
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -19,10 +21,18 @@ class ClassSampler:
     each index has a fixed place in its chunk. So the number of images and the other classes do not
     change an image. The compiled program gets the parameters of one class and the indices of one
     chunk. So it serves all classes and all numbers of images.
+
+    noise: by label, another number that chooses the noise of a class: see `LearnedTask.noise`.
     """
 
-    def __init__(self, method: Generator, sample: settings.Sample, mesh: Mesh):
-        self.method, self.sample = method, sample
+    def __init__(
+        self,
+        method: Generator,
+        sample: settings.Sample,
+        mesh: Mesh,
+        noise: Mapping[int, int] | None = None,
+    ):
+        self.method, self.sample, self._noise = method, sample, noise or {}
         self._chunk, self._mesh = meshes.rounded_up(sample.chunk, mesh), mesh
         self._compiled = _program(method, sample, mesh)
 
@@ -34,8 +44,8 @@ class ClassSampler:
 
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
         """Images uint8 [count, H, W, C] and evaluations per image, by one program for any count."""
-        label, drawn, most = np.int32(label), [], 0
-        parameters = self.method.class_parameters(memory, label)
+        parameters = self.method.class_parameters(memory, np.int32(label))
+        label, drawn, most = np.int32(self._noise.get(int(label), label)), [], 0
         # A loop in Python: the number of chunks is not part of the program.
         for start in range(0, count, self._chunk):
             indices = np.arange(start, start + self._chunk, dtype=np.int32)

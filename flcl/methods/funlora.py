@@ -14,7 +14,7 @@ import optax
 from einops import rearrange
 
 from flcl import settings
-from flcl.adapters import functional
+from flcl.adapters import artifact, functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
 from flcl.data.stream import Task, TaskStream
@@ -49,13 +49,29 @@ class FunLoRA(base.Generator):
 
     @classmethod
     def resolve(cls, run):
-        """Replaces `top:K@WORKDIR` by a list of layers, because that workdir may be deleted."""
-        if not run.adapter.layers.startswith("top:"):
+        """Reads the trunk of `model.weights`, and replaces `top:K@WORKDIR` by a list of layers.
+
+        Because that workdir may be deleted.
+        """
+        if run.adapter.layers.startswith("top:"):
+            names = [conv.name for conv in convolutions(_model(run, 0.0), run.data.image_size)]
+            layers = ",".join(map(str, select_layers(run.adapter.layers, names)))
+            run = dataclasses.replace(run, adapter=dataclasses.replace(run.adapter, layers=layers))
+        if not run.model.weights:
             return base.Resolved(run)
-        names = [conv.name for conv in convolutions(_model(run, 0.0), run.data.image_size)]
-        layers = ",".join(map(str, select_layers(run.adapter.layers, names)))
-        adapter = dataclasses.replace(run.adapter, layers=layers)
-        return base.Resolved(dataclasses.replace(run, adapter=adapter))
+        shapes = abstract_parameters(_model(run, 0.0), run.data.image_size)
+        file = artifact.trunk_for(run.model, run.data, shapes)
+        model = dataclasses.replace(run.model, sha256=file.about.sha256)
+        note = f"trunk {file.about.sha256[:12]} of {run.model.weights}, frozen from the first task"
+        origin = {"weights": run.model.weights, "sha256": file.about.sha256}
+        return base.Resolved(dataclasses.replace(run, model=model), file.parameters, origin, note)
+
+    def phase(self, task: Task) -> int:
+        # A trunk from a file is frozen from the first task (F13).
+        return 2 if self.run.model.weights else super().phase(task)
+
+    def load(self, memory, weights):
+        return memory if weights is None else {**memory, "trunk": weights}
 
     def init(self, key):
         key_trunk, key_bank = jax.random.split(key)
@@ -67,13 +83,13 @@ class FunLoRA(base.Generator):
         }
 
     def begin(self, memory, task: Task, key):
-        first = task.index == 1
+        first = self.phase(task) == 1
         rows = len(task.labels) if first else self.stream.trained_rows(task)
         # Tasks of unequal size share one compiled step; unused rows belong to no class.
         labels = np.full(rows, -1, np.int32)
         labels[: len(task.labels)] = task.labels
         frozen = {"labels": jnp.asarray(labels)}
-        if task.index == 1:
+        if first:
             # An unused row, label -1, gets the factors of class 0. No batch has its label.
             fresh = self._fresh(key, np.maximum(labels, 0))
             return {"trunk": memory["trunk"], "factors": fresh}, frozen
@@ -123,7 +139,7 @@ class FunLoRA(base.Generator):
 
     def end(self, memory, task: Task, trainable):
         kept = functional.take(trainable["factors"], np.arange(len(task.labels)))  # no unused rows
-        trunk = trainable["trunk"] if task.index == 1 else memory["trunk"]
+        trunk = trainable.get("trunk", memory["trunk"])
         return {"trunk": trunk, "bank": functional.put(memory["bank"], _array(task.labels), kept)}
 
     def added(self, memory, task: Task):
@@ -150,10 +166,13 @@ class FunLoRA(base.Generator):
     def trunk_and_factors(self, memory, label):
         return memory["trunk"], jax.tree.map(lambda v: v[label], memory["bank"])
 
+    def with_factors(self, memory, label, factors):
+        rows = jax.tree.map(lambda v: jnp.asarray(v)[None], factors)
+        return {**memory, "bank": functional.put(memory["bank"], _array([label]), rows)}
+
     def forget(self, memory, label):
-        labels = _array([label])
-        nothing = jax.tree.map(jnp.zeros_like, functional.take(memory["bank"], labels))
-        return {**memory, "bank": functional.put(memory["bank"], labels, nothing)}
+        _, factors = self.trunk_and_factors(memory, label)
+        return self.with_factors(memory, label, jax.tree.map(jnp.zeros_like, factors))
 
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         train = self.phase_settings(phase)
@@ -226,9 +245,12 @@ class FunLoRA(base.Generator):
 
     def _start(self, memory, task: Task, key, labels):
         how = self.run.adapter.warm_start
-        if how == "none":
+        # With `first`, a task is a function of the first one alone (ours).
+        before = self.stream.tasks[: 1 if how == "first" else task.index - 1]
+        old = [label for t in before for label in t.labels if task.index > 1]
+        if how == "none" or not old:
             return self._fresh(key, np.maximum(labels, 0))
-        old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        how = "mean" if how == "mean" else "class"
         # Repeated up to a fixed length, so all tasks share one program; the first `known` entries
         # count.
         learned = np.resize(_array(old), self.stream.capacity)

@@ -1,8 +1,9 @@
-"""Lists the classes of a run, writes them to files, and removes them.
+"""Lists the classes of a run, writes them to files, takes them in from files, and removes them.
 
 Usage:
   flcl classes list --workdir=DIR
   flcl classes export --workdir=DIR --out=DIR [--classes=cat,dog] [flags]
+  flcl classes import --workdir=DIR FILE... [--names=cat:tiger]
   flcl classes remove --workdir=DIR --classes=cat,dog
 
 Examples:
@@ -12,6 +13,9 @@ Examples:
 
 Generators: export writes one safetensors file for each class, with its factors, its trunk's SHA-256
 and where it comes from. --merged writes the whole network of a class instead, --trunk the trunk.
+import: into a run with the same trunk; samples have the bits of those of the run from which a class
+comes. The next planned tasks take their classes; others become a new task. The next `flcl train` or
+`flcl learn` of the run tests them.
 remove: no byte of the factors of a class stays, and no other class changes. If it is stopped, the
 same command ends it.
 Classifiers: export writes the low-rank update of the transformer as a PEFT folder.
@@ -41,6 +45,10 @@ def define(values: flags.FlagValues) -> None:
     add(flags.DEFINE_boolean, "overwrite", False, "export: replace existing files")
     text = "ids or names, such as 3,5 or cat,dog; export: default all learned classes"
     add(flags.DEFINE_list, "classes", [], text)
+    text = "import: new names, OLD:NEW for each"
+    add(flags.DEFINE_list, "names", [], text)
+    text = "import: new names that differ from known ones only in case or Unicode form"
+    add(flags.DEFINE_list, "distinct", [], text)
     add(flags.DEFINE_boolean, "merged", False, "export: the whole network of each class")
     text = "export: the trunk as trunk.safetensors, and classes only if they are named"
     add(flags.DEFINE_boolean, "trunk", False, text)
@@ -59,10 +67,10 @@ def main(arguments: cli.Arguments) -> None:
             f"{asked}the first word must be one of {', '.join(_VERBS)}."
             f"{hints.did_you_mean(verb, list(_VERBS))}"
         )
-    if others:
+    if others and verb != "import":
         raise ValueError(f"unexpected argument {hints.quoted(others[0])}: write --name=value")
     cli.require(arguments.flags.workdir, "workdir", "runs/NAME")
-    _VERBS[verb](arguments.flags)
+    _VERBS[verb](arguments.flags, *([others] if verb == "import" else []))
 
 
 def _list(given: flags.FlagValues) -> None:
@@ -114,9 +122,25 @@ def _export_adapter(run, given: flags.FlagValues, out) -> None:
         print(f"{shown(str(path))}: {path.stat().st_size:,} bytes")
 
 
+def _import(given: flags.FlagValues, paths_of_files: list[str]) -> None:
+    names = {}
+    for pair in given.names:
+        old, colon, new = pair.partition(":")
+        if not colon:
+            raise ValueError(f"--names={pair}: OLD:NEW is needed, such as --names=cat:tiger")
+        names[old] = new
+    if not paths_of_files:
+        raise ValueError("import: name the class files, such as files/cat.safetensors")
+    run = flcl.open_run(given.workdir, "generator")
+    taken = run.import_classes(paths_of_files, names, distinct=given.distinct)
+    listed = ", ".join(map(shown, taken))
+    print(f"taken in: {listed}; the next train or learn of the run tests them")
+
+
 def _remove(given: flags.FlagValues) -> None:
     from flcl.runs import removal  # late: it loads JAX
 
+    # Not through an opened run: one whose removal was stopped does not open.
     for removed in removal.remove_classes(given.workdir, given.classes):
         print(
             f"{shown(removed.name)}: its factors are gone from task {removed.task}; pictures of it "
@@ -124,4 +148,4 @@ def _remove(given: flags.FlagValues) -> None:
         )
 
 
-_VERBS = {"list": _list, "export": _export, "remove": _remove}
+_VERBS = {"list": _list, "export": _export, "import": _import, "remove": _remove}

@@ -25,9 +25,11 @@ CONFIG, PROCESSES, WORDS = True, True, False
 def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     flags.DEFINE_string("workdir", None, "folder of the run; made if missing", flag_values=values)
+    text = "stop after this task; the command without it goes on; default: after the last one"
+    flags.DEFINE_integer("until", None, text, flag_values=values)
 
 
 def main(arguments: cli.Arguments) -> None:
     """Runs the whole task sequence and prints its tables."""
     workdir = cli.require(arguments.flags.workdir, "workdir", "runs/NAME")
-    flcl.run(arguments.run, workdir)
+    flcl.run(arguments.run, workdir, arguments.flags.until)

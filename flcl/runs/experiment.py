@@ -1,6 +1,7 @@
 """The outer loop over tasks. It saves often: a run that is killed only repeats a little work."""
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -48,12 +49,15 @@ def run(
     make_reporter: Callable[[Path, settings.Run], Reporter],
     progress: Progress = silent,
     loaded: Mapping[int, LearnedTask] | None = None,
+    until: int | None = None,
 ) -> dict:
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
     The same call on the same workdir continues a run that was killed, with the same results. A
     complete run is only read. The tasks are those of the settings, and those that `runs.learning`
-    has added to the workdir; `loaded` has images of such tasks that were read already, by number.
+    has added to the workdir. loaded: None, or `runs.learning` calls: then the settings are those of
+    the workdir, and these are images of such tasks that were read already, by number.
+    until: the last task of this call; None = all tasks.
 
     If several processes make one run, each calls this function with the same arguments and a shared
     folder; only the first process writes. progress: shows how many images are read before there is
@@ -70,7 +74,7 @@ def run(
     with stopping.on_signals(jax.process_count() > 1), contextlib.ExitStack() as held:
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
-            setup, weights = _prepared(run, workdir, progress, loaded or {})
+            setup, weights = _prepared(run, workdir, progress, loaded)
             setup, old_images = substitutes.prepare(setup, progress)
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
@@ -90,19 +94,27 @@ def run(
         experiment = Experiment(
             setup, workdir, checkpoints, reporter, check_there, seals, old_images
         )
-        return experiment.run(memory, stored)
+        return experiment.run(memory, stored, until)
 
 
 def _prepared(
-    run: settings.Run, workdir: Path, progress: Progress, loaded: Mapping[int, LearnedTask]
+    run: settings.Run,
+    workdir: Path,
+    progress: Progress,
+    loaded: Mapping[int, LearnedTask] | None,
 ) -> tuple[Setup, Any]:
     """The checked setup and the pre-trained weights of a run that begins or goes on."""
     with hosts.together():
         if hosts.is_main():
             foreign.check_folder(workdir)
     begun = workdirs.begun(workdir)
-    history = workdirs.history(workdir, loaded)
-    setup, weights = prepare(run, begun=begun, history=history, progress=progress)
+    history = workdirs.history(workdir, loaded or {})
+    # What learns later has its settings from the workdir, and the trunk from task 1: the file of
+    # the weights may be gone.
+    stored = loaded is not None
+    setup, weights = prepare(run, stored=stored, begun=begun, history=history, progress=progress)
+    if stored:
+        setup = dataclasses.replace(setup, origin=workdirs.origin(workdir))
     if not (workdir / "config.json").exists():  # a run of an older version goes on
         setup.method.check()
     return setup, weights
@@ -141,16 +153,19 @@ class Experiment:
         self._surveys: dict[Method, Survey] = {}
         self._times = Times(workdir, reporter.say) if hosts.is_main() else None
 
-    def run(self, memory: Memory, stored: list[int]) -> dict:
-        """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained."""
+    def run(self, memory: Memory, stored: list[int], until: int | None = None) -> dict:
+        """Trains and evaluates the tasks that are not done yet; `stored` tasks are trained.
+
+        until: the last task; None = all.
+        """
         earlier = Earlier(self.record, self.reporter)
         earlier.load(self.workdir, len(stored), self._seals)
-        for task in self.data.stream.tasks:
+        for task in self.data.stream.tasks[:until]:
             # Stored tasks are restored, all others are trained.
             if task.index in stored:
                 memory = restore_task(self.setup, self.checkpoints, memory, task)
             else:
-                memory = self._train(memory, task)
+                memory = self.train(memory, task)
             # A process may have been killed after it stored the task and before it wrote the row.
             if task.index > len(self.record.rows):
                 self._evaluate(memory, task)
@@ -164,7 +179,7 @@ class Experiment:
         self._check_workdir()
         return to_json(results)
 
-    def _train(self, memory: Memory, task: Task) -> Memory:
+    def train(self, memory: Memory, task: Task) -> Memory:
         """Trains one task from its start or from its last save, and stores the result."""
         started, method = time.monotonic(), self._method(task)
         before = memory = grown(self.setup, memory, task)
@@ -206,7 +221,8 @@ class Experiment:
 
     def _sampler(self, task: Task) -> ClassSampler:
         """The sampler of the memory after a task; training and evaluation share its programs."""
-        return ClassSampler(self._method(task), self.setup.run.sample, self.setup.mesh)
+        method, mesh = self._method(task), self.setup.mesh
+        return ClassSampler(method, self.setup.run.sample, mesh, self.data.noise)
 
     def _inference(self, task: Task) -> Inference:
         """The features and scores of the memory after a task; its programs are shared, too."""

@@ -21,6 +21,9 @@ from flcl.data.tasks import TaskData
 from flcl.runs.saved.stored import History, StoredStream, StoredTask
 from flcl.settings.later import changed_run
 
+IMPORTED = "class files"
+"""The source of a task whose classes were imported."""
+
 
 def load(
     run: settings.Run, begun: Begun | None, history: History | None, progress: Progress
@@ -76,6 +79,7 @@ def remembered(run: settings.Run, stored: StoredStream) -> TaskData:
             domain_name=task.domain,
             changed=task.changed or {},
             date=task.learned,
+            noise=task.noise or (),
             **_choice(task.others),
         )
         for task in later
@@ -119,6 +123,8 @@ def _later(
 ) -> LearnedTask:
     """A task that was not planned, with its images; they are chosen as when it began."""
     remembered_task = data.learned[number - data.planned - 1]
+    if entry.source == IMPORTED:
+        raise ValueError("its classes were imported, without images")
     chosen = Begun(remembered_task.skipped or (), remembered_task.split_rule)
     place = dataclasses.replace(
         changed_run(run, remembered_task.changed).data, source=remembered_task.spec

@@ -42,6 +42,7 @@ from flcl.settings.generation import (
     Replay,
     ReplayRun,
     Sample,
+    Trunk,
     UNet,
 )
 from flcl.settings.shared import (
@@ -122,6 +123,7 @@ __all__ = [
     "Train",
     "TrainedViT",
     "TrainingData",
+    "Trunk",
     "UNet",
     "ViT",
     "ViTFinetuneRun",

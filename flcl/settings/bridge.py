@@ -17,6 +17,11 @@ def defaults(method: str) -> ml_collections.ConfigDict:
     return _to_config_dict(run_class(method)(method=method))
 
 
+def to_config(run: settings.Run) -> ml_collections.ConfigDict:
+    """The settings as an editable config: the inverse of `freeze`."""
+    return _to_config_dict(run)
+
+
 def switch(config: ml_collections.ConfigDict, method: str) -> ml_collections.ConfigDict:
     """`config` for another method: shared keys keep their values, all others have defaults."""
     switched = defaults(method)

@@ -67,6 +67,7 @@ ADDED: dict[int, dict[str, object]] = {
         "memory.use": "map",
         "memory.per_class": 100,
     },
+    5: {"model.weights": "", "model.sha256": ""},
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")

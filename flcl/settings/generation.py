@@ -79,8 +79,10 @@ class Adapter:
         "all", "adapted layers: all | 40-54 | 0,3,7 | top:K@WORKDIR (importance in that run)"
     )
     sigma: float = key(0.3, "initial standard deviation of A and B (ours)", above(0))
-    warm_start: Literal["class", "mean", "none"] = key(
-        "class", "new classes start from a learned class, the rescaled class mean, or noise"
+    warm_start: Literal["class", "first", "mean", "none"] = key(
+        "class",
+        "new classes start from a learned class, one of the first task (ours: then later tasks do "
+        "not depend on each other), the rescaled class mean, or noise",
     )
     learning_rate: float = key(
         2e-4, "learning rate of the factors in phase 1, while the trunk trains (ours)", above(0)
@@ -203,11 +205,31 @@ class GeneratorRun(Run):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Trunk(UNet):
+    """The U-Net of FunLoRA, whose trunk may come from a file."""
+
+    weights: str = key(
+        "",
+        "safetensors file of a trunk (flcl classes export --trunk), frozen from the first task "
+        "(F13); empty = task 1 trains it",
+    )
+    sha256: str = key("", "SHA-256 of the trunk; written by the run; another one is refused")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FunLoRARun(GeneratorRun):
     """FunLoRA; also its joint upper bound with `stream.joint`."""
 
     method: Literal["funlora"] = key("funlora", "the method")
+    model: Trunk = section(Trunk)
     adapter: Adapter = section(Adapter)
+
+    def check(self):
+        super().check()
+        if self.model.sha256 and not self.model.weights:
+            raise ValueError(
+                f"model.sha256={self.model.sha256!r}: model.weights is empty, so no file is read"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -83,7 +83,7 @@ class Watched:
 def finished(run, tmp_path_factory):
     """Workdir of a complete run, and the labels of the images that each task's training read."""
     workdir, reads, training, labels = tmp_path_factory.mktemp("run") / "run", {}, [], []
-    load, train = sources.load_source, experiment.Experiment._train
+    load, train = sources.load_source, experiment.Experiment.train
 
     def watched(*args, **options):
         source = load(*args, **options)
@@ -99,7 +99,7 @@ def finished(run, tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "load_source", watched)
-        patch.setattr(experiment.Experiment, "_train", noted)
+        patch.setattr(experiment.Experiment, "train", noted)
         flcl.run(run, workdir)
     return workdir, {task: {*labels[0][rows].tolist()} for task, rows in reads.items()}
 

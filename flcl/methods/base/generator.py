@@ -82,6 +82,11 @@ class Generator(Method):
         del memory, label
         raise self._shared_by_all()
 
+    def with_factors(self, memory: Memory, label: int, factors: Tree) -> Memory:
+        """The memory with other factors of one class: the inverse of `trunk_and_factors`."""
+        del memory, label, factors
+        raise self._shared_by_all()
+
     def forget(self, memory: Memory, label: int) -> Memory:
         """The memory with zeros in the place of the factors of one class; errors as above."""
         del memory, label

@@ -44,6 +44,21 @@ def export_classes(
     return tuple(targets)
 
 
+def export_task(
+    run: Run, memory, task: Task, folder: Path, *, overwrite: bool = False
+) -> tuple[Path, ...]:
+    """Writes the classes of a task that another memory than that of the run has learned."""
+    every, trunk_hash, written = file_names(run.class_names), _trunk_hash(run), []
+    for label in task.labels:
+        number = run.stream.class_order[label]
+        about = _about_class(run, number, task, trunk_hash)
+        _, factors = run._setup.of_task(task).method.trunk_and_factors(memory, label)
+        factors, p = jax.tree.map(np.asarray, factors), run.settings.adapter.functions
+        target = _check_new(folder / f"{every[number]}{_SUFFIX}", overwrite)
+        written.append(files.write(target, artifact.class_bytes(factors, **about, p=p)))
+    return tuple(written)
+
+
 def export_trunk(run: Run, path: str | Path, *, overwrite: bool = False) -> Path:
     """Writes the trunk; see `GeneratorOnDisk.export_trunk`."""
     path = _check_new(paths.local(path, "path"), overwrite)
@@ -91,15 +106,16 @@ def file_names(names: Sequence[str]) -> list[str]:
 
 def _alone(run: Run, memory, number: int, trunk_hash: str) -> bytes:
     """The file of the factors of a class."""
-    about, adapter = _about_class(run, number, trunk_hash), run.settings.adapter
-    _, factors = run._setup.method.trunk_and_factors(memory, about["label"])
+    task = run.task_of(number)
+    about, adapter = _about_class(run, number, task, trunk_hash), run.settings.adapter
+    _, factors = run._setup.method.trunk_and_factors(memory, run._labels([number])[0])
     return artifact.class_bytes(jax.tree.map(np.asarray, factors), **about, p=adapter.functions)
 
 
 def _merged(run: Run, memory, number: int, trunk_hash: str) -> bytes:
     """The file of the ordinary U-Net of a class: W_y = W0 * F_y."""
-    about = _about_class(run, number, trunk_hash)
-    trunk, factors = run._setup.method.trunk_and_factors(memory, about["label"])
+    about = _about_class(run, number, run.task_of(number), trunk_hash)
+    trunk, factors = run._setup.method.trunk_and_factors(memory, run._labels([number])[0])
     network = _merge(trunk, factors, about["family"])
     network = jax.tree.map(np.asarray, network)
     return artifact.network_bytes(network, **about, model=_model(run))
@@ -119,12 +135,12 @@ def _trunk_hash(run: Run) -> str:
     return artifact.trunk_digest(_trunk(run))
 
 
-def _about_class(run: Run, number: int, trunk_hash: str) -> dict:
-    """The entries that the file of a class has with and without the trunk."""
+def _about_class(run: Run, number: int, task: Task, trunk_hash: str) -> dict:
+    """The entries that the file of a class of `task` has with and without the trunk."""
     return {
-        **_common(run, run.task_of(number)),
+        **_common(run, task),
         "name": run.class_names[number],
-        "label": run._labels([number])[0],
+        "label": run.noise_label(number),
         "family": run.settings.adapter.family,
         "trunk": trunk_hash,
     }
@@ -135,7 +151,7 @@ def _common(run: Run, task: Task) -> dict:
     return {
         "image": (data.image_size, data.channels),
         "seed": run.settings.seed,
-        "steps": run._setup.method.steps(task, 0),
+        "steps": run._setup.of_task(task).method.steps(task, 0),
         "sources": _fingerprint(run, task),
     }
 
@@ -144,7 +160,9 @@ def _fingerprint(run: Run, task: Task) -> str:
     """SHA-256 of the source of a task, its classes, and their numbers of training images."""
     stored, ids = read_stream(run.workdir), [run.stream.class_order[k] for k in task.labels]
     counts = {run.class_names[i]: stored["train_images"][i] for i in ids}
-    return digest(files.as_json({"source": run.settings.data.source, "train_images": counts}))
+    later = stored.get("tasks")
+    source = later[task.index - 1]["source"] if later else run.settings.data.source
+    return digest(files.as_json({"source": source, "train_images": counts}))
 
 
 def _model(run: Run) -> dict:

@@ -36,7 +36,7 @@ class Exported(NamedTuple):
       files: the program, and its weights if they are beside it.
       arguments: the arguments of its `call` in their order: see `GeneratorOnDisk.export` and
         `ClassifierOnDisk.export`.
-      labels: the label of each learned class inside the run by name.
+      labels: the number that chooses the noise of each learned class, by its name.
     """
 
     files: tuple[Path, ...]
@@ -68,7 +68,8 @@ def sampling(
 
     def of_class_id(parameters, seed, label, indices):
         place = pure.places_of(parameters["places"], label)
-        return draw(method.class_parameters(parameters["memory"], place), seed, place, indices)
+        number = pure.places_of(parameters["noise"], label)
+        return draw(method.class_parameters(parameters["memory"], place), seed, number, indices)
 
     def of_factors(trunk, factors, seed, label, indices):
         return draw({**trunk, "factors": _tree(factors, like)}, seed, label, indices)

@@ -4,7 +4,7 @@ import functools
 import numbers
 import os
 import typing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,7 +60,9 @@ class GeneratorOnDisk(opened.Run):
         setup = self._setup
         # A compiled sampler for each combination of solver, steps and chunk.
         self._sampler = functools.cache(
-            lambda sample, task: ClassSampler(setup.of_task(task).method, sample, setup.mesh)
+            lambda sample, task: ClassSampler(
+                setup.of_task(task).method, sample, setup.mesh, setup.data.noise
+            )
         )
 
     def sample(
@@ -228,15 +230,22 @@ class GeneratorOnDisk(opened.Run):
         method = self._setup.of_task(last).method
         program = exporting.sampling(method, sample, parameters, as_argument)
         ids = self._learned(last)
-        labels = dict(zip((self.class_names[i] for i in ids), self._labels(ids), strict=True))
+        labels = {self.class_names[i]: self.noise_label(i) for i in ids}
         return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
 
     def _parameters(self, last: Task) -> Tree:
         """The memory after the task `last`, and the label of each class id that is learned."""
         ids = np.arange(len(self.class_names))
-        places = np.where(np.isin(ids, self._learned(last)), self._labels(ids), -1)
-        parameters = {"memory": self._memory(last.index), "places": places.astype(np.int32)}
+        known = np.isin(ids, self._learned(last))
+        places = np.where(known, self._labels(ids), -1).astype(np.int32)
+        noise = np.where(known, [self.noise_label(i) for i in ids], -1).astype(np.int32)
+        parameters = {"memory": self._memory(last.index), "places": places, "noise": noise}
         return pure.free_arrays(parameters, self._mesh)
+
+    def noise_label(self, class_id: int) -> int:
+        """The number that chooses the noise of a class: its label where it was trained."""
+        label = self._labels([class_id])[0]
+        return self._setup.data.noise.get(label, label)
 
     def draw(self, names: Sequence[str], count: int, key: jax.Array) -> Iterator[np.ndarray]:
         """`count` images uint8 [count, H, W, C] of each named class, one class after the other.
@@ -267,6 +276,46 @@ class GeneratorOnDisk(opened.Run):
             return GeneratorEvaluation(setup.method, setup.data, sampler, setup.mesh, silent)
 
         return self._evaluate_all(run, make)
+
+    def learn_only(self, task: int, out: str | Path | None = None) -> tuple[Path, ...]:
+        """Trains one planned task alone, on the trunk of task 1; returns the files of its classes.
+
+        The classes have the same bits as if all tasks had been trained one after the other. This
+        run does not change: `import_classes` takes the files in, in the order of the tasks.
+
+        Args:
+          task: the number of a planned task after the first.
+          out: the folder to write; None = `only/TASK` in the workdir. The same call continues
+            there what was stopped.
+
+        Raises:
+          ValueError: for another task, and for a run whose classes depend on each other: it needs
+            `adapter.warm_start` first or none.
+        """
+        return self._act("learn_only", task, out)
+
+    def import_classes(
+        self,
+        files: Sequence[str | Path],
+        names: Mapping[str, str] | None = None,
+        *,
+        distinct: Sequence[str] = (),
+    ) -> tuple[str, ...]:
+        """Takes classes in from files of `export_classes`; returns their names.
+
+        Samples have the bits of those of the run from which a class comes. Classes of the next
+        planned tasks take their places; others become one new task.
+
+        Args:
+          files: class files that belong to the trunk of this run.
+          names: new names by the name in the file; a name must be new to this run.
+          distinct: new names that differ from a known one only in case or Unicode form.
+
+        Raises:
+          ValueError: in one line, for a file that is damaged or of another trunk (with the SHA-256
+            of both), for a name that is known, and for a planned task of which a class is missing.
+        """
+        return self._act("import_classes", files, names or {}, distinct=distinct)
 
     def export_classes(
         self,

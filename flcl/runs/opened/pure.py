@@ -33,10 +33,11 @@ def sample_function(method: Generator, sample: settings.Sample, at_once: int) ->
         labels = _checked_labels(labels, at_once)
         places = places_of(parameters["places"], labels)
         if noise is None:
+            numbers = places_of(parameters["noise"], labels)
             indices = earlier_equal(labels) if indices is None else jnp.asarray(indices)
             _check_shape("indices", indices, labels.shape)
             noise = jax.vmap(lambda p, i: sampler.noise_of(key, p, i[None], shape)[0])(
-                places, indices
+                numbers, indices
             )
         _check_shape("noise", noise, (*labels.shape, *shape))
 

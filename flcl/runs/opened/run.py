@@ -66,6 +66,15 @@ class ClassEntry(NamedTuple):
     removed: str | None
 
 
+class Acts(NamedTuple):
+    """What changes a run on disk; each function gets the workdir first."""
+
+    learn: Callable
+    learn_only: Callable
+    import_classes: Callable
+    remove_classes: Callable
+
+
 class Run:
     """A finished or interrupted run.
 
@@ -87,14 +96,14 @@ class Run:
         *,
         compile_cache: bool = True,
         removing: bool = False,
-        learn: Callable | None = None,
+        acts: Acts | None = None,
     ):
         """Opens a run; removing: also one from which the removal of a class was stopped.
 
         compile_cache: False = the run that opens this one has chosen where programs are kept.
-        learn: what `learn` calls, with the workdir first; None = the run is only read.
+        acts: what may change it; None = the run is only read.
         """
-        self.workdir, self._learn = Path(workdir), learn
+        self.workdir, self._acts = Path(workdir), acts
         self.settings, stream = read(self.workdir)
         if compile_cache:
             # The cache of this user. A folder that the run names may have programs of others.
@@ -119,7 +128,9 @@ class Run:
         hosts.connect(self._mesh)
         # Inference needs no data: only evaluation loads the source.
         later = (task for task in typed_stream(stream).tasks if task.learned)
-        learned = tuple(LearnedTask(t.source, changed=t.changed or {}) for t in later)
+        learned = tuple(
+            LearnedTask(t.source, changed=t.changed or {}, noise=t.noise or ()) for t in later
+        )
         setup = Setup(self.settings, TaskData(None, self.stream, learned), None, self._mesh)
         newest = setup.of_task(self.stream.tasks[self.learned[-1] - 1])
         self._setup = dataclasses.replace(setup, method=newest.method)
@@ -145,11 +156,20 @@ class Run:
           ValueError: in one line, if there is nothing new, for images of another kind, for a run
             that is joint, unfinished or training right now, and for keys that belong to all tasks.
         """
-        if self._learn is None:
-            raise ValueError(f"{self.workdir}: this run was opened to be read; use flcl.open_run")
-        self._learn(self.workdir, data, changes or {}, distinct=distinct)
-        self.__init__(self.workdir, learn=self._learn)
+        self._act("learn", data, changes or {}, distinct=distinct)
         return self.results
+
+    def remove_classes(self, classes: Sequence[int | str]) -> tuple[removed.Removal, ...]:
+        """Forgets learned classes exactly: see `flcl.runs.removal.remove_classes`."""
+        return self._act("remove_classes", classes)
+
+    def _act(self, name: str, *given, **options):
+        """Changes the run on disk; afterwards this object is the run as it is then."""
+        if self._acts is None:
+            raise ValueError(f"{self.workdir}: this run was opened to be read; use flcl.open_run")
+        result = getattr(self._acts, name)(self.workdir, *given, **options)
+        self.__init__(self.workdir, acts=self._acts)
+        return result
 
     def __repr__(self) -> str:
         known = [label for number in self.learned for label in self.stream.tasks[number - 1].labels]

@@ -40,7 +40,8 @@ class StoredTask:
     """A task, and the source that it owns; counts are in the order of `classes`.
 
     learned: the date of a task that was not planned; then `changed` has the keys that were changed
-    for it, and `domain` the name of its domain. split, skipped: see `Begun`.
+    for it, and `domain` the name of its domain. split, skipped: see `Begun`. noise: see
+    `LearnedTask`.
     """
 
     source: str
@@ -50,6 +51,7 @@ class StoredTask:
     domain: str = left_out("")
     changed: Mapping[str, Any] | None = left_out()
     learned: str = left_out("")
+    noise: tuple[int, ...] | None = left_out()
     others: Mapping[str, Any] = rest()
 
     @property

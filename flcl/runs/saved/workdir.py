@@ -12,7 +12,13 @@ from flcl.data.base import Begun
 from flcl.data.learned import LearnedTask
 from flcl.devices import hosts
 from flcl.runs.saved.differences import decisive, differing_keys
-from flcl.runs.saved.stored import STREAM, History, read_stream, typed_stream
+from flcl.runs.saved.stored import (
+    STREAM,
+    History,
+    earlier_results,
+    read_stream,
+    typed_stream,
+)
 from flcl.settings import bridge, formats
 from flcl.storage.seals import Seals, digest
 
@@ -255,6 +261,20 @@ def history(workdir: Path, loaded: Mapping[int, LearnedTask]) -> History | None:
     if stored is None or not any(task.learned for task in stored.tasks):
         return None
     return History(stored, finished(workdir), loaded)
+
+
+def origin(workdir: Path) -> dict:
+    """What `results.json` says of the origin of pre-trained weights; empty if it says nothing.
+
+    Every process calls this function; the first one reads, and the others get the same.
+    """
+    results = None
+    with hosts.together():
+        if hosts.is_main():
+            results, _ = earlier_results(workdir, Seals(workdir, writes=False))
+    results = hosts.from_main(results)
+    weights = (results or {}).get("weights") or {}
+    return {name: weights[name] for name in ("layout", "ignored") if name in weights}
 
 
 def has_saves(workdir: Path) -> bool:
