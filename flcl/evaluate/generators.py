@@ -61,6 +61,7 @@ class GeneratorEvaluation:
         # The judge of the real images has room for all classes of the run.
         self.judge = self._judge(len(data.stream.tasks))
         self._real_judge: dict | None = None
+        self._made_of: dict[str, int] = {}
         self._ceiling: list[float] | None = None
         self._calls: int | None = None
 
@@ -101,7 +102,9 @@ class GeneratorEvaluation:
 
     def plain_count(self, label: int) -> int:
         """Images of a class before oversampling."""
-        return self.judge_settings.images_per_class or self._counts[label]
+        # A class that was imported has no real images here: it gets as many as the others.
+        usual = round(np.mean([count for count in self._counts.values() if count] or [1]))
+        return self.judge_settings.images_per_class or self._counts[label] or usual
 
     def generated_count(self, label: int) -> int:
         """Generated images of a class: `plain_count` times `judge.oversample`."""
@@ -139,20 +142,21 @@ class GeneratorEvaluation:
 
         It knows all classes of the run. Classes whose images are not here are the newest samples.
         """
-        if self._real_judge is None:
+        here = {k: v for g in self._groups_here() for k, v in self.data.train(g).items()}
+        # Of a class that is not learned yet and whose images are gone, there is nothing.
+        gone = [label for label in self._counts if label not in here and label in self.drawn]
+        made_of = {"real": len(here), "generated": len(gone)}
+        if self._real_judge is None or self._made_of != made_of:
+            self._made_of = made_of
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
-            here = {k: v for g in self._groups_here() for k, v in self.data.train(g).items()}
-            gone = [label for label in self._counts if label not in here]
-            made_of = {"real": len(here), "generated": len(gone)}
             # This judge does not depend on the generator, so a continued run does not train it
             # again.
             stored = None
             if self._store:
                 stored = self._store.restore_judge(target, made_of, not self.data.learned)
             if stored is None:
-                images = {
-                    k: here[k] if k in here else everything(self.drawn[k]) for k in self._counts
-                }
+                every = here | {k: everything(self.drawn[k]) for k in gone}
+                images = {k: every[k] for k in self._counts if k in every}
                 stored = self._train(self.judge, joined(images), list(images), "real")
                 if self._store:
                     self._store.save_judge(stored, made_of)

@@ -135,10 +135,11 @@ def _checked(matrix, counts=None) -> tuple[np.ndarray, np.ndarray]:
             "0..1; divide percentages by 100"
         )
     counts = np.ones(matrix.shape[1]) if counts is None else np.asarray(counts, float)
-    if counts.shape != matrix.shape[1:] or (counts <= 0).any():
+    tested = ~np.isnan(matrix).all(axis=0)
+    if counts.shape != tested.shape or (counts < 0).any() or (counts[tested] == 0).any():
         raise ValueError(
             f"test image counts {counts.tolist()}: expected {matrix.shape[1]} positive numbers, "
-            "one per group"
+            "one per group; 0 only for a group that is not tested"
         )
     return matrix, counts
 
