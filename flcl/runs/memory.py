@@ -62,6 +62,7 @@ def _filler(method: Method, mesh: Mesh, numbers: tuple[int, ...]):
     return jax.jit(fill, out_shardings=shardings, compiler_options=run_once())
 
 
+@kept
 def _abstract(method: Method):
     """Shapes and types of the memory."""
     return jax.eval_shape(method.init, jax.eval_shape(lambda: jax.random.key(0)))

@@ -185,6 +185,7 @@ def _phase_of_shapes(method: Method, index: int, structure, shapes: tuple, mesh:
     return Phase(method, index, *jax.tree.unflatten(structure, shapes), mesh)
 
 
+@kept
 def aligned(method: Classifier, mesh: Mesh):
     """`Classifier.align`, compiled once for all tasks: every device computes the same."""
     return jax.jit(method.align, out_shardings=sharding.replicated(mesh))

@@ -80,7 +80,7 @@ def test_the_command_lists_its_programs(word, monkeypatch):
     ("words", "message"),
     [
         (["trian"], "'trian': flcl has no such program. Did you mean 'train'? There are benchmark"),
-        (["--workdir=x"], "'--workdir=x': flcl has no such program. There are benchmark, classify"),
+        (["--workdir=x"], "'--workdir=x': flcl has no such program. There are benchmark, classes"),
         (["train"], "--config is missing, such as --config=funlora_digits"),
         (["train", "--config=funlora_digits", "--wrkdir=x"], "Did you mean 'workdir'?"),
         (["classify", "--images=x"], "--workdir is missing, such as --workdir=runs/NAME"),

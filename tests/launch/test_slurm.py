@@ -43,6 +43,12 @@ def test_srun_gets_the_words_as_they_are(job, cluster):
     assert calls == [["srun", *options, python, "launch/train.py", *WORDS]]
 
 
+def test_a_job_of_an_array_trains_the_task_of_its_number(job):
+    done, calls = job("--workdir=runs/w", SLURM_ARRAY_TASK_ID="3", SLURM_NTASKS="1")
+    assert done.returncode == 0, done.stderr
+    assert calls[0][4:] == ["launch/learn.py", "--workdir=runs/w", "--only=3"]
+
+
 def test_75_goes_back_into_the_queue(job):
     done, calls = job(*WORDS, answers={"srun": [[75, ""]]}, SLURM_RESTART_COUNT="2")
     assert done.returncode == 75

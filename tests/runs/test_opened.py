@@ -119,7 +119,7 @@ def test_classes_are_given_by_id_or_name(run):
         ({"labels": [0], "classes": [0]}, "either labels, or classes and per_class"),
         ({"labels": [0], "per_class": 1}, "either labels, or classes and per_class"),
         ({"labels": []}, r"labels=\[\]: at least one"),
-        ({"labels": 2.5}, "labels=2.5: a list of class ids or names"),
+        ({"labels": 2.5}, "labels=2.5: a list of ids or names"),
         ({"labels": [2.5]}, "class 2.5 is not in this run"),
         ({"labels": np.zeros((2, 2), int)}, r"class \[0, 0\] is not in this run"),
         ({"labels": [0, "caat"]}, "Did you mean 'cat'"),

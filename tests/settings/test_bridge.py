@@ -17,7 +17,8 @@ def test_defaults_freeze_to_the_class_of_the_method(method):
     assert type(run) is settings.RUNS[method]
     assert run.method == method
     if isinstance(run, settings.GeneratorRun):
-        assert run.model == dataclasses.replace(settings.UNet(), attention=(4,))
+        model = settings.RUNS[method](method=method).model
+        assert run.model == dataclasses.replace(model, attention=(4,))
     else:
         expected = settings.RUNS[method](method=method).model
         assert run.model == dataclasses.replace(expected, variant="Nano/4")
