@@ -228,7 +228,10 @@ class FunLoRA(base.Generator):
         how = self.run.adapter.warm_start
         if how == "none":
             return self._fresh(key, np.maximum(labels, 0))
-        old = [label for t in self.stream.tasks[: task.index - 1] for label in t.labels]
+        earlier = self.stream.tasks[: task.index - 1]
+        old = [label for t in earlier for label in self.stream.left(t.labels)]
+        if not old:  # all of them were removed
+            return self._fresh(key, np.maximum(labels, 0))
         # Repeated up to a fixed length, so all tasks share one program; the first `known` entries
         # count.
         learned = np.resize(_array(old), self.stream.capacity)

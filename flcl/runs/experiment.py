@@ -28,6 +28,7 @@ from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, st
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
 from flcl.runs.results import NAME, to_json
+from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
 from flcl.runs.saved.earlier import Earlier
@@ -102,7 +103,8 @@ def _prepared(
             foreign.check_folder(workdir)
     begun = workdirs.begun(workdir)
     history = workdirs.history(workdir, loaded)
-    setup, weights = prepare(run, begun=begun, history=history, progress=progress)
+    gone = removed.ids_of_all(workdir)
+    setup, weights = prepare(run, begun=begun, history=history, removed=gone, progress=progress)
     if not (workdir / "config.json").exists():  # a run of an older version goes on
         setup.method.check()
     return setup, weights
