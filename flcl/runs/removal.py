@@ -172,7 +172,7 @@ def _write_again(run: opened.Run, labels: Sequence[int], seals: Seals) -> None:
             memory, stored = read_task(setup, run._checkpoints, memory, task)
             if not first or task.index < first:
                 continue
-            memory, left = _without(setup.of_task(task).method, memory, task, stored, labels)
+            memory, left = without(setup.of_task(task).method, memory, task, stored, labels)
             name = f"checkpoints/tasks/{task.index}"
             if left is not stored:
                 with Checkpoints(folder / _NEW) as new:
@@ -184,7 +184,7 @@ def _write_again(run: opened.Run, labels: Sequence[int], seals: Seals) -> None:
             seals.forget_earlier(name)
 
 
-def _without(
+def without(
     method, memory: Memory, task: Task, stored: Tree, labels: Sequence[int]
 ) -> tuple[Memory, Tree]:
     """The memory, and what `task` has `stored`, without the classes `labels`.
@@ -196,7 +196,9 @@ def _without(
         kept = method.forget(kept, label)
     after = method.added(kept, task)
     # All else stays as it is stored, under the names of an older version, too.
-    changed = {name: after[name] for name in stored if not _equal(before.get(name), after.get(name))}
+    changed = {
+        name: after[name] for name in stored if not _equal(before.get(name), after.get(name))
+    }
     return kept, {**stored, **changed} if changed else stored
 
 
