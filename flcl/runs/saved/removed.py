@@ -14,7 +14,7 @@ NAME = "removed.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Removal:
-    """One removed class. when: the day, such as 2026-11-28. task: the newest that had trained it."""
+    """One removed class. when: the day, such as 2026-11-28. task: the newest that trained it."""
 
     name: str
     task: int
