@@ -205,8 +205,8 @@ def gone(results: Results) -> str:
     counts = results.summary.images_per_task or ()
     rests = f" The newest accuracy rests on {counts[-1]:,} images." if counts else ""
     return (
-        f"{NOT_TESTED}: test images were not there any more, or a class was removed. The numbers over "
-        f"all classes count the tested ones.{rests}"
+        f"{NOT_TESTED}: the test images were not there any more, or a class was removed. The "
+        f"numbers over all classes count the tested ones.{rests}"
     )
 
 
