@@ -108,11 +108,13 @@ def _check_removed(
 ) -> None:
     """A removed class is neither learned again in silence nor counted as known."""
     gone = {class_names[stream.class_order[label]] for label in stream.removed}
+    advice = "leave it out of the data"
+    if stream.scenario == "cil":
+        advice += ", or give it another name to learn it as a new class"
     for name in source.class_names:
         if name in gone:
             raise ValueError(
-                f"{spec}: class {hints.quoted(name)} was removed from this run; leave it out of "
-                "the data, or give it another name to learn it as a new class"
+                f"{spec}: class {hints.quoted(name)} was removed from this run; {advice}"
             )
 
 

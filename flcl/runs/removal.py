@@ -2,7 +2,8 @@
 
 In a generator these are the factors of a class. In a classifier they are its column of the linear
 head and its rows of every statistic, in every stored task that has them; what the network and the
-statistics of all classes together have learned from the class stays.
+statistics of all classes together have learned from the class stays, and so does the number of its
+images, with which the shared covariance is divided.
 
 A stored task is written again with zeros in the place of the class, so no shape and no other class
 changes. The new save is complete in `checkpoints/removing` before the old one goes. If the process

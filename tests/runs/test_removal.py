@@ -165,6 +165,10 @@ def classifier(data, tmp_path_factory) -> Path:
     return workdir
 
 
+def saves(workdir: Path, task: int) -> dict:
+    return content(workdir / "checkpoints" / "tasks" / str(task))
+
+
 def rows_of(memory, label) -> list[np.ndarray]:
     """The column and the bias, the sum and the count of a class."""
     head, means = memory["head"], memory["means"]
@@ -180,9 +184,17 @@ def test_a_classifier_forgets_a_class_and_goes_on(classifier, tmp_path, new, dat
     run = flcl.open_run(workdir)
     memories = [jax.tree.map(np.asarray, run._memory(t)) for t in (1, 2, 3)]
     before = {head: run.classify(images, head=head).scores for head in ("class_mean", "lda")}
-    (gone,) = removal.remove_classes(workdir, ["cat"])
-    assert (gone.name, gone.task, gone.when) == ("cat", 2, TODAY)
+    killed = tmp_path / "killed"
+    states_of(workdir, killed, lambda: removal.remove_classes(workdir, ["cat"]))
     run = flcl.open_run(workdir)
+    assert [entry.removed for entry in run.classes()] == [None, None, TODAY, None, None, None]
+    # Stopped when one of its two tasks is written again.
+    stopped = sorted(killed.iterdir(), key=lambda path: int(path.name[4:]))
+    one = next(path for path in stopped if saves(path, 2) != saves(classifier, 2))
+    assert saves(one, 3) == saves(classifier, 3)
+    removal.remove_classes(one, ["cat"])
+    memory = flcl.open_run(one)._memory(3)
+    jax.tree.map(np.testing.assert_array_equal, memory, run._memory(3))
     others = [0, 1, 3, 4, 5]
     for task, memory in enumerate(memories, start=1):
         after = jax.tree.map(np.asarray, run._memory(task))
