@@ -57,8 +57,9 @@ def matched(
     stream, class_names, domain_names: those of the run so far, names by id. distinct: names that
     are new although they differ from a known one only in case or Unicode form. Raises `ValueError`
     if there is nothing new, for such a name that is not in `distinct`, for a domain that is known
-    already, and in "dil" for new classes or several domains.
+    already, for a class that was removed, and in "dil" for new classes or several domains.
     """
+    _check_removed(spec, source, stream, class_names)
     new = [name for name in source.class_names if name not in class_names]
     check_alike(spec, new, class_names, distinct)
     if stream.scenario == "dil":
@@ -103,6 +104,21 @@ def in_run(source: Source, class_names: Sequence[str], domain: int, used: Sequen
 
     halves = {"train": half(source.train), "test": half(source.test)}
     return dataclasses.replace(source, **halves, class_names=tuple(class_names), domain_names=())
+
+
+def _check_removed(
+    spec: str, source: Source, stream: TaskStream, class_names: Sequence[str]
+) -> None:
+    """A removed class is neither learned again in silence nor counted as known."""
+    gone = {class_names[stream.class_order[label]] for label in stream.removed}
+    advice = "leave it out of the data"
+    if stream.scenario == "cil":
+        advice += ", or give it another name to learn it as a new class"
+    for name in source.class_names:
+        if name in gone:
+            raise ValueError(
+                f"{spec}: class {hints.quoted(name)} was removed from this run; {advice}"
+            )
 
 
 def check_alike(

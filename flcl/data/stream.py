@@ -49,6 +49,9 @@ class TaskStream:
     The room of a model: `capacity` rows for classes, `slots` for tasks and `rows` for the classes
     that a later task trains. A stream of a run has the room of its first task, `sized` gives that
     of a later one. slots, rows: 0 = exactly that of the tasks, as in runs of older versions.
+
+    `removed`: the labels of classes that were removed from the run. They keep their places. They
+    are no part of `to_dict` and the fingerprint: a removal changes no task.
     """
 
     scenario: str
@@ -59,6 +62,16 @@ class TaskStream:
     domain_order: tuple[int, ...] = ()
     slots: int = 0
     rows: int = 0
+    removed: tuple[int, ...] = ()
+
+    def without(self, class_ids: Sequence[int]) -> "TaskStream":
+        """This stream after the removal of the classes with these ids of the source."""
+        labels = self.labels_of(np.asarray(class_ids, int)).tolist()
+        return dataclasses.replace(self, removed=tuple(sorted({*labels} - {-1})))
+
+    def left(self, labels: Sequence[int]) -> tuple[int, ...]:
+        """Those of `labels` whose classes were not removed."""
+        return tuple(label for label in labels if label not in self.removed)
 
     def sized(self, index: int) -> "TaskStream":
         """This stream with the room for the tasks 1 to `index`.
@@ -168,6 +181,7 @@ class TaskStream:
     def to_dict(self) -> dict:
         """Plain values for JSON; without the entries of `_OPTIONAL` that are empty."""
         values = dataclasses.asdict(self)
+        del values["removed"]
         # Older streams keep the fingerprint that they had before there were these entries.
         values = {k: v for k, v in values.items() if v or k not in _OPTIONAL}
         return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
@@ -191,7 +205,7 @@ class TaskStream:
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-_OPTIONAL = ("domain_order", "slots", "rows")
+_OPTIONAL = ("domain_order", "slots", "rows", "removed")
 
 
 def make_stream(

@@ -58,6 +58,16 @@ class TaskData:
         """Whether the images of a task or group are here."""
         return task.index not in self.counts
 
+    def tested(self, group: Task) -> bool:
+        """Whether a group can be tested: its images are here, and no class of them was removed.
+
+        Without one of its classes a group would have numbers that mean something else than before.
+        """
+        if not self.here(group):
+            return False
+        images, gone = self.images(group), set(self.stream.removed)
+        return not any(n and k in gone for k, n in zip(group.labels, images.test, strict=True))
+
     def train(self, task: Task) -> dict[int, Selection]:
         """The real training images of a task, by label."""
         return self._by_label(self._source(task).train, task)

@@ -95,7 +95,7 @@ class ClassifierEvaluation:
         state, line = hosts.from_main(state)
         if state == "good":
             return ""
-        if not self.data.here(task):
+        if not self.data.tested(task):
             return ""
         inference = self._inference_of(task)
         features = _followed(self._features(inference, memory, self.data.test(task), task))
@@ -125,13 +125,13 @@ class ClassifierEvaluation:
     def _tested(self, memory, task: Task) -> Iterator[tuple]:
         """For each group learned so far: the group, its test images, their features and scores.
 
-        A group whose images are not here has none.
+        A group that cannot be tested has none: see `TaskData.tested`.
         """
         inference = self._inference_of(task)
         # Once: it may take a large system of equations.
         solved = inference.method.solved(memory)
         for group in self._learned(task):
-            if not self.data.here(group):
+            if not self.data.tested(group):
                 yield group, (), None, {}
                 continue
             images = self.data.test(group)
@@ -140,10 +140,11 @@ class ClassifierEvaluation:
 
     def _other_statistics(self, memory, task: Task) -> dict:
         """What the scores read with statistics that never followed the features, and with true
-        ones, from all training images so far; empty if no head is diagnosed or images are gone."""
+        ones, from all training images so far; empty if no head is diagnosed, images are not here
+        any more, or a class was removed."""
         inference = self._inference_of(task)
         method, tasks = inference.method, self.data.stream.tasks[: task.index]
-        if not method.diagnosed or not all(map(self.data.here, tasks)):
+        if not method.diagnosed or not all(map(self.data.tested, tasks)):
             return {}
         counted = []
         for each in tasks:
@@ -194,7 +195,7 @@ class ClassifierEvaluation:
 
 
 def _append_none(row: dict, diagnosed: dict, heads: list[str]) -> None:
-    """The entries of a group that is not tested, because its images are not here."""
+    """The entries of a group that cannot be tested."""
     for head in heads:
         row[head].append(None)
     for accuracies in (each for kind in diagnosed.values() for each in kind.values()):

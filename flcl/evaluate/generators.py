@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import jax
@@ -92,9 +92,12 @@ class GeneratorEvaluation:
         return ""
 
     def draw(self, memory, task: Task) -> Pictures:
-        """The samples that are shown after `task`, from the memory after it, and real images."""
+        """The samples that are shown after `task`, from the memory after it, and real images.
+
+        A class that was removed has none.
+        """
         key, drawn = self._sample_key(), {}
-        for label in sorted(self._learned(task)):
+        for label in self._left(task):
             # An image depends on its index and not on their number, so these are the first ones.
             count = min(GENERATED, self.generated_count(label))
             drawn[label] = self._sampler(task).one_class(memory, key, label, count)[0]
@@ -119,8 +122,11 @@ class GeneratorEvaluation:
         }
 
     def samples(self, memory, task: Task) -> dict[int, np.ndarray]:
-        """Images of all classes after `task`; if old classes are fixed, each is made only once."""
-        labels, sampler = sorted(self._learned(task)), self._sampler(task)
+        """Images of all classes after `task`; if old classes are fixed, each is made only once.
+
+        A class that was removed has none.
+        """
+        labels, sampler = self._left(task), self._sampler(task)
         # The old classes have changed too, so their earlier samples are no longer those of the
         # model.
         if not self.method.old_classes_fixed:
@@ -140,12 +146,16 @@ class GeneratorEvaluation:
     def real_judge(self) -> dict:
         """The judge trained on real images; it gives the ceiling and the fidelity.
 
-        It knows all classes of the run. Classes whose images are not here are the newest samples.
+        It knows all classes of the run that were not removed. Classes whose images are not here
+        are the newest samples.
         """
-        here = {k: v for g in self._groups_here() for k, v in self.data.train(g).items()}
+        known, groups = self._known, self._groups_here()
+        here = {k: v for g in groups for k, v in self.data.train(g).items() if k in known}
         # Of a class that is not learned yet and whose images are gone, there is nothing.
-        gone = [label for label in self._counts if label not in here and label in self.drawn]
+        gone = [label for label in known if label not in here and label in self.drawn]
         made_of = {"real": len(here), "generated": len(gone)}
+        if removed := self.data.stream.removed:  # as many other classes made another judge before
+            made_of["removed"] = len(removed)
         if self._real_judge is None or self._made_of != made_of:
             self._made_of = made_of
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)
@@ -156,7 +166,7 @@ class GeneratorEvaluation:
                 stored = self._store.restore_judge(target, made_of, not self.data.learned)
             if stored is None:
                 every = here | {k: everything(self.drawn[k]) for k in gone}
-                images = {k: every[k] for k in self._counts if k in every}
+                images = {k: every[k] for k in known if k in every}
                 stored = self._train(self.judge, joined(images), list(images), "real")
                 if self._store:
                     self._store.save_judge(stored, made_of)
@@ -172,10 +182,12 @@ class GeneratorEvaluation:
         each judge; `fidelity_per_task` and `fidelity_per_class`: accuracy on the samples of the
         judge trained on real images, per group and by label; `fidelity_classes`: the number of
         classes that this judge knows; `function_evaluations`: network calls per image. Numbers of a
-        group whose images are not here are None.
+        group whose images are not here, or with a class that was removed, are None.
         """
         groups = self._learned_groups(task)
-        labels = [label for group in groups for label in group.labels]
+        labels = self.data.stream.left([label for group in groups for label in group.labels])
+        if not labels:  # all of them were removed
+            return self._nothing(len(groups))
         samples = self._joined_samples(memory, task)
         fidelity_entries = self._fidelity(samples, groups)
         # The classification accuracy score: a classifier learns from samples and is tested on
@@ -194,15 +206,26 @@ class GeneratorEvaluation:
             "function_evaluations": self._calls,
         }
 
+    def _nothing(self, groups: int) -> dict:
+        """The row after a task of which no class is left, nor of the tasks before it."""
+        none = [None] * groups
+        return {
+            "accuracy": none,
+            "repeats": [none] * self.judge_settings.repeats,
+            "fidelity_per_task": none,
+            "fidelity_per_class": {},
+            "function_evaluations": self._calls,
+        }
+
     def updated(self, memory, task: Task, row: dict) -> dict:
         """The row of `task` with the fidelity by a judge of all classes that are known now.
 
-        memory: as it was after `task`. Where images are not here any more, the row stays as it is.
+        memory: as it was after `task`. Where images are not here any more, the row stays as it is,
+        and so do all rows once a class was removed.
         """
         groups = self._learned_groups(task)
-        known = len(self._counts)
-        same = row.get("fidelity_classes") in (known, None)
-        if same or not all(map(self.data.here, groups)):
+        same = row.get("fidelity_classes") in (len(self._known), None)
+        if same or self.data.stream.removed or not all(map(self.data.here, groups)):
             return row
         return {**row, **self._fidelity(self._joined_samples(memory, task), groups)}
 
@@ -217,11 +240,11 @@ class GeneratorEvaluation:
         """The entries of a row that the judge of the real images gives."""
         # All classes of the run, also those not learned yet: so the fidelity of a class can be
         # compared between rows.
-        real_judge, known = self.real_judge(), len(self._counts)
-        seen = _marked(self.judge, self._counts)
+        real_judge, known = self.real_judge(), len(self._known)
+        seen = _marked(self.judge, self._known)
         labels = [group.labels for group in groups]
         recognised = fidelity(self.judge, real_judge, samples, labels, seen)
-        here = [self.data.here(group) for group in groups]
+        here = [self.data.tested(group) for group in groups]
         real = {label for group in self._groups_here() for label in group.labels}
         return {
             "fidelity_per_task": [
@@ -263,10 +286,11 @@ class GeneratorEvaluation:
 
     def _accuracies(self, judge: Judge, variables, groups: list[Task]) -> list[float | None]:
         """Accuracy on the real test images of each group, over all classes of `groups`."""
-        seen = _marked(judge, [label for group in groups for label in group.labels])
+        labels = [label for group in groups for label in group.labels]
+        seen = _marked(judge, self.data.stream.left(labels))
         accuracies: list[float | None] = []
         for group in groups:
-            if not self.data.here(group):
+            if not self.data.tested(group):
                 accuracies.append(None)
                 continue
             images = self.data.test(group)
@@ -277,6 +301,15 @@ class GeneratorEvaluation:
     def _learned(self, task: Task) -> set[int]:
         tasks = self.data.stream.tasks[: task.index]
         return {label for t in tasks for label in t.labels}
+
+    def _left(self, task: Task) -> list[int]:
+        """The labels that are learned after `task` and were not removed, ascending."""
+        return sorted(self.data.stream.left(self._learned(task)))
+
+    @functools.cached_property
+    def _known(self) -> tuple[int, ...]:
+        """The labels of all tasks of the run that were not removed."""
+        return self.data.stream.left(self._counts)
 
     def _learned_groups(self, task: Task) -> list[Task]:
         return [g for g in self.data.stream.groups if set(g.labels) <= self._learned(task)]
@@ -297,7 +330,7 @@ class GeneratorEvaluation:
             np.concatenate([samples.labels[old], real.labels]),
         )
 
-    def _train(self, judge: Judge, images: Selection, labels: list[int], name: str) -> dict:
+    def _train(self, judge: Judge, images: Selection, labels: Sequence[int], name: str) -> dict:
         """A judge of the classes `labels`; oversampling does not change its number of steps."""
         plain = sum(self.plain_count(label) for label in labels)
         # With oversampling, a judge sees more different images, but it must not also train longer

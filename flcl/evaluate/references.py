@@ -25,6 +25,10 @@ class References:
         """Stores the features [N, d] of a group."""
         self._seals.write(_name(group), npz.to_bytes({"features": features}, compressed=False))
 
+    def drop(self, group: int) -> None:
+        """Deletes the file of a group that is not tested any more."""
+        self.path(group).unlink(missing_ok=True)
+
     def state(self, group: int) -> tuple[str, str]:
         """The state of a file, and a line that says what is wrong with it.
 

@@ -75,6 +75,9 @@ class Statistic(Protocol):
     def put(self, state: State, labels: np.ndarray, slot: int, taken: State) -> State:
         """Inverse of `take`."""
 
+    def forget(self, state: State, label: int) -> State:
+        """The state without the rows of a class; what all classes share stays as it is."""
+
     def bytes_per_class(self) -> int:
         """Bytes in the memory that each class needs."""
 
@@ -133,6 +136,14 @@ def with_rows(state: State, places: Mapping[str, Any], taken: State) -> State:
         return taken
     return {
         name: value.at[places[name]].set(taken[name]) if name in places else taken[name]
+        for name, value in state.items()
+    }
+
+
+def without_rows(state: State, places: Mapping[str, Any]) -> State:
+    """The state with zeros at the `places` of some entries, an index for each name."""
+    return {
+        name: value.at[places[name]].set(0) if name in places else value
         for name, value in state.items()
     }
 

@@ -188,6 +188,14 @@ class Calibration:
             }
         return changed | ({"held_out": added["held_out"]} if self._held_out else {})
 
+    def forget(self, memory: Memory, label: int) -> Memory:
+        """The changed entries of the memory when a class is removed: see `Statistic.forget`."""
+        changed = {key: each.forget(memory[key], label) for key, each in self.statistics.items()}
+        if self.keeps_stale:
+            stale = memory[STALE].items()
+            changed[STALE] = {key: self._counted[key].forget(state, label) for key, state in stale}
+        return changed
+
     def bytes(self) -> dict[str, int]:
         """Bytes of all statistics: for each class, and once; without those of the diagnosis."""
         states = jax.eval_shape(self.init, jax.random.key(0))

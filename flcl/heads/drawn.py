@@ -41,7 +41,8 @@ class Drawn:
         if self.axes is not None:
             axes = memory[self.axes.key]["axes"].reshape(len(count), -1, width)
             return part | {"axes": axes / jnp.sqrt(jnp.maximum(count - 1, 1))[:, None, None]}
-        free = jnp.maximum(count.sum() - (count > 0).sum(), 1)
+        # Counts below 0 are images of removed classes, which the scatter still has.
+        free = jnp.maximum(jnp.abs(count).sum() - (count != 0).sum(), 1)
         # In float32, because a sample needs no more; its rounding asks for a larger minimum.
         covariance = towards_identity(state["scatter"] / free, max(self.shrinkage, 1e-4), jnp)
         return part | {"factor": jnp.linalg.cholesky(covariance)}

@@ -9,7 +9,7 @@ import numpy as np
 from scipy import linalg
 
 from flcl.heads import drift
-from flcl.heads.base import rows, with_rows
+from flcl.heads.base import rows, with_rows, without_rows
 from flcl.heads.lda import shrunk
 from flcl.heads.moments import Moments
 
@@ -56,6 +56,10 @@ class Covariances:
     def put(self, state, labels, slot, taken):
         """Inverse of `take`."""
         return with_rows(state, {"axes": (slot, labels)}, taken)
+
+    def forget(self, state, label):
+        """Zeros in the axes of the class, in every slot."""
+        return without_rows(state, {"axes": (slice(None), label)})
 
     def bytes_per_class(self):
         """k axes for each slot, in float32."""

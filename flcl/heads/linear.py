@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl.heads.base import affine, rows, with_rows
+from flcl.heads.base import affine, rows, with_rows, without_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Trained:
         """Inverse of `take`."""
         del slot
         return with_rows(state, _columns(labels), taken)
+
+    def forget(self, state, label):
+        """Zeros in the column of the class."""
+        return without_rows(state, _columns(label))
 
     def bytes_per_class(self):
         """One column and one bias, in float32."""

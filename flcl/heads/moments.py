@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from flcl.heads import drift
-from flcl.heads.base import Batch, Move, State, rows, with_rows
+from flcl.heads.base import Batch, Move, State, rows, with_rows, without_rows
 
 _HOST_WIDTH = 2_048  # wider products are computed on the device, in float32
 _ROWS = 4_096  # of one product on the device
@@ -28,11 +28,13 @@ class Classes(NamedTuple):
       mean: their means [S, C, d]; 0 where there is no image.
       scatter: sum of (x - mean)(x - mean)' over all images, [d, d], each with its own mean; None =
         not counted.
+      removed: images [S, C] of removed classes. The scatter still has them, and no mean does.
     """
 
     count: np.ndarray
     mean: np.ndarray
     scatter: np.ndarray | None
+    removed: np.ndarray
 
     def by_class(self) -> "Classes":
         """One mean for each class, over all slots; what was between the slots is now within."""
@@ -44,11 +46,12 @@ class Classes(NamedTuple):
         scatter = self.scatter
         if scatter is not None:
             scatter = scatter + _between(self.count, self.mean, mean)
-        return Classes(count, mean[None], scatter)
+        return Classes(count, mean[None], scatter, self.removed.sum(axis=0, keepdims=True))
 
     def covariance(self) -> np.ndarray:
         """The shared covariance [d, d]: scatter / (images - means)."""
-        free = self.count.sum() - np.count_nonzero(self.count)
+        scattered = self.count + self.removed
+        free = scattered.sum() - np.count_nonzero(scattered)
         return self.scatter / max(free, 1)
 
     def overall(self) -> tuple[float, np.ndarray]:
@@ -60,6 +63,9 @@ class Classes(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Moments:
     """State: `sum` [C, d], `count` [C], and `scatter` [d, d] if there is one.
+
+    The count of a removed class is minus that of its images: the scatter matrix, which all classes
+    share, still has them, so its degrees of freedom stay.
 
     Attributes:
       width: d, width of what is counted.
@@ -111,7 +117,8 @@ class Moments:
         change = drift.fit(before, after, move.correction, move.ridge)
         if change is None:
             return state
-        means = change.rotated(state["sum"]) + state["count"][..., None] * change.shift
+        count = np.maximum(state["count"], 0)[..., None]
+        means = change.rotated(state["sum"]) + count * change.shift
         moved = {**state, "sum": means}
         if self.scatter:
             half = change.rotated(state["scatter"])
@@ -126,6 +133,12 @@ class Moments:
         """Inverse of `take`: everything that was stored replaces the same entries."""
         return with_rows(state, self._places(labels, slot), taken)
 
+    def forget(self, state: State, label: int) -> State:
+        """Zeros in the sums of the class, and minus in its counts."""
+        at = (..., label)
+        count = state["count"].at[at].set(-jnp.abs(state["count"][at]))
+        return without_rows(state, {"sum": (*at, slice(None))}) | {"count": count}
+
     def bytes_per_class(self) -> int:
         """The mean and the count, in float32."""
         return 4 * (self.width + 1) * (self.slots or 1)
@@ -137,7 +150,8 @@ class Moments:
         if self.slots is None:
             count, total = count[None], total[None]
         mean = total / np.maximum(count, 1)[..., None]
-        classes = Classes(count, mean, state.get("scatter"))
+        known, gone = np.maximum(count, 0), np.maximum(-count, 0)
+        classes = Classes(known, mean, state.get("scatter"), gone)
         return classes if by_domain else classes.by_class()
 
     def _at(self, labels: np.ndarray, slot: int):

@@ -113,6 +113,11 @@ class Chosen:
         del state, labels, slot
         return taken
 
+    def forget(self, state, label):
+        """Returns `state` unchanged: it has no rows."""
+        del label
+        return state
+
     def bytes_per_class(self):
         """One weight for all classes."""
         return 0

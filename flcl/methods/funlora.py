@@ -247,8 +247,9 @@ class FunLoRA(base.Generator):
         how = self.run.adapter.warm_start
         # With `first`, a task is a function of the first one alone (ours).
         before = self.stream.tasks[: 1 if how == "first" else task.index - 1]
-        old = [label for t in before for label in t.labels if task.index > 1]
-        if how == "none" or not old:
+        before = before if task.index > 1 else ()
+        old = [label for t in before for label in self.stream.left(t.labels)]
+        if how == "none" or not old:  # all of them may have been removed
             return self._fresh(key, np.maximum(labels, 0))
         how = "mean" if how == "mean" else "class"
         # Repeated up to a fixed length, so all tasks share one program; the first `known` entries

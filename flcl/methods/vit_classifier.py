@@ -160,22 +160,32 @@ class ViTClassifier(base.Classifier):
 
     def begin(self, memory, task: Task, key):
         del key
-        every = np.arange(self.stream.capacity)
+        every, compared = np.arange(self.stream.capacity), self.compared(task)
+        if self.stream.removed and len(compared) < 2 and self.steps(task, 1):
+            raise ValueError(
+                f"task {task.index} has one class, and all earlier classes were removed: "
+                f"{self.name} learns by comparing classes; give it two classes or more"
+            )
         # The local loss compares only `labels`; only the columns of `columns` train (M8).
         masks = {
-            "labels": jnp.asarray(np.isin(every, self.compared(task))),
-            "columns": jnp.asarray(np.isin(every, task.labels)),
+            "labels": jnp.asarray(np.isin(every, compared)),
+            "columns": jnp.asarray(np.isin(every, self.stream.left(task.labels))),
         }
         trainable = {"head": memory["head"]} if self.trains_head else {}
         frozen = {"trunk": memory["trunk"], **masks}
-        if self.replays and task.index > 1:
+        if self.replays and task.index > 1 and self._old(task):
             frozen["columns"] = frozen["labels"]
             frozen["drawn"] = self.drawn.solve(memory)
             # Every class so far has the same weight (ours). With domains a class has a Gaussian,
             # and a weight, for each of them.
             old = frozen["drawn"]["known"].sum()
-            frozen["share"] = len(task.labels) / (len(task.labels) + old)
+            new = len(self.stream.left(task.labels))
+            frozen["share"] = new / (new + old)
         return trainable, frozen
+
+    def _old(self, task: Task) -> bool:
+        """Whether a class of an earlier task is still there."""
+        return any(self.stream.left(each.labels) for each in self.stream.tasks[: task.index - 1])
 
     def compared(self, task):
         return self.labels_so_far(task) if self.replays else super().compared(task)
@@ -214,7 +224,7 @@ class ViTClassifier(base.Classifier):
         return self._losses(features, trainable, frozen, labels)
 
     def end(self, memory, task: Task, trainable):
-        seen = memory["seen"].at[np.asarray(task.labels)].set(True)
+        seen = self._with_seen(memory, task)
         head = {"head": trainable["head"]} if self.trains_head else {}
         return {**memory, **head, "seen": seen}
 
@@ -251,8 +261,18 @@ class ViTClassifier(base.Classifier):
             **memory,
             "trunk": added.get("trunk", memory["trunk"]),
             **self.calibration.put(memory, task, added),
-            "seen": memory["seen"].at[np.asarray(task.labels)].set(True),
+            "seen": self._with_seen(memory, task),
         }
+
+    def forget(self, memory, label):
+        """Its column, its rows of every statistic, and its mark; the network stays as it is."""
+        rows = self.calibration.forget(memory, label)
+        return {**memory, **rows, "seen": memory["seen"].at[label].set(False)}
+
+    def _with_seen(self, memory, task: Task):
+        """`seen` with the classes of a task; one that was removed is never an answer."""
+        labels = np.asarray(self.stream.left(task.labels), np.int32)
+        return memory["seen"].at[labels].set(True)
 
     def features(self, memory, images):
         return self.encode(self._normalised(images), **self.inference(memory))

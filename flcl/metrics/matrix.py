@@ -1,10 +1,10 @@
 """The accuracy matrix of a task sequence and the numbers derived from it.
 
 R[t, j] is the accuracy, between 0 and 1, after task t on the test images of group j; NaN if j is
-not learned yet, or not tested, because its images were not there any more. A row is a task that was
-trained, a column is a group that is tested separately, so joint training has one full row. n_j is
-the number of test images of group j. Indices start at 1 in the formulae. Every function also takes
-the matrix of an unfinished run (fewer rows).
+not learned yet, or not tested, because its images were not there any more or a class was removed.
+A row is a task that was trained, a column is a group that is tested separately, so joint training
+has one full row. n_j is the number of test images of group j. Indices start at 1 in the formulae.
+Every function also takes the matrix of an unfinished run (fewer rows).
 
 The literature uses two means over groups; they differ if groups have different sizes. Names without
 a suffix weight images equally (all correct / all images); names that end in `_task_mean` weight

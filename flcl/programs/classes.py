@@ -18,7 +18,9 @@ comes. The next planned tasks take their classes; others become a new task. The 
 `flcl learn` of the run tests them.
 remove: no byte of the factors of a class stays, and no other class changes. If it is stopped, the
 same command ends it.
-Classifiers: export writes the low-rank update of the transformer as a PEFT folder.
+Classifiers: export writes the low-rank update of the transformer as a PEFT folder. remove deletes
+the column and the statistics of a class, which is never an answer again. The network that all
+classes share keeps what it learned from it.
 """
 
 import json
@@ -139,12 +141,21 @@ def _import(given: flags.FlagValues, paths_of_files: list[str]) -> None:
 
 def _remove(given: flags.FlagValues) -> None:
     from flcl.runs import removal  # late: it loads JAX
+    from flcl.runs.opened import run as opened
 
     # Not through an opened run: one whose removal was stopped does not open.
-    for removed in removal.remove_classes(given.workdir, given.classes):
+    gone = removal.remove_classes(given.workdir, given.classes)
+    stored, _ = opened.read(paths.local(given.workdir, "workdir"))
+    generator = isinstance(stored, settings.GeneratorRun)
+    for each in gone:
+        what = f"factors are gone from task {each.task}"
+        if not generator:
+            what = "column of the head and its statistics are gone"
+        print(f"{shown(each.name)}: its {what}; pictures of it and its numbers in results stay")
+    if gone and not generator:
         print(
-            f"{shown(removed.name)}: its factors are gone from task {removed.task}; pictures of it "
-            "and its numbers in the results stay"
+            "What all classes share (the network as it was trained, and scatter matrices) keeps "
+            "what it learned from them."
         )
 
 

@@ -28,7 +28,7 @@ _LISTED = 5  # groups that are named in a sentence
 DRIFTS = {"relative": "moved, share of their length", "cosine": "turned, 1 - cosine"}
 
 NOT_TESTED = "not tested"
-"""The accuracy of a learned group whose test images were not there any more."""
+"""The accuracy of a learned group without its test images, or with a class that was removed."""
 
 
 def title(results: Results) -> str:
@@ -205,8 +205,8 @@ def gone(results: Results) -> str:
     counts = results.summary.images_per_task or ()
     rests = f" The newest accuracy rests on {counts[-1]:,} images." if counts else ""
     return (
-        f"{NOT_TESTED}: the test images of these classes were not there any more. The numbers over "
-        f"all classes count the tested ones.{rests}"
+        f"{NOT_TESTED}: the test images were not there any more, or a class was removed. The "
+        f"numbers over all classes count the tested ones.{rests}"
     )
 
 

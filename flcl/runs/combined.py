@@ -14,6 +14,7 @@ from flcl.data.encoded.check import Progress, silent
 from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.runs import experiment, substitutes
+from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.setup import prepare
 
@@ -49,7 +50,9 @@ def _check(both: settings.Combined, places: dict[str, Path], progress: Progress)
         for name in settings.PARTS:
             try:
                 begun = workdirs.begun(places[name])
-                setup, _ = prepare(getattr(both, name), begun=begun, progress=progress)
+                gone = removed.ids_of_all(places[name])
+                known = {"begun": begun, "removed": gone}
+                setup, _ = prepare(getattr(both, name), **known, progress=progress)
                 setup, _ = substitutes.prepare(setup, progress)
             except ValueError as error:
                 raise ValueError(f"{name}: {error}") from None

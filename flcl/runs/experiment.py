@@ -29,6 +29,7 @@ from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, st
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
 from flcl.runs.results import NAME, to_json
+from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
 from flcl.runs.saved.earlier import Earlier
@@ -109,10 +110,13 @@ def _prepared(
             foreign.check_folder(workdir)
     begun = workdirs.begun(workdir)
     history = workdirs.history(workdir, loaded or {})
+    gone = removed.ids_of_all(workdir)
     # What learns later has its settings from the workdir, and the trunk from task 1: the file of
     # the weights may be gone.
     stored = loaded is not None
-    setup, weights = prepare(run, stored=stored, begun=begun, history=history, progress=progress)
+    setup, weights = prepare(
+        run, stored=stored, begun=begun, history=history, removed=gone, progress=progress
+    )
     if stored:
         setup = dataclasses.replace(setup, origin=workdirs.origin(workdir))
     if not (workdir / "config.json").exists():  # a run of an older version goes on

@@ -6,7 +6,7 @@ from jax.sharding import Mesh
 from flcl.compiling import kept, run_once
 from flcl.data.stream import Task, TaskStream
 from flcl.devices import sharding
-from flcl.methods.base import Memory, Method
+from flcl.methods.base import Memory, Method, Tree
 from flcl.rng import stream_key
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import Setup
@@ -92,6 +92,13 @@ def stored_tasks(checkpoints: Checkpoints, stream: TaskStream) -> list[int]:
 
 def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task) -> Memory:
     """Puts the stored part of `task` back into the memory; raises `DamagedError`."""
+    return read_task(setup, checkpoints, memory, task)[0]
+
+
+def read_task(
+    setup: Setup, checkpoints: Checkpoints, memory: Memory, task: Task
+) -> tuple[Memory, Tree]:
+    """The memory with the stored part of `task`, and this part alone; raises `DamagedError`."""
     memory, method = grown(setup, memory, task), setup.of_task(task).method
     # What the task would store now has the shapes of what it has stored.
     target = jax.eval_shape(lambda m: method.added(m, task), memory)
@@ -99,4 +106,4 @@ def restore_task(setup: Setup, checkpoints: Checkpoints, memory: Memory, task: T
     added = checkpoints.restore_task(
         task.index, sharding.abstract(target, setup.mesh, method.divides)
     )
-    return method.restore(memory, task, added)
+    return method.restore(memory, task, added), added

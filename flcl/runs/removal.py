@@ -1,8 +1,13 @@
-"""Removes classes of a generator exactly: no byte of their factors stays in the workdir.
+"""Removes classes of a run exactly: nothing that belongs to them alone stays in the workdir.
 
-The stored task of a class is written again with zeros in the place of its factors, so no shape and
-no other class changes. The new save is complete in `checkpoints/removing` before the old one goes.
-If the process is killed, the run opens for nothing but the same command, which ends the work.
+In a generator these are the factors of a class. In a classifier they are its column of the linear
+head and its rows of every statistic, in every stored task that has them; what the network and the
+statistics of all classes together have learned from the class stays, and so does the number of its
+images, with which the shared covariance is divided.
+
+A stored task is written again with zeros in the place of the class, so no shape and no other class
+changes. The new save is complete in `checkpoints/removing` before the old one goes. If the process
+is killed, the run opens for nothing but the same command, which ends the work.
 """
 
 import contextlib
@@ -17,7 +22,11 @@ import numpy as np
 
 from flcl import files, settings
 from flcl.data.stream import Task
+from flcl.evaluate.references import References
+from flcl.methods.base import Memory, Tree
+from flcl.runs.memory import empty_memory, read_task
 from flcl.runs.opened import run as opened
+from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
@@ -29,32 +38,29 @@ from flcl.storage.seals import Seals
 
 _NEW, _OLD = "removing", "removing_old"
 WINDOW = 16
-"""Bytes: so many of a class's factors, anywhere in a file, are a trace of the class."""
+"""Bytes: so many of a class's numbers, anywhere in a file, are a trace of the class."""
 
 
 def remove_classes(workdir: str | Path, classes: Sequence[int | str]) -> tuple[Removal, ...]:
-    """Removes learned classes from the run of a generator; returns what was removed.
+    """Removes learned classes from a run; returns what was removed.
 
     classes: ids or names, as for `sample`. An empty list only ends a removal that was stopped.
-    Pictures that the run drew of a class stay, and so do its numbers in the results.
+    Pictures of a class stay, and so do its numbers in the results. The reference features of its
+    groups are deleted: these groups are not tested any more.
 
     Raises `ValueError` for a class that is not learned or already removed, a run that another
-    process uses or that has not learned all of its tasks, a method whose classes share everything,
-    and files in the workdir that hold factors of the class, such as one that was exported there.
+    process uses or that has not learned all of its tasks, a generator whose classes share
+    everything, and files in the workdir that hold numbers of the class, such as one that was
+    exported there.
     """
     workdir = paths.local(workdir, "workdir")
-    if not isinstance(opened.read(workdir)[0], settings.GeneratorRun):
-        raise ValueError(
-            f"workdir {workdir} holds a classifier, whose classes share one adapter: it keeps what "
-            "it learned from a class, so none can be removed exactly"
-        )
+    stored, _ = opened.read(workdir, removing=True)
+    kind = GeneratorOnDisk if isinstance(stored, settings.GeneratorRun) else ClassifierOnDisk
     with workdirs.locked(workdir):
         _end_swap(workdir / "checkpoints")
-        run = GeneratorOnDisk(workdir, removing=True)
-        seals = Seals(workdir)
-        before = run.removed
+        run = kind(workdir, removing=True)
+        seals, before = Seals(workdir), run.removed
         ids = _checked_ids(run, classes, before)
-        unfinished = [int(text) for text in before.classes] if before.unfinished else []
         today = datetime.date.today().isoformat()
         new = {
             str(i): Removal(name=run.class_names[i], task=_task(run, i).index, when=today)
@@ -62,25 +68,27 @@ def remove_classes(workdir: str | Path, classes: Sequence[int | str]) -> tuple[R
         }
         every = {**before.classes, **new}
         removed.write(seals, Removals(classes=every, unfinished=True))
-        for task in run.stream.tasks:
-            labels = {run._labels([i])[0] for i in [*ids, *unfinished]} & set(task.labels)
-            if labels:
-                _write_again(run, task, sorted(labels), seals)
+        # Also those of a removal that was stopped.
+        labels = run._labels([*ids, *(before.ids if before.unfinished else ())])
+        _write_again(run, labels, seals)
         _drop_running(workdir)
+        for group in run.stream.groups:
+            if set(labels) & set(group.labels):
+                References(seals).drop(group.index)
         removed.write(seals, Removals(classes=every))
     return tuple(new.values())
 
 
 def traces(
-    workdir: Path, factors: np.ndarray, others: np.ndarray, skipped: Path | None = None
+    workdir: Path, numbers: np.ndarray, others: np.ndarray, skipped: Path | None = None
 ) -> list[Path]:
-    """The files of a folder that hold `WINDOW` bytes of `factors`, at any place.
+    """The files of a folder that hold `WINDOW` bytes of the `numbers` of a class, at any place.
 
-    skipped: a folder in it that is not searched. factors, others: float32. What `others` holds
+    skipped: a folder in it that is not searched. numbers, others: float32. What `others` holds
     too, such as values that no step has changed, is no trace. Checkpoints are compressed: of
     numbers that can be packed, no bytes are found there.
     """
-    ours, theirs = (_windows(values.astype("<f4").tobytes(), 4) for values in (factors, others))
+    ours, theirs = (_windows(values.astype("<f4").tobytes(), 4) for values in (numbers, others))
     wanted = ours - theirs
     # Equal numbers side by side, such as zeros, say nothing about a class.
     wanted = {window for window in wanted if len(set(np.frombuffer(window, "<f4"))) > 2}
@@ -113,7 +121,7 @@ def _windows(content: bytes, step: int) -> set[bytes]:
     return {content[place : place + WINDOW] for place in range(0, last + 1, step)}
 
 
-def _checked_ids(run: GeneratorOnDisk, classes, before: Removals) -> list[int]:
+def _checked_ids(run: opened.Run, classes, before: Removals) -> list[int]:
     ids = list(dict.fromkeys(resolve(entry, run.class_names, "class") for entry in classes))
     if not ids and not before.unfinished:
         raise ValueError("classes=[]: at least one is needed")
@@ -129,44 +137,78 @@ def _checked_ids(run: GeneratorOnDisk, classes, before: Removals) -> list[int]:
         run.check_not_removed(number)
         if found := _traces_of(run, number):
             raise ValueError(
-                f"{found[0]}: holds factors of class {number} ({name}), and is no file of the run: "
-                "delete it or move it away, then remove the class"
+                f"{found[0]}: holds numbers of class {number} ({name}), and is no file of the "
+                "run: delete it or move it away, then remove the class"
             )
     return ids
 
 
-def _traces_of(run: GeneratorOnDisk, number: int) -> list[Path]:
+def _traces_of(run: opened.Run, number: int) -> list[Path]:
     method, memory = run._setup.method, run._memory(run.learned[-1])
-    label = run._labels([number])[0]
-    _, factors = method.trunk_and_factors(memory, label)
-    kept = method.forget(memory, label)
+    kept = method.forget(memory, run._labels([number])[0])
+    leaves = zip(*map(jax.tree.leaves, (memory, kept)), strict=True)
+    # Only arrays with rows of classes: a trunk has none, and may be large.
+    pairs = [tuple(map(np.asarray, pair)) for pair in leaves if pair[0] is not pair[1]]
+    numbers = np.concatenate([old[old != new].astype(np.float32) for old, new in pairs])
+    others = np.concatenate([new.ravel().astype(np.float32) for _, new in pairs])
     # The saves of the run are written again.
-    return traces(run.workdir, _flat(factors), _flat(kept), run.workdir / "checkpoints")
+    return traces(run.workdir, numbers, others, run.workdir / "checkpoints")
 
 
-def _flat(tree) -> np.ndarray:
-    return np.concatenate([np.asarray(leaf, np.float32).ravel() for leaf in jax.tree.leaves(tree)])
-
-
-def _task(run: GeneratorOnDisk, number: int) -> Task:
+def _task(run: opened.Run, number: int) -> Task:
     task = run.task_of(number)
     assert task is not None, "all tasks are learned"
     return task
 
 
-def _write_again(run: GeneratorOnDisk, task: Task, labels: Sequence[int], seals: Seals) -> None:
-    """Stores a task with zeros in the place of the factors of `labels`."""
-    method, memory = run._setup.method, run._memory(task.index)
+def _write_again(run: opened.Run, labels: Sequence[int], seals: Seals) -> None:
+    """Stores every task that has something of the classes `labels` without it."""
+    setup, folder = run._setup, run.workdir / "checkpoints"
+    first = min(
+        (task.index for task in run.stream.tasks if set(task.labels) & set(labels)), default=0
+    )
+    with jax.set_mesh(run._mesh):
+        memory = empty_memory(setup)
+        for task in run.stream.tasks:
+            memory, stored = read_task(setup, run._checkpoints, memory, task)
+            if not first or task.index < first:
+                continue
+            memory, left = without(setup.of_task(task).method, memory, task, stored, labels)
+            name = f"checkpoints/tasks/{task.index}"
+            if left is not stored:
+                with Checkpoints(folder / _NEW) as new:
+                    new.save_task(task.index, left)
+                    seals.note(name, new.digest_of(task.index))
+                _swap(folder, task.index)
+                _clear(folder)
+            # A copy of the old save must not count as the save of this run any more.
+            seals.forget_earlier(name)
+
+
+def without(
+    method, memory: Memory, task: Task, stored: Tree, labels: Sequence[int]
+) -> tuple[Memory, Tree]:
+    """The memory, and what `task` has `stored`, without the classes `labels`.
+
+    `stored` itself if it has nothing of them.
+    """
+    before, kept = method.added(memory, task), memory
     for label in labels:
-        memory = method.forget(memory, label)
-    folder, name = run.workdir / "checkpoints", f"checkpoints/tasks/{task.index}"
-    with jax.set_mesh(run._mesh), Checkpoints(folder / _NEW) as new:
-        new.save_task(task.index, method.added(memory, task))
-        seals.note(name, new.digest_of(task.index))
-    _swap(folder, task.index)
-    _clear(folder)
-    # A copy of the old save must not count as the save of this run any more.
-    seals.forget_earlier(name)
+        kept = method.forget(kept, label)
+    after = method.added(kept, task)
+    # All else stays as it is stored, under the names of an older version, too.
+    changed = {
+        name: after[name] for name in stored if not _equal(before.get(name), after.get(name))
+    }
+    return kept, {**stored, **changed} if changed else stored
+
+
+def _equal(tree: Tree, other: Tree) -> bool:
+    """Whether two parts of a save have the same bits."""
+    pairs = zip(*map(jax.tree.leaves, (tree, other)), strict=True)
+    return all(
+        old is new or np.asarray(old).tobytes() == np.asarray(new).tobytes() for old, new in pairs
+    )
 
 
 def _swap(folder: Path, task: int) -> None:

@@ -15,7 +15,7 @@ NAME = "results.json"
 
 Numbers = tuple[float, ...]
 Tested = tuple[float | None, ...]
-"""Accuracies of groups; None for a group whose images were not there any more."""
+"""Accuracies of groups; None for a group that could not be tested any more."""
 Matrix = tuple[tuple[float | None, ...], ...]
 """Values [T, G] after each task for each group; None for a group not learned yet or not tested."""
 

@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -65,6 +65,7 @@ def prepare(
     stored: bool = False,
     begun: Begun | None = None,
     history: History | None = None,
+    removed: Sequence[int] = (),
     progress: Progress = silent,
 ) -> tuple[Setup, Any]:
     """Loads and checks the data, reads pre-trained weights and builds the method.
@@ -72,8 +73,8 @@ def prepare(
     Returns the setup and the weights, which may be large and are needed only for the first memory.
     mesh: None = make a mesh of all devices. stored: the settings are those of a run on disk, which
     are already resolved, so no weights are read. begun: how a run that has begun chose its images;
-    None = it has not begun. history: its tasks, if some were not planned. progress: shows how many
-    images are read.
+    None = it has not begun. history: its tasks, if some were not planned. removed: the ids of its
+    classes that were removed. progress: shows how many images are read.
 
     Raises `ValueError` in one line for everything that would fail later: unreadable data, an
     invalid class order, a batch that does not split, layers or classes that do not exist.
@@ -88,6 +89,7 @@ def prepare(
         # Before the data, too: a wrong weights file must not cost the minutes that images take.
         resolved = Resolved(run) if stored else methods.resolve(run)
     data, notes = _load(run, begun, history, progress)
+    data = dataclasses.replace(data, stream=data.stream.without(removed))
     # The resolved settings are the ones that are stored: with the hash of the weights, and layer
     # numbers instead of the workdir of another run.
     method = methods.shared(resolved.run, data.stream.sized(len(data.stream.tasks)))

@@ -48,7 +48,8 @@ class Substitutes:
         others after them. An image depends only on (seed, task, class, index).
         """
         run, data = self._setup.run, self._setup.data
-        old = [label for each in data.stream.tasks[: task.index - 1] for label in each.labels]
+        earlier = data.stream.tasks[: task.index - 1]
+        old = [label for each in earlier for label in data.stream.left(each.labels)]
         if not isinstance(run, settings.MovingRun) or not run.memory.generator or not old:
             return None
         names = data.class_names()
@@ -117,7 +118,7 @@ def _checked(setup: Setup) -> tuple[dict, str]:
     tasks = TaskStream.from_dict(stored["stream"])
     with Checkpoints(workdir / "checkpoints", True, Seals(workdir, writes=False)) as checkpoints:
         learned = checkpoints.tasks()
-        old = [names[label] for task in stream.tasks[:-1] for label in task.labels]
+        old = [names[label] for task in stream.tasks[:-1] for label in stream.left(task.labels)]
         last = _last_task(place, tasks, stored["class_names"], old, len(learned))
         digests = [checkpoints.digest_of(task) for task in learned[:last]]
     sample = [getattr(generator.sample, name) for name in _DECIDE]
@@ -146,7 +147,9 @@ def _last_task(place: str, tasks: TaskStream, known, needed: Sequence[str], lear
     known: its class names by class id. learned: the number of tasks that it has finished.
     """
     place_of = {
-        known[tasks.class_order[label]]: task.index for task in tasks.tasks for label in task.labels
+        known[tasks.class_order[label]]: task.index
+        for task in tasks.tasks
+        for label in tasks.left(task.labels)
     }
     missing = [name for name in needed if place_of.get(name, learned + 1) > learned]
     if missing:

@@ -366,3 +366,13 @@ def test_tasks_of_so_many_classes_for_any_number_of_them(count, tasks, sizes):
 def test_other_forms_are_refused(tasks):
     with pytest.raises(ValueError, match=f"stream.tasks='{tasks}': .*or per:2 for two classes"):
         make(6, tasks=tasks)
+
+
+def test_a_removal_changes_no_task_and_no_fingerprint():
+    made = make(4, tasks="2", class_order="3,1,0,2")
+    less = made.without([0, 3])
+    assert less.removed == (0, 2) and less.left((0, 1, 2, 3)) == (1, 3)
+    assert less.to_dict() == made.to_dict() and less.fingerprint == made.fingerprint
+    assert less.tasks == made.tasks and less != made
+    for longer in (less.sized(2), less.exact(), less.with_task(2)):
+        assert longer.removed == (0, 2)

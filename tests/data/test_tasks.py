@@ -1,12 +1,14 @@
 """A source cut into tasks: which images each trains on, and the line that says what was found."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
 from flcl import settings
 from flcl.data import base
 from flcl.data.stream import make_stream
-from flcl.data.tasks import TaskData
+from flcl.data.tasks import Counts, TaskData
 
 
 @pytest.fixture
@@ -48,3 +50,25 @@ def test_what_was_found_is_one_line(source):
     found = "pets: 3 classes, 2 domains (ink, oil), 24 training and 12 test images, "
     assert tasks_of(source, tasks="3").summary() == found + "3 tasks"
     assert tasks_of(source, tasks="3", joint=True).summary() == found + "one joint task"
+
+
+def test_groups_with_a_removed_class_are_not_tested(source):
+    data = tasks_of(source, tasks="1,2")
+    less = dataclasses.replace(data, stream=data.stream.without([2, 9]))
+    assert less.stream.removed == (2,)
+    assert [less.tested(group) for group in less.stream.groups] == [True, False]
+    assert less.to_dict() == data.to_dict()
+    assert (
+        dataclasses.replace(less, counts={1: Counts((8,), (4,))}).tested(less.stream.groups[0])
+        is False
+    )
+
+
+def test_a_domain_without_images_of_a_removed_class_is_tested(source):
+    kept = np.flatnonzero((source.test.labels != 2) | (source.test.domains == 0))
+    test = base.make_split(
+        source.test.images[kept], source.test.labels[kept], source.test.domains[kept]
+    )
+    data = tasks_of(dataclasses.replace(source, test=test), scenario="dil", tasks="domains")
+    less = dataclasses.replace(data, stream=data.stream.without([2]))
+    assert [less.tested(group) for group in less.stream.groups] == [False, True]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from flcl.heads import HEADS, base, moments
-from flcl.heads.base import Batch, mask_unseen
+from flcl.heads.base import Batch, Move, mask_unseen
 from flcl.heads.lda import LDA
 from flcl.heads.ridge import Ridge
 from flcl.settings import bridge
@@ -16,6 +16,7 @@ from flcl.settings.classifier.heads import HEADS as NAMES
 
 WIDTH, CAPACITY = 5, 6
 LABELS = np.repeat([0, 1, 2, 3], 10)
+SHIFT = Move(np.zeros((2, WIDTH)), np.ones((2, WIDTH)), "shift", 0.1)
 
 
 def run_of(**changes):
@@ -116,6 +117,58 @@ def test_a_class_that_comes_in_pieces_is_merged_exactly(name, features):
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-10), states, whole
     )
+
+
+def test_a_class_that_is_forgotten_leaves_no_row_and_moves_no_other(variant, features):
+    head = built(variant[0], slots=2, **variant[1])
+    for statistic in head.statistics:
+        state = base.on_host(statistic.init(jax.random.key(1)))
+        state = base.in_memory(statistic.add(state, Batch(features, LABELS, 1)))
+        left = statistic.forget(state, 2)
+        for name, old in state.items():
+            old, new = np.asarray(old), np.asarray(left[name])
+            shared = name in ("scatter", "weight")
+            # The class is the first axis after the slots; of a kernel, the last.
+            axis = {"kernel": 1, "bias": 0}.get(name, 1 if old.shape[:1] == (2,) else 0)
+            old, new = (each if shared else np.moveaxis(each, axis, 0) for each in (old, new))
+            gone = [] if shared else [2]
+            np.testing.assert_array_equal(np.delete(new, gone, 0), np.delete(old, gone, 0))
+            if not shared:
+                # Of images that the scatter still has, the number stays.
+                np.testing.assert_array_equal(new[2], -old[2] if name == "count" else 0 * old[2])
+        jax.tree.map(np.testing.assert_array_equal, statistic.forget(left, 2), left)
+
+
+@pytest.mark.parametrize("name", ["class_mean", "lda", "gaussian"])
+def test_a_forgotten_class_changes_no_difference_between_others(name, features):
+    """The covariance keeps its images and its degrees of freedom."""
+    head, others = built(name), [0, 1, 3]
+    states = base.in_memory(filled(head, features))
+    left = {each.key: each.forget(states[each.key], 2) for each in head.statistics}
+    states, left = base.on_host(states), base.on_host(left)
+    old, new = (scores(head, each, features)[:, others] for each in (states, left))
+    if name == "class_mean":
+        np.testing.assert_array_equal(new, old)
+    np.testing.assert_allclose(new - new[:, :1], old - old[:, :1], rtol=1e-3, atol=1e-3)
+    moved = {each.key: each.moved(left[each.key], SHIFT) for each in head.statistics}
+    assert not moved["means"]["sum"][2].any()
+
+
+def test_ridge_keeps_only_the_spread_of_a_forgotten_class(features):
+    """As if its images were around the mean of the others, and of no class."""
+    head, kept = built("ridge", ridge__penalty=0.7), LABELS != 2
+    state = base.in_memory(filled(head, features)["means"])
+    left = {"means": base.on_host(head.moments.forget(state, 2))}
+    x, y = features.astype(float), np.eye(CAPACITY)[LABELS] * kept[:, None]
+    centred = x - x[kept].mean(axis=0)
+    centred[~kept] = x[~kept] - x[~kept].mean(axis=0)
+    target = (y - y[kept].mean(axis=0)) * kept[:, None]
+    gram = centred.T @ centred
+    weight = 0.7 * np.trace(gram) / WIDTH
+    kernel = np.linalg.solve(gram + weight * np.eye(WIDTH), centred.T @ target)
+    want = (x - x[kept].mean(axis=0)) @ kernel + y[kept].mean(axis=0)
+    result = scores(head, left, features)
+    np.testing.assert_allclose(result[:, [0, 1, 3]], want[:, [0, 1, 3]], rtol=1e-3, atol=1e-4)
 
 
 def test_scores_have_a_finite_column_for_every_class_that_may_come(variant, features):

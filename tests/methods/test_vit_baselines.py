@@ -1,5 +1,6 @@
 """What FM-LoRA is compared with: what each one trains, keeps and remembers."""
 
+import dataclasses
 import inspect
 
 import chex
@@ -10,6 +11,7 @@ import pytest
 
 from flcl.methods import base
 from flcl.runs.opened.classifier import ClassifierOnDisk
+from flcl.runs.removal import without
 
 KEY = jax.random.key(0)
 FROZEN = ("frozen", "class_mean")
@@ -134,6 +136,50 @@ def test_stored_parts_put_the_memory_back(build, learn, calibrated, method, loss
         shapes = jax.eval_shape(lambda m, t=task: method.added(m, t), method.init(KEY))
         chex.assert_trees_all_equal_shapes_and_dtypes(shapes, method.added(memory, task))
     jax.tree.map(np.testing.assert_array_equal, restored, memory)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "fmlora", "inflora"])
+def test_a_removed_class_is_gone_from_every_stored_task(build, learn, calibrated, name):
+    changes = {} if name in FROZEN else {"heads__fit": ("linear", "gaussian")}
+    if name not in (*FROZEN, "linear_probe", "first_session"):
+        changes["drift__diagnose"] = True
+    method = build(name, **changes)
+    first, second = method.stream.tasks[:2]
+    memory = left = method.init(KEY)
+    for task in (first, second):
+        memory, _, _ = learn(method, memory, task)
+        memory = calibrated(method, memory, task)
+        memory |= method.align(memory, jax.random.key(task.index))
+        _, kept = without(method, memory, task, method.added(memory, task), [1])
+        left = method.restore(left, task, kept)
+    # As if it had been taken out of the memory at the end: no other row and no network has moved.
+    wanted = method.forget(memory, 1)
+    jax.tree.map(np.testing.assert_array_equal, left | {"seen": wanted["seen"]}, wanted)
+    # The run that goes on does not count it as learned.
+    after = type(method)(method.run, dataclasses.replace(method.stream, removed=(1,)))
+    again = after.restore(memory | {"seen": jnp.zeros(6, bool)}, first, method.added(memory, first))
+    assert np.asarray(again["seen"]).tolist() == [True, *[False] * 5]
+    features = np.ones((2, method.run.model.feature_width), np.float32)
+    old, new = (method.scores(method.solved(each), features) for each in (memory, wanted))
+    others = [0, 2, 3]
+    for head in method.heads:
+        assert np.isneginf(new[head][:, 1]).all() and np.isfinite(new[head][:, others]).all()
+    if "linear" in method.heads:
+        np.testing.assert_array_equal(new["linear"][:, others], old["linear"][:, others])
+
+
+def test_losses_compare_no_class_that_was_removed(build):
+    method = build("linear_probe")
+    stream = dataclasses.replace(method.stream, removed=(0, 3))
+    method = type(method)(method.run, stream)
+    second, third = stream.tasks[1:]
+    assert method.compared(third) == (4, 5) and method.compared(second) == (1, 2)
+    _, frozen = method.begin(method.init(KEY), second, KEY)
+    assert np.flatnonzero(frozen["labels"]).tolist() == [1, 2]
+    assert np.flatnonzero(frozen["columns"]).tolist() == [2]
+    alone = type(method)(method.run, dataclasses.replace(stream, removed=(0, 1, 3)))
+    with pytest.raises(ValueError, match="task 2 has one class, and all earlier classes were"):
+        alone.begin(alone.init(KEY), second, KEY)
 
 
 def test_the_class_mean_head_is_the_nearest_mean_by_cosine(build):

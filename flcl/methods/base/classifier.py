@@ -147,12 +147,14 @@ class Classifier(Method):
         They are the labels of the task. If it has one label only, they are also those of all
         earlier tasks: compared with nothing, its loss would be 0 whatever it learns (M8).
         """
-        return task.labels if len(task.labels) > 1 else self.labels_so_far(task)
+        labels = self.stream.left(task.labels)
+        return labels if len(labels) > 1 else self.labels_so_far(task)
 
     def labels_so_far(self, task: Task) -> tuple[int, ...]:
-        """The labels of `task` and of all earlier tasks, ascending."""
+        """The labels of `task` and of all earlier tasks, ascending, without removed classes."""
         tasks = self.stream.tasks[: task.index]
-        return tuple(sorted({label for each in tasks for label in each.labels}))
+        known = {label for each in tasks for label in each.labels}
+        return tuple(sorted(self.stream.left(known)))
 
     def preliminary(self, task: Task) -> Preliminary | None:
         """The short run before `task`; None = there is no short run."""

@@ -80,20 +80,9 @@ class Generator(Method):
         Raises `ValueError` for a method whose classes share all parameters.
         """
         del memory, label
-        raise self._shared_by_all()
+        raise self.shared_by_all()
 
     def with_factors(self, memory: Memory, label: int, factors: Tree) -> Memory:
         """The memory with other factors of one class: the inverse of `trunk_and_factors`."""
         del memory, label, factors
-        raise self._shared_by_all()
-
-    def forget(self, memory: Memory, label: int) -> Memory:
-        """The memory with zeros in the place of the factors of one class; errors as above."""
-        del memory, label
-        raise self._shared_by_all()
-
-    def _shared_by_all(self) -> ValueError:
-        return ValueError(
-            f"method={self.name}: all classes share one network, so no class can be exported or "
-            "removed; those of the method funlora can"
-        )
+        raise self.shared_by_all()

@@ -161,6 +161,22 @@ class Method(abc.ABC):
     def restore(self, memory: Memory, task: Task, added: Tree) -> Memory:
         """Inverse of `added`: puts the part of the task back into the memory."""
 
+    def forget(self, memory: Memory, label: int) -> Memory:
+        """The memory with zeros in the place of what belongs to one class alone.
+
+        Doing it twice is doing it once. Raises `ValueError` for a method whose classes have nothing
+        of their own.
+        """
+        del memory, label
+        raise self.shared_by_all()
+
+    def shared_by_all(self) -> ValueError:
+        """The error for a method whose classes have nothing of their own."""
+        return ValueError(
+            f"method={self.name}: all classes share one network, so no class can be exported or "
+            "removed; those of the method funlora can"
+        )
+
     def stored_as(self, target: Tree, shapes: Mapping[str, tuple[int, ...]]) -> Tree:
         """`target`, the shapes that `added` has before a task, as a stored task has them.
 

@@ -79,6 +79,11 @@ class AlignedClassifier(ViTClassifier):
     def restore(self, memory, task: Task, added):
         return super().restore(memory, task, added) | {"aligned": added["aligned"]}
 
+    def forget(self, memory, label):
+        memory = super().forget(memory, label)
+        head = self.calibration.statistics["head"]
+        return memory | {"aligned": head.forget(memory["aligned"], label)}
+
     def _aligned_loss(self, head, seen, features, entries):
         """Mean cross-entropy over all classes so far, a scalar."""
         labels, train, keys = self.drawn.labels(entries), self.run.train, self.run.align

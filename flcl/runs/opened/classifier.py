@@ -197,8 +197,8 @@ class ClassifierOnDisk(opened.Run):
         last = self._task(after, "after")
         method = self._inference(last.index).method
         program = exporting.classifying(method, function, parameters)
-        known = sorted({label for t in self.stream.tasks[: last.index] for label in t.labels})
-        labels = {self.class_names[self.stream.class_order[label]]: label for label in known}
+        ids = self._learned(last)
+        labels = dict(zip((self.class_names[i] for i in ids), self._labels(ids), strict=True))
         return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
 
     def _function(self, head: str | None, after: int | None) -> tuple[Tree, pure.ClassifyFunction]:
@@ -318,8 +318,13 @@ class ClassifierOnDisk(opened.Run):
 
     def _scores(self, images: Selection, head: str | None, after: int | None) -> np.ndarray:
         """Scores [N, K] by class id."""
-        head = self._head(head)
-        last = self._task(after, "after").index
+        head, newest = self._head(head), self._task(after, "after")
+        if not self._learned(newest):
+            raise ValueError(
+                f"workdir {self.workdir}: every class learned after task {newest.index} was "
+                "removed, so there is no answer"
+            )
+        last = newest.index
         with jax.set_mesh(self._mesh):
             inference = self._inference(last)
             features = inference.features(self._memory(last), images)

@@ -265,10 +265,9 @@ class GeneratorOnDisk(opened.Run):
         """Evaluates every learned task again, with some keys of `sample` and `judge` changed.
 
         It needs the data of the run. It returns a dictionary like `results.json`; the workdir is
-        not changed. Raises `ValueError` for a key or value that these sections do not know.
+        not changed. A group with a class that was removed is not tested. Raises `ValueError` for a
+        key or value that these sections do not know, and if no group can be tested.
         """
-        for number in range(len(self.class_names)):
-            self.check_not_removed(number)  # its row and column would mean nothing
         run = opened.changed(self.settings, sample=sample or {}, judge=judge or {})
 
         def make(setup: Setup) -> GeneratorEvaluation:
@@ -351,15 +350,6 @@ class GeneratorOnDisk(opened.Run):
         class of another trunk (with the SHA-256 of both), family, p, set of layers or image size.
         """
         return class_files.read_class(self, path)
-
-    def _learned(self, last: Task) -> list[int]:
-        """The ids of all classes that are learned after the task `last`, ascending.
-
-        Those that were removed are left out.
-        """
-        known = [label for task in self.stream.tasks[: last.index] for label in task.labels]
-        ids = sorted(self.stream.class_order[label] for label in known)
-        return [number for number in ids if self.removed.of(number) is None]
 
     def _known(self, name: str, entries, last: Task) -> tuple[list[int], list[int]]:
         """Ids and labels of the classes that the argument `name` of a user lists."""

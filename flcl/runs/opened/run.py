@@ -104,7 +104,7 @@ class Run:
         acts: what may change it; None = the run is only read.
         """
         self.workdir, self._acts = Path(workdir), acts
-        self.settings, stream = read(self.workdir)
+        self.settings, stream = read(self.workdir, removing=removing)
         if compile_cache:
             # The cache of this user. A folder that the run names may have programs of others.
             use_compile_cache(settings.Runtime())
@@ -113,11 +113,6 @@ class Run:
         # Read only, because another process may still be training this run.
         self._seals = Seals(self.workdir, writes=False)
         self.removed = removed.read(self.workdir, self._seals, removing=removing)
-        if self.removed.unfinished and not removing:
-            raise ValueError(
-                f"workdir {workdir}: the removal of a class was stopped; repeat "
-                f"`python launch/classes.py remove --workdir={workdir}`, which ends it"
-            )
         folder = self.workdir / "checkpoints"
         self._checkpoints = Checkpoints(folder, read_only=True, seals=self._seals)
         self.learned = tuple(stored_tasks(self._checkpoints, self.stream))
@@ -172,8 +167,7 @@ class Run:
         return result
 
     def __repr__(self) -> str:
-        known = [label for number in self.learned for label in self.stream.tasks[number - 1].labels]
-        ids = sorted({int(self.stream.class_order[label]) for label in known})
+        ids = self._learned(self.stream.tasks[self.learned[-1] - 1])
         names = ", ".join(self.class_names[class_id] for class_id in ids)
         return (
             f"<{self.kind} {self.settings.method!r} in {str(self.workdir)!r}: "
@@ -220,6 +214,14 @@ class Run:
         tasks = [self.stream.tasks[index - 1] for index in reversed(self.learned)]
         return next((task for task in tasks if label in task.labels), None)
 
+    def _learned(self, last: Task) -> list[int]:
+        """The ids of all classes that are learned after the task `last`, ascending.
+
+        Those that were removed are left out.
+        """
+        known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
+        return sorted(self.stream.class_order[label] for label in self.stream.left(known))
+
     def check_not_removed(self, class_id: int) -> None:
         """Raises `ValueError` for a class that was removed."""
         if removal := self.removed.of(class_id):
@@ -243,9 +245,17 @@ class Run:
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
         begun, history = workdirs.begun(self.workdir), workdirs.history(self.workdir, {})
-        setup, _ = prepare(run, self._mesh, stored=True, begun=begun, history=history)
+        known = {"begun": begun, "history": history, "removed": self.removed.ids}
+        setup, _ = prepare(run, self._mesh, stored=True, **known)
         # Other images would give a matrix that cannot be compared with the stored one.
         workdirs.check_stream(self.workdir, setup.data.to_dict(), self._seals)
+        newest = self.stream.tasks[self.learned[-1] - 1]
+        groups = self.stream.groups if self.stream.joint else self.stream.groups[: newest.index]
+        if not any(map(setup.data.tested, groups)):
+            raise ValueError(
+                f"workdir {self.workdir}: nothing can be tested: every group of classes or domains "
+                "has a class that was removed, or images that are not here"
+            )
         with jax.set_mesh(setup.mesh):
             evaluation = make(setup)
             # As in the run itself: one memory that grows task by task, one row after each task.
@@ -260,11 +270,13 @@ class Run:
         return [int(label) for label in self.stream.labels_of(np.asarray(ids))]
 
 
-def read(workdir: Path) -> tuple[settings.Run, dict]:
+def read(workdir: Path, *, removing: bool = False) -> tuple[settings.Run, dict]:
     """Settings and `stream.json` of a run, in the format of this version or an older one.
 
+    Its entry `stream` also has the labels that were removed. removing: as in `Run`.
+
     Raises `ValueError` for a folder that contains no run, leads elsewhere or has another file in
-    the place of one of the two, and for a newer format.
+    the place of one of the two, for a newer format, and for a removal that was stopped.
     """
     foreign.check_folder(workdir)
     run = formats.load(workdir)
@@ -288,11 +300,13 @@ def read(workdir: Path) -> tuple[settings.Run, dict]:
         if seals.holds(name, value) is False:
             raise ValueError(f"{workdir / name} has changed since the run wrote it: {_ADVICE}")
     layers = getattr(getattr(run, "adapter", None), "layers", "")
-    if TaskStream.from_dict(stream["stream"]).fingerprint != stream["fingerprint"]:
+    tasks = TaskStream.from_dict(stream["stream"])
+    if tasks.fingerprint != stream["fingerprint"]:
         raise ValueError(f"{workdir / STREAM}: stream does not fit its fingerprint: {_ADVICE}")
     if layers.startswith("top:"):  # a run stores the layers that it took from another folder
         raise ValueError(f"{workdir / formats.NAME}: adapter.layers={layers!r} is another folder")
-    return run, stream
+    gone = tasks.without(removed.read(workdir, seals, removing=removing).ids).removed
+    return run, {**stream, "stream": {**stream["stream"], "removed": list(gone)}}
 
 
 def bytes_of(run: settings.GeneratorRun, stream: TaskStream) -> dict[str, int]:

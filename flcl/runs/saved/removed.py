@@ -4,7 +4,8 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from flcl import files
+from flcl import called, files
+from flcl.devices import hosts
 from flcl.storage import schema
 from flcl.storage.seals import Seals, digest
 
@@ -13,7 +14,7 @@ NAME = "removed.json"
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Removal:
-    """One removed class. when: the day, such as 2026-11-28. task: the task that had trained it."""
+    """One removed class. when: the day, such as 2026-11-28. task: the newest that trained it."""
 
     name: str
     task: int
@@ -30,6 +31,11 @@ class Removals:
     classes: Mapping[str, Removal] = dataclasses.field(default_factory=dict)
     unfinished: bool = False
 
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The class ids."""
+        return tuple(map(int, self.classes))
+
     def of(self, class_id: int) -> Removal | None:
         """The removal of a class; None = it was not removed."""
         return self.classes.get(str(class_id))
@@ -39,7 +45,7 @@ def read(workdir: Path, seals: Seals, *, removing: bool = False) -> Removals:
     """What was removed from the run in `workdir`; raises `ValueError` for a file that is damaged.
 
     A missing file means that nothing was removed. If the digests of the run know one, it is
-    refused, unless `removing`: a removal may have been stopped before it wrote the file.
+    refused, and so is a removal that was stopped: unless `removing`, which ends such a removal.
     """
     path = workdir / NAME
     try:
@@ -53,7 +59,24 @@ def read(workdir: Path, seals: Seals, *, removing: bool = False) -> Removals:
         return Removals()
     if seals.holds(NAME, digest(content)) is False:
         raise ValueError(f"{path} has changed since flcl wrote it: bring a good copy back")
-    return schema.from_json(Removals, files.read_json(path), str(path))
+    removals = schema.from_json(Removals, files.read_json(path), str(path))
+    if removals.unfinished and not removing:
+        raise ValueError(
+            f"workdir {workdir}: the removal of a class was stopped; repeat "
+            f"`{called.program('classes')} remove --workdir={workdir}`, which ends it"
+        )
+    return removals
+
+
+def ids_of_all(workdir: Path) -> tuple[int, ...]:
+    """The ids of the classes that were removed; raises `ValueError` as `read` does.
+
+    Every process calls this function; the first one reads, and the others get the same.
+    """
+    with hosts.together():
+        main = hosts.is_main() and workdir.is_dir()
+        ids = read(workdir, Seals(workdir, writes=False)).ids if main else ()
+    return tuple(hosts.from_main(ids))
 
 
 def write(seals: Seals, removals: Removals) -> None:

@@ -23,7 +23,7 @@ MOST_ROOM = 1_000_000  # as `stream.capacity`
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StoredTasks:
-    """`TaskStream` as JSON: see there."""
+    """`TaskStream` as JSON: see there. The file never has `removed`: `removed.json` says that."""
 
     scenario: Literal["cil", "dil"]
     class_order: tuple[int, ...]
@@ -33,6 +33,7 @@ class StoredTasks:
     domain_order: tuple[int, ...] = left_out(())
     slots: int = left_out(0)
     rows: int = left_out(0)
+    removed: tuple[int, ...] = left_out(())
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,6 +135,8 @@ def typed_stream(values: Mapping) -> StoredStream:
 def check_stored(stored: StoredStream, path: str) -> None:
     """Raises `ValueError` for a `stream.json` whose entries do not fit each other."""
     tasks, classes = stored.stream, len(stored.class_names)
+    if tasks.removed:
+        raise ValueError(f"{path}: stream.removed is unknown; removed.json has removed classes")
     counts = {"class_order": tasks.class_order, "domain_order": tasks.domain_order}
     names = {"class_order": classes, "domain_order": len(stored.domain_names)}
     for name, order in counts.items():
