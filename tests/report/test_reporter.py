@@ -9,7 +9,7 @@ import pytest
 from flcl import settings
 from flcl.evaluate.pictures import Answers, Pictures
 from flcl.metrics.matrix import summary
-from flcl.report import answers
+from flcl.report import answers, page
 from flcl.report.console import Console
 from flcl.report.pictures import plots
 from flcl.report.reporter import Reporter
@@ -86,13 +86,12 @@ def test_a_task_that_was_not_planned_is_drawn_before_and_after(
         real(images, names, path, **others)
 
     monkeypatch.setattr(plots, "plot_samples_over_tasks", plot)
-    entry = {"domain": "", "classes": ["x"], "source": "npz:x", "changed": {}}
-    tasks = [entry | ({"learned": "2026-01-31"} if t in unplanned else {}) for t in (1, 2, 3)]
-    (tmp_path / "stream.json").write_text(json.dumps({"tasks": tasks}))
+    entries = [(str(task), "2026-01-31", "x", "npz:x", "none") for task in unplanned]
+    monkeypatch.setattr(page, "later_tasks", lambda workdir: iter(entries))
     play(tmp_path, results, console)
-    page = (tmp_path / "report.html").read_text()
+    text = (tmp_path / "report.html").read_text()
     assert (tmp_path / "samples" / "before_after.png").is_file() == shown
-    assert ("<summary>before and after</summary>" in page) == shown
+    assert ("<summary>before and after</summary>" in text) == shown
     assert "before_after.png" not in drawn or shown
     if shown:
         (before, after), names, others = drawn["before_after.png"]
