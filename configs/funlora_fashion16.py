@@ -1,6 +1,10 @@
-"""FunLoRA on the embedded 16x16 Fashion-MNIST, 5 tasks of 2 classes: minutes on a laptop.
+"""FunLoRA on the embedded 16x16 Fashion-MNIST, 4 tasks of 2 classes: the quickstart.
 
-    flcl train --config=funlora_fashion16 --workdir=runs/fashion16
+    flcl train --config=funlora_fashion16 --workdir=runs/clothes
+
+Bags and ankle boots are not planned: `flcl learn --workdir=runs/clothes --data=fashion16:bag,boot`
+teaches them to the finished run. `--config.data.source=fashion16` plans all ten classes, with
+`--config.stream.tasks=5`.
 
 Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
 `:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
