@@ -36,14 +36,14 @@ def get_config(arg: str = ""):
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
     config.adapter.learning_rate = 2e-3  # ours: like the trunk in phase 1
 
-    config.phase1.steps = 900  # ours
+    config.phase1.steps = 700  # ours
     config.phase1.batch_size = 64  # ours
     config.phase1.learning_rate = 2e-3  # ours: short runs need larger steps
     config.phase1.warmup_steps = 100  # ours
     config.phase1.ema_decay = 0.995  # ours: a window of 200 steps
     config.phase1.dropout = 0.0  # ours: not enough steps to overfit
 
-    config.phase2.steps = 250  # ours
+    config.phase2.steps = 200  # ours
     config.phase2.batch_size = 64  # ours
     config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
     config.phase2.warmup_steps = 20  # ours
@@ -55,7 +55,8 @@ def get_config(arg: str = ""):
     config.sample.chunk = 100  # two chunks for the 200 images of a class
 
     config.judge.width = 16  # ours
-    config.judge.epochs = 6.0  # ours
+    config.judge.stages = 3  # ours: 16, 8 and 4 pixels
+    config.judge.epochs = 5.0  # ours
     config.judge.batch_size = 128  # ours
     config.judge.images_per_class = 200  # ours (F10)
     config.judge.crop = 1  # ours: clothes fill their image

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 
-from flcl.evaluate.pictures import Pictures
 from flcl.report import kept, reading
 from flcl.report.pictures import plots
 from flcl.runs.results import Results
@@ -22,8 +21,11 @@ BEFORE_AFTER_COLUMNS = 8
 Samples = Sequence[Mapping[int, np.ndarray]]
 
 
-def keep(workdir: Path, seals: Seals, index: int, pictures: Pictures, results: Results) -> None:
-    """Stores the samples after task `index`, and draws them beside real images."""
+def keep(workdir: Path, seals: Seals, index: int, pictures, results: Results) -> None:
+    """Stores the samples after task `index`, and draws them beside real images.
+
+    pictures: `generated` and `real` images uint8 [n, H, W, C] of each learned label.
+    """
     labels = sorted(pictures.generated)
     count = min(KEPT, *(len(pictures.generated[label]) for label in labels))
     images = np.stack([pictures.generated[label][:count] for label in labels])
