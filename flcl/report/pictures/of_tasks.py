@@ -80,8 +80,8 @@ def draw(workdir: Path, results: Results, unplanned: Sequence[int]) -> None:
 
 
 def _some(tasks: Samples, count: int) -> list[dict[int, np.ndarray]]:
-    """`count` images of at most `ROWS` classes: the first and last of the newest task are there."""
-    labels = sorted(tasks[-1])
+    """`count` images of each class; of many classes only `ROWS`, the first and last among them."""
+    labels = sorted({label for task in tasks for label in task})
     rows = np.linspace(0, len(labels) - 1, min(len(labels), ROWS)).round().astype(int)
     shown = {labels[row] for row in rows}
     return [{k: v[:count] for k, v in task.items() if k in shown} for task in tasks]
