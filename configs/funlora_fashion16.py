@@ -36,14 +36,14 @@ def get_config(arg: str = ""):
     config.adapter.family = args.family  # stated: cosine with learned frequencies is best
     config.adapter.learning_rate = 2e-3  # ours: like the trunk in phase 1
 
-    config.phase1.steps = 700  # ours
+    config.phase1.steps = 600  # ours
     config.phase1.batch_size = 64  # ours
     config.phase1.learning_rate = 2e-3  # ours: short runs need larger steps
     config.phase1.warmup_steps = 100  # ours
     config.phase1.ema_decay = 0.995  # ours: a window of 200 steps
     config.phase1.dropout = 0.0  # ours: not enough steps to overfit
 
-    config.phase2.steps = 200  # ours
+    config.phase2.steps = 170  # ours
     config.phase2.batch_size = 64  # ours
     config.phase2.learning_rate = common.FACTOR_LEARNING_RATE[args.family]  # ours (F8)
     config.phase2.warmup_steps = 20  # ours

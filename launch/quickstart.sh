@@ -36,7 +36,7 @@ tell_what_changed() { # seconds
   done
   echo
   echo "Bag and Ankle boot were not planned. Learning both took $1 seconds, with start and tests."
-  echo "A class is a file of $bytes bytes. The $same other classes did not change by a bit: their files"
+  echo "A class is a file of about $bytes bytes. The $same other classes did not change by a bit: their files"
   echo "in $files/before and $files/after are equal."
 }
 
