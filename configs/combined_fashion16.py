@@ -19,6 +19,8 @@ def get_config(arg: str = ""):
     if "smoke" in words:
         return config
     config.generator = funlora_fashion16.get_config()
+    config.generator.data.source = "fashion16"  # all ten classes
+    config.generator.stream.tasks = "5"  # 2 classes each
     config.classifier.name = config.classifier.name.replace("digits", "fashion16")
     config.classifier.data.source = "fashion16"  # the tiny ViT was trained on these classes
     config.classifier.train.epochs = 3.0  # ours: 1,000 images per task

@@ -1,4 +1,4 @@
-"""FunLoRA on the embedded 8x8 digits, 5 tasks of 2 classes: the quickstart.
+"""FunLoRA on the embedded 8x8 digits, 5 tasks of 2 classes: a minute or two on a laptop.
 
     flcl train --config=funlora_digits --workdir=runs/digits
 

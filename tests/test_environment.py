@@ -80,13 +80,44 @@ def run(checkout, tmp_path):
 def test_quickstart_installs_trains_and_says_what_is_next(run, fake, checkout):
     done, log = run("quickstart.sh", python=fake)
     assert done.returncode == 0, done.stderr
+    export = "launch/classes.py export --workdir=runs/quickstart/funlora --classes=0,1,2,3,4,5,6,7"
+    export += " --out=runs/quickstart/classes/"
     assert log == [
         "pip .",
-        "launch/train.py --config=configs/funlora_digits.py --workdir=runs/quickstart/funlora",
+        "launch/train.py --config=configs/funlora_fashion16.py --workdir=runs/quickstart/funlora",
+        f"{export}before --overwrite",
+        "launch/learn.py --workdir=runs/quickstart/funlora --data=fashion16:bag,boot",
+        f"{export}after --overwrite",
         "launch/train.py --config=configs/fmlora_digits.py --workdir=runs/quickstart/fmlora",
     ]
-    assert f"{checkout}/runs/quickstart/funlora/samples/" in done.stdout
+    assert f"{checkout}/runs/quickstart/funlora/samples/before_after.png" in done.stdout
     assert done.stdout.count(".venv/bin/python launch/") in (5, 6)
+
+
+def write_classes(folder: Path, **contents: str) -> None:
+    """Files of classes, as an export of them writes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        (folder / f"{name}.safetensors").write_text(content)
+
+
+def test_the_quickstart_compares_the_classes_before_and_after(run, fake, checkout):
+    files = checkout / "runs" / "quickstart" / "classes"
+    write_classes(files / "before", Coat="factors", Dress="numbers")
+    write_classes(files / "after", Coat="factors", Dress="numbers")
+    done, _ = run("quickstart.sh", python=fake)
+    assert done.returncode == 0, done.stderr
+    assert "a file of about 7 bytes. The 2 other classes did not change by a bit" in done.stdout
+    write_classes(files / "after", Coat="factorz")
+    done, log = run("quickstart.sh", python=fake)
+    assert done.returncode == 2 and "fmlora" not in log[-1]
+    assert "before/Coat.safetensors: another class has changed" in done.stderr
+    # A run that has learned them is not asked again.
+    picture = checkout / "runs" / "quickstart" / "funlora" / "samples" / "before_after.png"
+    picture.parent.mkdir(parents=True)
+    picture.touch()
+    done, log = run("quickstart.sh", python=fake)
+    assert (done.returncode, len(log)) == (0, 2) and "learn.py" not in "".join(log)
 
 
 def test_the_second_call_installs_nothing(run, fake):

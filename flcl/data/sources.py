@@ -7,7 +7,7 @@ import numpy as np
 
 from flcl import hints, settings
 from flcl.data import base, subset, tfds_source
-from flcl.data.arrays import npz
+from flcl.data.arrays import embedded, npz
 from flcl.data.base import Begun, Source, Split, check_classes
 from flcl.data.encoded import usable
 from flcl.data.encoded.check import Progress, silent
@@ -24,11 +24,12 @@ __all__ = [
     "load_unlabelled",
 ]
 
-# Accepted form of `data.source` -> loader(text after the colon, settings). Loaders decode nothing:
-# they return arrays that are ready to use, or `LazyImages`.
+# Accepted form of `data.source` -> loader(text after the colon, settings); in brackets is what may
+# be left out, and the text is then empty. Loaders decode nothing: they return arrays that are ready
+# to use, or `LazyImages`.
 SOURCES: dict[str, Callable[[str, settings.Data], Source]] = {
-    "digits": npz.load_digits,
-    "fashion16": npz.load_fashion16,
+    "digits[:CLASSES]": embedded.load_digits,
+    "fashion16[:CLASSES]": embedded.load_fashion16,
     "folder:PATH": folders.load_folder,
     "npz:PATH": npz.load_npz,
     "tfds:NAME": tfds_source.load_tfds,
@@ -137,11 +138,11 @@ def load_unlabelled(
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:
     """The loader of `spec` and the text after its colon; `key` is for messages."""
-    kind, _, argument = spec.partition(":")
-    forms = {form.partition(":")[0]: form for form in SOURCES}
+    kind, colon, argument = spec.partition(":")
+    forms = {form.partition(":")[0].removesuffix("["): form for form in SOURCES}
     form = forms.get(kind)
-    # "digits:3" and "folder" without a path are refused like an unknown word.
-    if form is None or (":" in form) != bool(argument):
+    # "folder" without a path and "digits:" without a class are refused like an unknown word.
+    if form is None or not (argument or ("[" in form and not colon)):
         raise ValueError(
             f"{key}={spec!r}: accepted are {', '.join(SOURCES)}."
             f"{hints.did_you_mean(kind, list(forms)) if form is None else ''}"

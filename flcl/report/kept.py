@@ -12,6 +12,7 @@ from flcl.storage import npz
 from flcl.storage.seals import Seals, digest
 
 OVER_TASKS = "samples/over_tasks.png"
+BEFORE_AFTER = "samples/before_after.png"
 
 _ADVICE = "repeat the command that trained the run, which makes it again"
 _KINDS = {"images": npz.Kind("u", 5), "labels": npz.Kind("iu", 1)}

@@ -12,7 +12,7 @@ from PIL import Image
 
 from flcl import files
 from flcl.report import answers, command, facts, old_classes, reading
-from flcl.report.kept import OVER_TASKS, read_picture, samples_name
+from flcl.report.kept import BEFORE_AFTER, OVER_TASKS, read_picture, samples_name
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
@@ -113,9 +113,10 @@ def _pictures(workdir: Path, results: Results) -> dict:
 def _samples(workdir: Path, results: Results) -> Iterator[tuple[str, str]]:
     """Names and embedded pictures of the samples over all tasks and after each."""
     each = range(1, len(results.matrix) + 1)
-    # That over all tasks is drawn again at the end of a run, so a damaged one is no error.
-    with contextlib.suppress(FileNotFoundError, ValueError):
-        yield "over tasks", _embed(read_picture(workdir, OVER_TASKS))
+    # Those of several tasks are drawn again at the end of a run, so a damaged one is no error.
+    for caption, name in (("before and after", BEFORE_AFTER), ("over tasks", OVER_TASKS)):
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            yield caption, _embed(read_picture(workdir, name))
     for name in (samples_name(task, ".png") for task in each):
         with contextlib.suppress(FileNotFoundError):
             yield Path(name).stem.replace("_", " "), _embed(read_picture(workdir, name))

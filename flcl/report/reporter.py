@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from flcl import settings
 from flcl.report import answers, kept, reading, tables
@@ -12,13 +11,7 @@ from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
 from flcl.runs.results import GeneratorResults, Results
-from flcl.storage import npz
-from flcl.storage.seals import Seals, digest
-
-KEPT = 10
-"""Number of samples of each class in the pictures of a task."""
-
-OVER_TASKS_ROWS, OVER_TASKS_COLUMNS = 20, 4
+from flcl.storage.seals import Seals
 
 
 class Reporter:
@@ -108,7 +101,9 @@ class Reporter:
         if not self._enabled:
             return
         if pictures.generated:
-            self._keep_samples(task.index, pictures, results)
+            from flcl.report.pictures import of_tasks
+
+            of_tasks.keep(self._workdir, self._seals, task.index, pictures, results)
         if pictures.answers is not None:
             given = pictures.answers
             arrays = (given.confusion, given.images, given.labels, given.answers)
@@ -120,66 +115,14 @@ class Reporter:
         if not self._enabled:
             return
         from flcl.report import page
+        from flcl.report.pictures import of_tasks
 
-        self._draw_over_tasks(results)
+        if isinstance(results, GeneratorResults):
+            unplanned = [int(number) for number, *_ in page.later_tasks(self._workdir)]
+            of_tasks.draw(self._workdir, results, unplanned)
         path = page.write_page(self._workdir, results)
         tables.print_results(results, self._console)
         self.say(f"report: {path}")
-
-    def _keep_samples(self, index: int, pictures, results: Results) -> None:
-        """Draws samples beside real images and stores the samples."""
-        from flcl.report.pictures import plots
-
-        labels = sorted(pictures.generated)
-        count = min(KEPT, *(len(pictures.generated[label]) for label in labels))
-        images = np.stack([pictures.generated[label][:count] for label in labels])
-        names = [results.class_names[label] for label in labels]
-        name = kept.samples_name(index, ".png")
-        title = f"{reading.title(results)} · after task {index}"
-        real = _stacked(pictures.real, labels, images.shape[2:])
-        path = self._workdir / name
-        plots.plot_samples(images, names, path, real=real, title=title)
-        self._seals.note(name, digest(path.read_bytes()))
-        arrays = {"images": images, "labels": np.array(labels)}
-        self._seals.write(kept.samples_name(index, ".npz"), npz.to_bytes(arrays))
-
-    def _draw_over_tasks(self, results: Results) -> None:
-        """Draws `samples/over_tasks.png` from stored samples; if there are many classes, some."""
-        from flcl.report.pictures import plots
-
-        if not isinstance(results, GeneratorResults):
-            return
-        names = list(results.class_names)
-        rows = np.linspace(0, len(names) - 1, min(len(names), OVER_TASKS_ROWS)).round().astype(int)
-        blocks = []
-        for task in range(1, len(results.matrix) + 1):
-            try:
-                samples = kept.read_samples(self._workdir, task, len(names))
-            except FileNotFoundError:
-                return
-            blocks.append({k: v[:OVER_TASKS_COLUMNS] for k, v in samples.items() if k in rows})
-        if len(blocks) < 2:
-            return
-        path = self._workdir / kept.OVER_TASKS
-        title = f"{reading.title(results)} · the same classes after every task"
-        plots.plot_samples_over_tasks(blocks, names, path, title=title)
-
-
-def _stacked(
-    images: Mapping[int, np.ndarray], labels: list[int], shape: tuple[int, ...]
-) -> np.ndarray | None:
-    """A few images of each label, uint8 [K, m, H, W, C]; missing images are white.
-
-    None if there is no image.
-    """
-    count = max((len(images[label]) for label in labels if label in images), default=0)
-    if not count:
-        return None
-    stacked = np.full((len(labels), count, *shape), 255, np.uint8)
-    for row, label in enumerate(labels):
-        for column, image in enumerate(images.get(label, ())):
-            stacked[row, column] = image
-    return stacked
 
 
 def _numbers(results: Results) -> dict[str, float]:

@@ -16,7 +16,9 @@ EPOCHS = above_up_to(0, 1_000_000)
 class Data:
     """The source of the images and their shape."""
 
-    source: str = key("digits", "digits | fashion16 | folder:PATH | npz:PATH | tfds:NAME")
+    source: str = key(
+        "digits", "digits | fashion16 (or fashion16:0-7) | folder:PATH | npz:PATH | tfds:NAME"
+    )
     image_size: int = key(
         8, "height and width in pixels after the antialiased resize", at_least(1, 8192)
     )

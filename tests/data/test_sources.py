@@ -1,5 +1,6 @@
 """The table of sources, and the two that are embedded."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,41 @@ def test_fashion16():
     assert means[1][:, :3].mean() < 10 < means[7][10:, :3].mean()
 
 
+@pytest.mark.parametrize(
+    ("spec", "chosen"),
+    [
+        ("fashion16:0-7", [0, 1, 2, 3, 4, 5, 6, 7]),
+        ("fashion16:bag,boot", [8, 9]),
+        ("fashion16: Ankle Boot, 3-4 ,shirt", [9, 3, 4, 6]),  # in this order
+        ("fashion16:T-shirt/top,t-shirt/TOP", "'T-shirt/top' is chosen twice"),
+        ("fashion16:3,2-4", "'Dress' is chosen twice"),
+        ("fashion16:sandals", "'sandals' is none of its classes; .* Did you mean 'Sandal'?"),
+        ("fashion16:10", "'10' is none of its classes; accepted are ids such as 3 and 0-9, and T-"),
+        ("fashion16:7-5", "'7-5' is none of its classes"),
+        ("fashion16:8-10", "'8-10' is none of its classes"),
+        ("fashion16:-1", "'-1' is none of its classes"),
+        ("fashion16:1,,2", "'' is none of its classes"),
+        ("digits:7,0", [7, 0]),
+    ],
+)
+def test_some_classes_of_the_embedded_data(spec, chosen):
+    data = settings.Data(source=spec, image_size=16)
+    if isinstance(chosen, str):
+        with pytest.raises(ValueError, match=chosen) as caught:
+            sources.load_source(data)
+        assert str(caught.value).startswith(spec)
+        return
+    source = sources.load_source(data)
+    whole = sources.load_source(settings.Data(source=spec.partition(":")[0], image_size=16))
+    assert source.name == spec
+    assert source.class_names == tuple(whole.class_names[k] for k in chosen)
+    for some, every in ((source.train, whole.train), (source.test, whole.test)):
+        for label, k in enumerate(chosen):
+            images = some.images[np.flatnonzero(some.labels == label)]
+            np.testing.assert_array_equal(images, every.images[np.flatnonzero(every.labels == k)])
+        assert len(some.labels) == len(some.images) == np.isin(every.labels, chosen).sum()
+
+
 def test_embedded_data_in_another_shape():
     data = settings.Data(source="digits", image_size=16, channels=3)
     source = sources.load_source(data)
@@ -73,9 +109,10 @@ def test_embedded_data_is_small():
     assert sum(file.stat().st_size for file in files) < 1.5e6
 
 
-@pytest.mark.parametrize("name", ["fashin16", "FOLDER:x", "digits:3", "folder", "npz:", "tfds", ""])
+@pytest.mark.parametrize("name", ["fashin16", "FOLDER:x", "digits:", "folder", "npz:", "tfds", ""])
 def test_unknown_sources_are_refused(name):
-    with pytest.raises(ValueError, match="accepted are digits, fashion16, folder:PATH, npz:PATH"):
+    accepted = "accepted are digits[:CLASSES], fashion16[:CLASSES], folder:PATH, npz:PATH"
+    with pytest.raises(ValueError, match=re.escape(accepted)):
         sources.load_source(settings.Data(source=name))
 
 

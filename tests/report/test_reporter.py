@@ -9,8 +9,9 @@ import pytest
 from flcl import settings
 from flcl.evaluate.pictures import Answers, Pictures
 from flcl.metrics.matrix import summary
-from flcl.report import answers
+from flcl.report import answers, page
 from flcl.report.console import Console
+from flcl.report.pictures import plots
 from flcl.report.reporter import Reporter
 from flcl.report.writers import read_metrics
 from flcl.runs.results import from_json
@@ -72,6 +73,35 @@ def test_a_whole_run_leaves_its_files_and_says_so(tmp_path, results, console):
     with np.load(tmp_path / "samples" / "task_02.npz") as kept:
         assert kept["images"].shape == (4, 10, 8, 8, 1)
         assert kept["images"][3, 0, 0, 0, 0] == 30 and kept["labels"].tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("unplanned", "shown"), [((), False), ((2,), False), ((2, 3), True)])
+def test_a_task_that_was_not_planned_is_drawn_before_and_after(
+    tmp_path, results, console, monkeypatch, unplanned, shown
+):
+    drawn, real = {}, plots.plot_samples_over_tasks
+
+    def plot(images, names, path, **others):
+        drawn[path.name] = (images, names, others)
+        real(images, names, path, **others)
+
+    monkeypatch.setattr(plots, "plot_samples_over_tasks", plot)
+    entries = [(str(task), "2026-01-31", "x", "npz:x", "none") for task in unplanned]
+    monkeypatch.setattr(page, "later_tasks", lambda workdir: iter(entries))
+    play(tmp_path, results, console)
+    text = (tmp_path / "report.html").read_text()
+    assert (tmp_path / "samples" / "before_after.png").is_file() == shown
+    assert ("<summary>before and after</summary>" in text) == shown
+    assert "before_after.png" not in drawn or shown
+    if shown:
+        (before, after), names, others = drawn["before_after.png"]
+        assert list(before) == [0, 1, 2, 3] and list(after) == [0, 1, 2, 3, 4, 5]
+        assert before[0].shape == (8, 8, 8, 1) and (after[5] == 50).all()
+        assert names[3:] == [
+            results["class_names"][3],
+            *(f"{name} (new)" for name in results["class_names"][4:]),
+        ]
+        assert others["headings"] == ["before task 3", "after task 3, which was not planned"]
 
 
 def test_a_resumed_run_records_the_same(tmp_path, results, console):

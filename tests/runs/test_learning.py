@@ -158,6 +158,7 @@ def test_old_images_may_be_gone(method, gone, first, parts):
     changed = stored["tasks"][1]["changed"]
     assert changed == ({"phase2.steps": 4} if method == "funlora" else {"train.epochs": 1.0})
     assert stored["train_images"] == [24] * 4
+    assert (gone[method] / "samples" / "before_after.png").is_file() == (method == "funlora")
     page = (gone[method] / "report.html").read_text()
     assert "not tested" in page and stored["tasks"][1]["learned"] in page
     old, new = memory_of(first[method]), memory_of(gone[method])

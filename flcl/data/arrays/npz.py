@@ -1,4 +1,4 @@
-"""Images from a .npz file, and the two embedded data sets."""
+"""Images from a .npz file."""
 
 import contextlib
 import os
@@ -11,8 +11,6 @@ from flcl import settings
 from flcl.data import base, images, reading
 from flcl.data.arrays import entries, pixels
 from flcl.storage import npz as storage
-
-_ASSETS = pathlib.Path(__file__).parents[1] / "assets"
 
 
 def load_npz(path: str, data: settings.Data) -> base.Source:
@@ -28,24 +26,7 @@ def load_npz(path: str, data: settings.Data) -> base.Source:
     """
     name = f"npz:{path}"
     # Of `os.path`: an unknown user after "~" is then a file that is missing, and no other error.
-    return from_arrays(name, _read(name, pathlib.Path(os.path.expanduser(path))), data)
-
-
-def load_digits(_: str, data: settings.Data) -> base.Source:
-    """The embedded 8x8 digits: 1,437 for training, 360 for testing.
-
-    flcl/data/assets/README.md says where they come from.
-    """
-    arrays = _read("digits", _ASSETS / "digits.npz")
-    # The file has the published values 0..16; the library expects 0..255.
-    for key in ("train_images", "test_images"):
-        arrays[key] = ((arrays[key].astype(np.uint16) * 255 + 8) // 16).astype(np.uint8)
-    return from_arrays("digits", arrays, data)
-
-
-def load_fashion16(_: str, data: settings.Data) -> base.Source:
-    """The embedded 16x16 Fashion-MNIST: 5,000 for training, 1,000 for testing."""
-    return from_arrays("fashion16", _read("fashion16", _ASSETS / "fashion16.npz"), data)
+    return from_arrays(name, read(name, pathlib.Path(os.path.expanduser(path))), data)
 
 
 def from_arrays(name: str, arrays: Mapping[str, np.ndarray], data: settings.Data) -> base.Source:
@@ -63,8 +44,11 @@ def from_arrays(name: str, arrays: Mapping[str, np.ndarray], data: settings.Data
     return base.Source(name, splits[0], splits[1], classes, domains)
 
 
-def _read(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
-    """The arrays that are used, by their names in the file."""
+def read(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The arrays that are used, by their names in the file `path`.
+
+    name: of the source, for messages. Raises `ValueError` for a file that cannot be used.
+    """
     try:
         with _opened(name, path) as stored:
             keys = stored.files

@@ -47,9 +47,13 @@ def samples(
 
 
 def over_tasks(
-    images: Sequence[Mapping[int, np.ndarray]], names: Sequence[str], title: str = ""
+    images: Sequence[Mapping[int, np.ndarray]],
+    names: Sequence[str],
+    headings: Sequence[str] | None = None,
+    title: str = "",
 ) -> Figure:
     """Figure of `plots.plot_samples_over_tasks`."""
+    headings = headings or [f"after task {number}" for number in range(1, len(images) + 1)]
     stacks = [stack for task in images for stack in task.values()]
     if not stacks:
         raise ValueError("no samples of any task: there is nothing to draw")
@@ -57,10 +61,10 @@ def over_tasks(
     learned = sorted({label for task in images for label in task})
     blank = np.full((count, *stacks[0].shape[1:]), 255, np.uint8)
     blocks = []
-    for number, task in enumerate(images, start=1):
+    for heading, task in zip(headings, images, strict=True):
         rows = np.stack([task[label][:count] if label in task else blank for label in learned])
-        labels = [str(names[label]) for label in learned] if number == 1 else None
-        blocks.append((labels, f"after task {number}", mosaic(_checked(rows))))
+        labels = None if blocks else [str(names[label]) for label in learned]
+        blocks.append((labels, heading, mosaic(_checked(rows))))
     return _page(blocks, title)
 
 

@@ -184,14 +184,16 @@ def plot_samples_over_tasks(
     names: Sequence[str],
     path: str | Path,
     *,
+    headings: Sequence[str] | None = None,
     title: str = "",
 ) -> None:
     """How the samples of each class look after every task: a row per class, a block per task.
 
     images: for each task a mapping from label to uint8 [n, H, W, C]. Labels that are not learned
-    are missing in it and stay blank. names: names of all labels, in order.
+    are missing in it and stay blank. names: names of all labels, in order. headings: one for each
+    block; None = "after task 1" and so on.
     """
-    save(grids.over_tasks(images, names, title), path)
+    save(grids.over_tasks(images, names, headings, title), path)
 
 
 def _group_curves(figure: Figure, axes: Axes, matrix: np.ndarray, names: Sequence[str] | None):
