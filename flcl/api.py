@@ -10,12 +10,13 @@ from flcl import called, methods, settings
 from flcl.cost import check as ahead
 from flcl.cost import economics
 from flcl.data.base import placeholder
+from flcl.data.sequence.stream import TaskStream, make_stream
 from flcl.data.sources import load_source
-from flcl.data.stream import TaskStream, make_stream
 from flcl.devices import hosts
 from flcl.report.progress import ProgressBar
 from flcl.report.reporter import Reporter
-from flcl.runs import alone, combined, experiment, importing, learning, removal
+from flcl.runs import combined, experiment
+from flcl.runs.later import alone, importing, learning, removal
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.classifier import ClassifierOnDisk
 from flcl.runs.opened.generator import GeneratorOnDisk

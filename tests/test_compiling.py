@@ -9,7 +9,7 @@ import pytest
 import tiny
 
 from flcl import compiling, methods
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 from flcl.devices import mesh as meshes
 from flcl.evaluate.features import Inference
 from flcl.evaluate.judge import Judge

@@ -227,7 +227,7 @@ def test_imagenet_network():
 def test_published_sizes(name, arg, trunk, convolutions, per_class):
     """Counts of the paper, on a stream without its data: sizes do not depend on images."""
     from flcl import methods
-    from flcl.data.stream import TaskStream
+    from flcl.data.sequence.stream import TaskStream
 
     run = funlora(name, arg)
     stream = TaskStream("cil", tuple(range(10)), (2,) * 5, False, 10)

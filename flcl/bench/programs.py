@@ -11,7 +11,7 @@ from flcl.bench.sizes import Size
 from flcl.cost import chips, meter
 from flcl.cost.programs import train_step
 from flcl.data.base import placeholder
-from flcl.data.stream import TaskStream, make_stream
+from flcl.data.sequence.stream import TaskStream, make_stream
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.methods.base import Method

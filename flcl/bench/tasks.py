@@ -13,7 +13,7 @@ from flcl import methods, settings
 from flcl.bench.figures import Figure, counted, timed
 from flcl.bench.sizes import Size
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.rng import stream_key
 from flcl.runs import experiment
 from flcl.runs.saved.checkpoint import Checkpoints

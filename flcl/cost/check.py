@@ -13,7 +13,7 @@ from flcl.cost import batches, hlo, projection
 from flcl.cost.meter import REPLICATED, measure
 from flcl.cost.programs import Program, programs_of, with_batch, without_files
 from flcl.cost.targets import Target, target_of
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method
 from flcl.runs import setup

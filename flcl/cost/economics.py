@@ -5,7 +5,7 @@ import ml_collections
 
 from flcl import methods, settings
 from flcl.cost import meter, programs
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 from flcl.devices import mesh as meshes
 from flcl.settings import bridge
 

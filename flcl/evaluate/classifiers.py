@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from flcl.data.selection import Selection, joined
-from flcl.data.stream import Task
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import Task
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
 from flcl.evaluate.features import Inference, Progress
 from flcl.evaluate.pictures import AnswerCount, Pictures

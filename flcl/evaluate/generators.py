@@ -9,8 +9,8 @@ import jax
 import numpy as np
 
 from flcl.data.selection import Selection, everything, joined
-from flcl.data.stream import Task
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import Task
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts, sharding
 from flcl.evaluate.features import Progress
 from flcl.evaluate.judge import Judge, fidelity, steps_for

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from flcl.data.selection import Selection
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.tasks import TaskData
 from flcl.metrics import classification
 
 GENERATED = 10

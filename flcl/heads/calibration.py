@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from flcl import settings
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.heads import HEADS, held_out
 from flcl.heads.base import Batch, Head, Move, Statistic, in_memory, joined, on_host
 from flcl.heads.drawn import Drawn

@@ -2,7 +2,7 @@
 
 from flcl import settings
 from flcl.compiling import kept
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 from flcl.methods.base import Method, Resolved
 from flcl.methods.fmlora import FMLoRA
 from flcl.methods.funlora import FunLoRA

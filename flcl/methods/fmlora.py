@@ -12,7 +12,7 @@ from flcl import settings
 from flcl.adapters import factorized, survey
 from flcl.adapters.cores import COMBINATIONS
 from flcl.adapters.rank_by_need import EnergyRank, rank_choice
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.methods import base, optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit

@@ -17,7 +17,7 @@ from flcl import settings
 from flcl.adapters import artifact, functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.metrics.ranks import effective_rank

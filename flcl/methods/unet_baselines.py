@@ -11,7 +11,7 @@ from einops import rearrange
 
 from flcl import settings
 from flcl.data.selection import everything
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base
 from flcl.models.convolutions import abstract_parameters, init_parameters

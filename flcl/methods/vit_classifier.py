@@ -19,7 +19,7 @@ import optax
 
 from flcl import settings
 from flcl.data import loader
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.heads.base import Batch, Move, mask_unseen
 from flcl.heads.calibration import Calibration
 from flcl.heads.linear import Trained

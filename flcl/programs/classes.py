@@ -140,7 +140,7 @@ def _import(given: flags.FlagValues, paths_of_files: list[str]) -> None:
 
 
 def _remove(given: flags.FlagValues) -> None:
-    from flcl.runs import removal  # late: it loads JAX
+    from flcl.runs.later import removal  # late: it loads JAX
     from flcl.runs.opened import run as opened
 
     # Not through an opened run: one whose removal was stopped does not open.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flcl import settings
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
 from flcl.runs import experiment, substitutes
 from flcl.runs.saved import removed

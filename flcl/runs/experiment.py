@@ -14,8 +14,8 @@ import numpy as np
 from flcl import files, settings, stopping
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.learned import LearnedTask
-from flcl.data.stream import Task
+from flcl.data.sequence.learned import LearnedTask
+from flcl.data.sequence.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference

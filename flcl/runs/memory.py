@@ -4,7 +4,7 @@ import jax
 from jax.sharding import Mesh
 
 from flcl.compiling import kept, run_once
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.devices import sharding
 from flcl.methods.base import Memory, Method, Tree
 from flcl.rng import stream_key

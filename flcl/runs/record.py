@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import Protocol
 
 from flcl import __version__, methods, settings
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.evaluate.pictures import Pictures
 from flcl.metrics import matrix as accuracy_matrix
 from flcl.runs.results import NAME, Results, from_json, to_json

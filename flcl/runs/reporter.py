@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.evaluate.pictures import Pictures
 from flcl.runs.results import Results
 

@@ -12,7 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from flcl import rng, settings
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.tasks import TaskData
 from flcl.methods.base import Method
 from flcl.settings import bridge
 from flcl.settings.keys import INT_MOST

@@ -11,12 +11,13 @@ from jax.sharding import Mesh
 from flcl import methods, settings
 from flcl.data.base import Begun
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.stream import Task
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import Task
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Method, Resolved
-from flcl.runs import room, sources
+from flcl.runs import room
+from flcl.runs.later import sources
 from flcl.runs.saved.stored import History
 from flcl.settings.later import changed_run
 from flcl.storage import paths

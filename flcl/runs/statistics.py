@@ -3,7 +3,7 @@
 import numpy as np
 
 from flcl.data.selection import Selection, joined
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.evaluate.features import Inference, Progress
 from flcl.methods.base import Labelled, Memory, Moved
 from flcl.runs.setup import Setup

@@ -16,8 +16,8 @@ from flcl import hints, settings
 from flcl.data import images
 from flcl.data.encoded.check import Progress
 from flcl.data.selection import Selection, everything
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.data.sources import load_unlabelled
-from flcl.data.stream import Task, TaskStream
 from flcl.rng import stream_key
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.generator import GeneratorOnDisk

@@ -6,7 +6,7 @@ import numpy as np
 
 from flcl.data import loader
 from flcl.data.selection import Selection, joined
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Preliminary

@@ -8,7 +8,7 @@ import numpy as np
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.selection import Selection, joined
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.devices import hosts, sharding
 from flcl.methods.base import Classifier, Memory
 

@@ -9,7 +9,7 @@ import tiny
 from flcl import methods, settings
 from flcl.adapters import factorized, rank_by_need
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 
 SHAPES = {"block_00": {"q": (12, 12), "fc1": (12, 20)}, "block_03": {"v": (12, 12)}}
 RANK = 6

@@ -15,7 +15,7 @@ from flcl.cost import check, meter, programs, targets
 from flcl.cost.chips import CHIPS
 from flcl.cost.show import print_precompiled
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 

@@ -10,7 +10,7 @@ from flcl.cost import meter, programs
 from flcl.cost.chips import CHIPS
 from flcl.cost.targets import Target
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.devices import mesh as meshes
 
 

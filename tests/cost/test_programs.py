@@ -10,7 +10,7 @@ import tiny
 from flcl import methods
 from flcl.cost import programs
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.devices import mesh as meshes
 from flcl.runs.setup import prepare
 

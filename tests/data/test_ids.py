@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from flcl.data import orders
+from flcl.data.sequence import orders
 from flcl.settings import ids
 
 NAMES = ("cat", "dog", "0", "2", "id:1", "²", "40")

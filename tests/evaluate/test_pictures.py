@@ -4,9 +4,9 @@ import numpy as np
 import tiny
 
 from flcl.data.selection import everything
+from flcl.data.sequence.stream import make_stream
+from flcl.data.sequence.tasks import TaskData
 from flcl.data.sources import load_source
-from flcl.data.stream import make_stream
-from flcl.data.tasks import TaskData
 from flcl.evaluate import pictures
 
 

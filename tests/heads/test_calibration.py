@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.heads.base import Batch, Move
 from flcl.heads.calibration import STALE, Calibration
 from flcl.heads.linear import Trained

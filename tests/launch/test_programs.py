@@ -116,7 +116,17 @@ def test_the_package_is_a_program(root, tmp_path):
 def test_launch_help_is_quick_text(name, launch):
     done = launch(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1"})
     assert done.stdout.startswith(
-        ("Trains", "Draws", "Classifies", "Evaluates", "Prints", "Compiles", "Compares", "Lists")
+        (
+            "Trains",
+            "Draws",
+            "Classifies",
+            "Evaluates",
+            "Prints",
+            "Compiles",
+            "Compares",
+            "Lists",
+            "Teaches",
+        )
     )
     assert f"launch/{name}.py" in done.stdout and "Flags:" in done.stdout
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
@@ -154,11 +164,11 @@ def test_a_terminal_without_unicode_shows_what_it_can(launch):
         ("sample", ["--workdir=x"], "--out is missing"),
         ("sample", ["--workdir=x", "--out=README.md"], "must end in"),
         ("sample", ["--workdir=runs/there is none", "--out=x.png"], "there is none"),
-        ("classes", ["--workdir=x"], "the first word must be one of list, export, remove"),
+        ("classes", ["--workdir=x"], "the first word must be one of list, export, import, remove"),
         (
             "classes",
             ["exprt"],
-            "'exprt': the first word must be one of list, export, remove. Did you mean",
+            "'exprt': the first word must be one of list, export, import, remove. Did you mean",
         ),
         ("classes", ["list"], "--workdir is missing"),
         ("classes", ["list", "cat", "--workdir=x"], "unexpected argument 'cat'"),

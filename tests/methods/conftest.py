@@ -11,7 +11,7 @@ import tiny
 
 from flcl import methods
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.methods import base
 
 

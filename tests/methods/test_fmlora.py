@@ -8,7 +8,7 @@ import pytest
 from configs import classifiers
 from flcl import methods
 from flcl.data.base import placeholder
-from flcl.data.stream import make_stream
+from flcl.data.sequence.stream import make_stream
 from flcl.settings import bridge
 
 KEY = jax.random.key(0)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from flcl.data.selection import Selection
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import mesh as meshes
 from flcl.runs.memory import restore_task
 from flcl.runs.saved.checkpoint import Checkpoints

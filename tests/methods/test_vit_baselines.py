@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flcl.methods import base
+from flcl.runs.later.removal import without
 from flcl.runs.opened.classifier import ClassifierOnDisk
-from flcl.runs.removal import without
 
 KEY = jax.random.key(0)
 FROZEN = ("frozen", "class_mean")

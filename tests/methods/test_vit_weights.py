@@ -10,7 +10,7 @@ import tiny
 from weight_files import SCALED, meta, tree, write
 
 from flcl import methods
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 
 REGISTERS = dataclasses.replace(SCALED, registers=4)
 STREAM = TaskStream("cil", tuple(range(6)), (2, 2, 2), False, 6)

@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import flcl
 from flcl.cost import hlo
-from flcl.data.stream import CLASSES
+from flcl.data.sequence.stream import CLASSES
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.evaluate import classifiers as classifying

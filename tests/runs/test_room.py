@@ -5,8 +5,8 @@ from edited import small, with_value
 
 from flcl import methods
 from flcl.data import base
-from flcl.data.stream import make_stream
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import make_stream
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import mesh as meshes
 from flcl.runs import room
 from flcl.settings import bridge

@@ -17,7 +17,8 @@ from flcl.data.selection import joined
 from flcl.evaluate.features import Inference, silent
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
-from flcl.runs import experiment, setup, sources, substitutes
+from flcl.runs import experiment, setup, substitutes
+from flcl.runs.later import sources
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.runs.saved.checkpoint import Checkpoints

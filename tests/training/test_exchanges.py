@@ -51,6 +51,8 @@ def test_only_shared_parameters_and_one_gradient_in_float32(
         jax.eval_shape(lambda: jax.random.key(0)),
     )
     wanted = sum(map(nbytes, jax.tree.leaves(trainable)))
+    if method == "funlora" and phase == 2:  # only the rows of the two classes of a batch
+        wanted = wanted * 2 / 4
     # Of the loss, too; not of parameters whose gradient XLA knows to be zero.
     assert 0.9 * wanted < found["all-reduce"]["bytes"] <= wanted + 8
     assert found["all-reduce"]["count"] == 1

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from flcl import settings
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.heads.base import Head
 from flcl.methods.base.method import Memory, Method, Score, Tree, batch_of
 

@@ -8,7 +8,7 @@ import optax
 
 from flcl import settings
 from flcl.data import loader
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.methods import optimisation
 from flcl.methods.base.method import Memory, Method, Tree, Velocity, batch_of
 

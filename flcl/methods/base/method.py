@@ -10,7 +10,7 @@ import optax
 
 from flcl import settings
 from flcl.data.selection import Selection
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.devices import sharding
 
 Memory = Any

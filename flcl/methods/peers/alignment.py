@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from flcl import settings
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.methods import losses
 from flcl.methods.optimisation import SGD_MOMENTUM
 from flcl.methods.vit_classifier import ViTClassifier

@@ -1,7 +1,7 @@
 """Adaptation in the first task, then frozen features: the first session of RanPAC and APER."""
 
 from flcl import settings
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.methods.peers.lora_baselines import LoRASequential
 
 

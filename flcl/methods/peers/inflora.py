@@ -12,7 +12,7 @@ import numpy as np
 
 from flcl import settings
 from flcl.adapters import factorized
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.methods.peers.lora_baselines import LoRAClassifier, beside
 
 SOURCES = {"q": "q", "k": "q", "v": "q"}

@@ -7,7 +7,7 @@ from einops import rearrange
 
 from flcl import settings
 from flcl.adapters import factorized
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.methods import optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 from flcl.models import vit

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from flcl import settings
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.stream import Task, TaskStream
 from flcl.methods import losses, optimisation
 from flcl.methods.peers.alignment import AlignedClassifier
 from flcl.models import vit

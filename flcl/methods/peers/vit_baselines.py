@@ -5,7 +5,7 @@ The joint upper bound is not a separate method; it is FM-LoRA with `stream.joint
 
 import jax.numpy as jnp
 
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.methods import optimisation
 from flcl.methods.vit_classifier import ViTClassifier
 

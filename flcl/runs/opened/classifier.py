@@ -20,9 +20,10 @@ from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference, Progress, silent
 from flcl.methods.base import Tree
 from flcl.metrics import classification
-from flcl.runs.opened import adapter as adapters
-from flcl.runs.opened import exporting, pure, streamed
 from flcl.runs.opened import run as opened
+from flcl.runs.opened import streamed
+from flcl.runs.outside import adapter as adapters
+from flcl.runs.outside import exporting, pure
 from flcl.runs.results import ClassifierResults
 from flcl.runs.setup import Setup
 

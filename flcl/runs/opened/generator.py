@@ -13,16 +13,15 @@ import numpy as np
 
 from flcl import hints, settings
 from flcl.adapters.artifact import ClassFile
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.evaluate.features import silent
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Tree
 from flcl.rng import stream_key
 from flcl.runs import room
-from flcl.runs.opened import classes as class_files
-from flcl.runs.opened import exporting, pure
 from flcl.runs.opened import run as opened
+from flcl.runs.outside import class_files, exporting, pure
 from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
 from flcl.settings.ids import resolve, separated

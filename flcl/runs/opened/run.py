@@ -12,9 +12,9 @@ import jax
 import numpy as np
 
 from flcl import files, hints, methods, settings
-from flcl.data.learned import LearnedTask
-from flcl.data.stream import Task, TaskStream
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.learned import LearnedTask
+from flcl.data.sequence.stream import Task, TaskStream
+from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Memory
@@ -155,7 +155,7 @@ class Run:
         return self.results
 
     def remove_classes(self, classes: Sequence[int | str]) -> tuple[removed.Removal, ...]:
-        """Forgets learned classes exactly: see `flcl.runs.removal.remove_classes`."""
+        """Forgets learned classes exactly: see `flcl.runs.later.removal.remove_classes`."""
         return self._act("remove_classes", classes)
 
     def _act(self, name: str, *given, **options):

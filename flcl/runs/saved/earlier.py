@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.devices import hosts
 from flcl.methods.base import Memory
 from flcl.runs.record import Record

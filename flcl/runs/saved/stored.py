@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flcl import files
-from flcl.data.learned import LearnedTask
-from flcl.data.tasks import Counts
+from flcl.data.sequence.learned import LearnedTask
+from flcl.data.sequence.tasks import Counts
 from flcl.runs import results
 from flcl.storage import schema
 from flcl.storage.schema import left_out, rest

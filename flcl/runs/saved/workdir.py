@@ -9,7 +9,7 @@ from pathlib import Path
 
 from flcl import files, settings
 from flcl.data.base import Begun
-from flcl.data.learned import LearnedTask
+from flcl.data.sequence.learned import LearnedTask
 from flcl.devices import hosts
 from flcl.runs.saved.differences import decisive, differing_keys
 from flcl.runs.saved.stored import (

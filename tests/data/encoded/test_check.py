@@ -11,8 +11,8 @@ from flcl import files, settings, stopping
 from flcl.data import images, sources
 from flcl.data.base import Begun
 from flcl.data.encoded import check
-from flcl.data.stream import make_stream
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import make_stream
+from flcl.data.sequence.tasks import TaskData
 
 
 @pytest.fixture

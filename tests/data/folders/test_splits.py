@@ -10,8 +10,8 @@ import pytest
 from flcl import settings
 from flcl.data import sources
 from flcl.data.folders import splits
-from flcl.data.stream import make_stream
-from flcl.data.tasks import TaskData
+from flcl.data.sequence.stream import make_stream
+from flcl.data.sequence.tasks import TaskData
 
 
 def fill(root, picture, *folders, count=3):

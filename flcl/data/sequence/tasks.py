@@ -7,9 +7,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from flcl.data.base import Source, Split
-from flcl.data.learned import LearnedTask
 from flcl.data.selection import Selection, joined
-from flcl.data.stream import Task, TaskStream
+from flcl.data.sequence.learned import LearnedTask
+from flcl.data.sequence.stream import Task, TaskStream
 
 
 @dataclasses.dataclass(frozen=True)

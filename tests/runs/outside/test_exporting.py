@@ -15,10 +15,10 @@ from safetensors.numpy import save_file
 
 import flcl
 from flcl import methods
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 from flcl.devices import mesh as meshes
-from flcl.runs.opened import exporting
 from flcl.runs.opened import run as opened_module
+from flcl.runs.outside import exporting
 
 # JAX stores programs with it; the programs themselves are made without it.
 FLATBUFFERS = importlib.util.find_spec("flatbuffers")

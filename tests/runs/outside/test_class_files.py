@@ -11,10 +11,10 @@ import tiny
 import flcl
 from flcl import methods
 from flcl.adapters import artifact
+from flcl.data.sequence.stream import make_stream
 from flcl.data.sources import load_source
-from flcl.data.stream import make_stream
 from flcl.models.unet import UNet
-from flcl.runs.opened.classes import file_names
+from flcl.runs.outside.class_files import file_names
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 
 from flcl import hints
 from flcl.data.base import Source, Split
-from flcl.data.stream import TaskStream
+from flcl.data.sequence.stream import TaskStream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -18,7 +18,7 @@ from flcl.devices import hosts
 from flcl.flow import sampler
 from flcl.methods.base import Classifier, Generator, Tree, bytes_of
 from flcl.rng import stream_key
-from flcl.runs.opened import pure
+from flcl.runs.outside import pure
 from flcl.storage import paths
 
 PLATFORMS = ("cpu", "cuda", "tpu")

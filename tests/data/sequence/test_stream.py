@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from flcl import settings
-from flcl.data import base, stream
+from flcl.data import base
+from flcl.data.sequence import stream
 
 
 def source(count: int, per_class: int = 3) -> base.Source:

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from flcl import files, settings
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.evaluate.references import References
 from flcl.methods.base import Memory, Tree
 from flcl.runs.memory import empty_memory, read_task

@@ -7,8 +7,8 @@ import pytest
 
 from flcl import settings
 from flcl.data import base
-from flcl.data.stream import make_stream
-from flcl.data.tasks import Counts, TaskData
+from flcl.data.sequence.stream import make_stream
+from flcl.data.sequence.tasks import Counts, TaskData
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from flcl.runs.opened.adapter import export_adapter
+from flcl.runs.outside.adapter import export_adapter
 
 ENTRY = {"a": np.eye(8, 2), "core": np.eye(2), "b": np.ones((8, 2))}
 

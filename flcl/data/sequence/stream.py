@@ -9,7 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from flcl import settings
-from flcl.data import base, orders
+from flcl.data import base
+from flcl.data.sequence import orders
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import flcl
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
 from flcl.ops.pixels import to_uint8
-from flcl.runs.opened.pure import earlier_equal, places_of, slimmed
+from flcl.runs.outside.pure import earlier_equal, places_of, slimmed
 
 LABELS = (3, 5, 3, 0)
 

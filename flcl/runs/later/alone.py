@@ -1,7 +1,7 @@
 """Trains one planned task of a generator alone: later tasks need nothing but the first one.
 
 So all of them can train at the same time, on as many machines. Their classes are written to files,
-and `flcl.runs.importing` puts them into the run.
+and `flcl.runs.later.importing` puts them into the run.
 """
 
 import contextlib
@@ -12,13 +12,13 @@ import jax
 
 from flcl import settings, stopping
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.devices import hosts
 from flcl.runs import substitutes
 from flcl.runs.experiment import Experiment
 from flcl.runs.memory import empty_memory, restore_task
-from flcl.runs.opened import classes as class_files
 from flcl.runs.opened.generator import GeneratorOnDisk
+from flcl.runs.outside import class_files
 from flcl.runs.reporter import Reporter
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints

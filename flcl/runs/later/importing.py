@@ -11,16 +11,16 @@ import jax
 from flcl import files as whole_files
 from flcl import hints
 from flcl.adapters.artifact import ClassFile
-from flcl.data.learned import LearnedTask, check_alike
-from flcl.data.stream import Task
-from flcl.data.tasks import Counts, TaskData
+from flcl.data.sequence.learned import LearnedTask, check_alike
+from flcl.data.sequence.stream import Task
+from flcl.data.sequence.tasks import Counts, TaskData
+from flcl.runs.later.sources import IMPORTED, remembered
 from flcl.runs.memory import grown
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
 from flcl.runs.setup import Setup
-from flcl.runs.sources import IMPORTED, remembered
 from flcl.storage import paths
 from flcl.storage.seals import Seals
 

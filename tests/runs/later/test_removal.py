@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 import flcl
-from flcl.runs import removal
+from flcl.runs.later import removal
 from flcl.runs.saved.checkpoint import DamagedError
 from flcl.storage.seals import Seals
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from flcl import files
 from flcl.adapters import artifact, functional
-from flcl.data.stream import Task
+from flcl.data.sequence.stream import Task
 from flcl.runs.opened.run import Run
 from flcl.runs.saved.stored import read_stream
 from flcl.settings import bridge

@@ -14,10 +14,10 @@ from flcl import settings
 from flcl.data import base
 from flcl.data.base import Begun, Source
 from flcl.data.encoded.check import Progress
-from flcl.data.learned import LearnedTask, in_run
+from flcl.data.sequence.learned import LearnedTask, in_run
+from flcl.data.sequence.stream import TaskStream, make_stream
+from flcl.data.sequence.tasks import TaskData
 from flcl.data.sources import load_source
-from flcl.data.stream import TaskStream, make_stream
-from flcl.data.tasks import TaskData
 from flcl.runs.saved.stored import History, StoredStream, StoredTask
 from flcl.settings.later import changed_run
 

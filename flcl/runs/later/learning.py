@@ -8,16 +8,16 @@ from pathlib import Path
 
 from flcl import files, hints, settings
 from flcl.data.encoded.check import Progress, silent
-from flcl.data.learned import LearnedTask, matched
+from flcl.data.sequence.learned import LearnedTask, matched
+from flcl.data.sequence.tasks import TaskData
 from flcl.data.sources import load_source
-from flcl.data.tasks import TaskData
 from flcl.devices import hosts
 from flcl.runs import experiment
+from flcl.runs.later.sources import remembered
 from flcl.runs.opened.run import read
 from flcl.runs.reporter import Reporter
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.stored import STREAM, StoredStream, earlier_results, typed_stream
-from flcl.runs.sources import remembered
 from flcl.settings.later import changed_run, differing
 from flcl.storage.seals import Seals
 
