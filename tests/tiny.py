@@ -37,6 +37,20 @@ def write_data(path: Path, per_class: int = 24, seed: int = 0) -> Path:
     return path
 
 
+def part(whole: Path, ids: list[int], path: Path, names=None) -> Path:
+    """The classes `ids` of an `npz:` source, as one of their own; names: other ones for them."""
+    with np.load(whole) as arrays:
+        arrays = dict(arrays)
+    names = arrays["class_names"][ids] if names is None else np.array(names)
+    kept = {"class_names": names}
+    for half in ("train", "test"):
+        rows = np.isin(arrays[f"{half}_labels"], ids)
+        kept[f"{half}_images"] = arrays[f"{half}_images"][rows]
+        kept[f"{half}_labels"] = np.searchsorted(ids, arrays[f"{half}_labels"][rows])
+    np.savez(path, **kept)
+    return path
+
+
 def write_domains(path: Path) -> Path:
     """The six patterns in two domains, as they are and inverted; the second has half the images."""
     with np.load(write_data(path)) as arrays:
@@ -129,3 +143,11 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
     run = bridge.defaults(method)
     run.update_from_flattened_dict(values)
     return bridge.freeze(run)
+
+
+def memory_of(workdir: Path):
+    """What a run has learned so far: the arrays of its method."""
+    import flcl  # late: it loads JAX
+
+    run = flcl.open_run(workdir)
+    return run._memory(run.learned[-1])

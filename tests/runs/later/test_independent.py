@@ -9,7 +9,6 @@ import killed as moments
 import numpy as np
 import pytest
 import tiny
-from test_learning import memory_of, part
 
 import flcl
 from flcl.adapters import artifact
@@ -77,7 +76,7 @@ def test_tasks_trained_alone_are_those_of_the_sequence(begun, whole, files, data
     run = flcl.open_run(workdir)
     assert run.import_classes(files) == ("eel", "fox", "cat", "dog")
     assert run.learned == (1, 2, 3)
-    jax.tree.map(np.testing.assert_array_equal, memory_of(workdir), memory_of(whole))
+    jax.tree.map(np.testing.assert_array_equal, tiny.memory_of(workdir), tiny.memory_of(whole))
     # The command that trained the run tests what was taken in.
     flcl.train(tiny.settings_of(data, **FIRST), workdir)
     one, other = (json.loads((each / "results.json").read_text()) for each in (workdir, whole))
@@ -116,7 +115,7 @@ def elsewhere(data, whole, tmp_path_factory) -> Path:
     """A run of the classes of task 1 alone, frozen on the trunk of the other run."""
     folder = tmp_path_factory.mktemp("elsewhere")
     trunk = flcl.open_run(whole).export_trunk(folder / "trunk.safetensors")
-    ants = part(data, [0, 1], folder / "ants.npz", names=["wasp", "fly"])
+    ants = tiny.part(data, [0, 1], folder / "ants.npz", names=["wasp", "fly"])
     run = tiny.settings_of(ants, stream__tasks="1", model__weights=str(trunk), **FIRST)
     flcl.run(run, folder / "run")
     (folder / "trunk.safetensors").rename(folder / "moved.safetensors")
@@ -125,7 +124,7 @@ def elsewhere(data, whole, tmp_path_factory) -> Path:
 
 def test_a_trunk_from_outside_is_frozen_from_the_first_task(elsewhere, whole):
     """F13: the file is not needed after the first task."""
-    other, own = memory_of(elsewhere), memory_of(whole)
+    other, own = tiny.memory_of(elsewhere), tiny.memory_of(whole)
     jax.tree.map(np.testing.assert_array_equal, other["trunk"], own["trunk"])
     results = json.loads((elsewhere / "results.json").read_text())
     assert results["steps_per_task"] == [6] and results["complete"]
@@ -174,7 +173,7 @@ def test_a_class_moves_to_another_run_with_the_same_trunk(elsewhere, whole, tmp_
     stored = json.loads((workdir / "stream.json").read_text())["tasks"][1]
     assert stored["source"] == "class files" and stored["train_images"] == [0, 0]
     # Learning goes on after it, and what was taken in is not tested.
-    new = part(origin.settings.data.source.removeprefix("npz:"), [2, 3], tmp_path / "new.npz")
+    new = tiny.part(origin.settings.data.source.removeprefix("npz:"), [2, 3], tmp_path / "new.npz")
     run.learn(f"npz:{new}")
     results = json.loads((workdir / "results.json").read_text())
     assert results["complete"] and [row[1] for row in results["matrix"]] == [None] * 3

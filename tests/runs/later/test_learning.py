@@ -19,26 +19,12 @@ METHODS = ("funlora", "fmlora")
 CHANGES = {"stream__capacity": 2}
 
 
-def part(whole: Path, ids: list[int], path: Path, names=None) -> Path:
-    """The classes `ids` of an `npz:` source, as one of their own."""
-    with np.load(whole) as arrays:
-        arrays = dict(arrays)
-    names = arrays["class_names"][ids] if names is None else np.array(names)
-    kept = {"class_names": names}
-    for half in ("train", "test"):
-        rows = np.isin(arrays[f"{half}_labels"], ids)
-        kept[f"{half}_images"] = arrays[f"{half}_images"][rows]
-        kept[f"{half}_labels"] = np.searchsorted(ids, arrays[f"{half}_labels"][rows])
-    np.savez(path, **kept)
-    return path
-
-
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory) -> list[Path]:
     """All six classes, and each pair of them as a source of its own."""
     folder = tmp_path_factory.mktemp("data")
     whole = tiny.write_data(folder / "all.npz")
-    pairs = [part(whole, [k, k + 1], folder / f"{k}.npz") for k in (0, 2, 4)]
+    pairs = [tiny.part(whole, [k, k + 1], folder / f"{k}.npz") for k in (0, 2, 4)]
     return [whole, *pairs]
 
 
@@ -96,15 +82,10 @@ def kill(workdir: Path, source: Path, moment: str, task: int) -> None:
     assert len(stored["tasks"]) == task
 
 
-def memory_of(workdir: Path):
-    run = flcl.open_run(workdir)
-    return run._memory(run.learned[-1])
-
-
 @pytest.mark.parametrize("method", METHODS)
 def test_learned_one_by_one_is_what_was_planned(method, planned, learned):
     both = planned[method], learned[method]
-    jax.tree.map(np.testing.assert_array_equal, *map(memory_of, both))
+    jax.tree.map(np.testing.assert_array_equal, *map(tiny.memory_of, both))
     results = [json.loads((each / "results.json").read_text()) for each in both]
     assert results[0] == results[1] and results[0]["complete"]
 
@@ -161,7 +142,7 @@ def test_old_images_may_be_gone(method, gone, first, parts):
     assert (gone[method] / "samples" / "before_after.png").is_file() == (method == "funlora")
     page = (gone[method] / "report.html").read_text()
     assert "not tested" in page and stored["tasks"][1]["learned"] in page
-    old, new = memory_of(first[method]), memory_of(gone[method])
+    old, new = tiny.memory_of(first[method]), tiny.memory_of(gone[method])
     if method == "funlora":  # nothing of an old class changes
         rows = jax.tree.map(lambda leaf: leaf[:2], [old["bank"], new["bank"]])
         jax.tree.map(np.testing.assert_array_equal, *rows)
@@ -231,7 +212,7 @@ def test_what_cannot_be_learned_is_refused_in_one_line(first, parts, tmp_path):
 
 @pytest.mark.parametrize("name", ["Ant", "ANT", "\uff41nt", " ant"])
 def test_a_name_that_looks_like_a_known_one_is_asked_about(first, parts, tmp_path, name):
-    source = part(parts[0], [2, 3], tmp_path / "alike.npz", names=[name, "dog"])
+    source = tiny.part(parts[0], [2, 3], tmp_path / "alike.npz", names=[name, "dog"])
     message = r"differs from the known class 'ant' only in case or Unicode form: is it the same"
     refused(first["funlora"], message, f"npz:{source}")
     refused(first["funlora"], "distinct='cow': .* no new class", f"npz:{source}", distinct=["cow"])
