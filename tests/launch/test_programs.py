@@ -170,6 +170,8 @@ def test_a_terminal_without_unicode_shows_what_it_can(launch):
             ["exprt"],
             "'exprt': the first word must be one of list, export, import, remove. Did you mean",
         ),
+        ("learn", ["--data=digits"], "--workdir is missing, such as --workdir=runs/NAME"),
+        ("learn", ["--workdir=runs/there is none", "--data=digits"], "holds no run"),
         ("classes", ["list"], "--workdir is missing"),
         ("classes", ["list", "cat", "--workdir=x"], "unexpected argument 'cat'"),
         ("classes", ["export", "--workdir=x"], "--out is missing"),
@@ -184,6 +186,32 @@ def test_launch_mistakes(name, words, message):
     assert message in done.err
     assert done.err.startswith("error: ")
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "--data is missing, such as --data=folder:/new/images"),
+        (["--data=x", "--config.phase2.step=3"], "Did you mean 'phase2.steps'?"),
+        (["--data=x", "--config.phase2.steps=many"], "--config.phase2.steps=many: an integer"),
+        (["--data=x", "--config.phase1.steps=3"], "phase1.steps=3: belongs to all tasks"),
+        (["--data=x", "--config.phase2.steps=3"], "data='x': accepted are"),
+        (["--data=x", "--out=y"], "--out=y: it is read only with --only"),
+        (["--only=2", "--data=x"], "--data and --only"),
+        (["--only=2", "--config.phase2.steps=3"], "is trained with the stored keys"),
+        (["--only=2"], "with adapter.warm_start='class' a task depends on those before it"),
+    ],
+)
+def test_mistakes_of_learn(words, message, finished):
+    done = launch_here("learn", f"--workdir={finished}", *words, code=2)
+    assert message in done.err and done.err.count("\n") == 1
+
+
+def test_help_of_learn_lists_the_keys_of_the_run(finished):
+    text = launch_here("learn", "--help").out
+    assert "Add --workdir=DIR to list the keys that its next task may change." in text
+    text = launch_here("learn", f"--workdir={finished}", "--help").out
+    assert "--config.phase2.steps=6" in text and "--config.phase1" not in text
 
 
 def test_a_mistake_is_the_exit_code_of_the_process(launch):

@@ -246,3 +246,48 @@ def test_a_run_that_is_not_finished_learns_nothing_else(first, parts, tmp_path):
     ]
     refused(workdir, f"has begun task 2 from npz:{parts[3]}", f"npz:{parts[2]}")
     refused(workdir, "has begun task 2", f"npz:{parts[3]}", {"train.epochs": 1.0})
+
+
+def test_a_source_becomes_the_next_domain(tmp_path):
+    data = tiny.write_domains(tmp_path / "domains.npz")
+    run = tiny.classifier_of(
+        data,
+        "frozen",
+        stream__scenario="dil",
+        stream__tasks="domains",
+        heads__means="domain",
+        head="lda",
+    )
+    workdir = tmp_path / "run"
+    opened = flcl.train(run, workdir)
+    sand = tiny.part(
+        tiny.write_data(tmp_path / "all.npz", seed=1), [0, 2, 5], tmp_path / "sand.npz"
+    )
+    opened.learn(f"npz:{sand}")
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["task_names"] == ["ink", "oil", "sand"] and results["complete"]
+    assert results["test_counts"] == [48, 24, 24] and None not in results["matrix"][2]
+    stored = json.loads((workdir / "stream.json").read_text())
+    assert stored["domain_names"] == ["ink", "oil", "sand"]
+    assert stored["tasks"][2]["domain"] == "sand"
+    assert stored["tasks"][2]["train_images"] == [24, 0, 24, 0, 0, 24]
+    counts = tiny.memory_of(workdir)["means"]["count"]
+    assert counts[2, :6].tolist() == [24, 0, 24, 0, 0, 24] and counts.sum() == 6 * 36 + 72
+    refused(workdir, "domain 'sand' is known already", f"npz:{sand}")
+    refused(workdir, "has 2 domains .*one is learned at a time", f"npz:{data}")
+    new = tiny.part(tmp_path / "all.npz", [0, 1], tmp_path / "new.npz", names=["ant", "gnu"])
+    refused(workdir, "class 'gnu' is not one of the 6 classes", f"npz:{new}")
+
+
+def test_a_joint_run_learns_nothing_more(parts, tmp_path):
+    flcl.run(tiny.classifier_of(parts[1], "frozen", stream__joint=True), tmp_path / "run")
+    refused(
+        tmp_path / "run", "a joint run, which learns all classes in its one task", f"npz:{parts[2]}"
+    )
+
+
+def test_a_run_that_did_not_finish_its_plan_learns_nothing_more(parts, tmp_path):
+    run = tiny.classifier_of(parts[0], "frozen")
+    opened = flcl.train(run, tmp_path / "run", until=2)
+    assert opened.learned == (1, 2)
+    refused(tmp_path / "run", "finished 2 of its 3 planned tasks: repeat", f"npz:{parts[1]}")
