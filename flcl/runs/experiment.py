@@ -216,8 +216,9 @@ class Experiment:
     def _surveyed(self, memory: Memory, task: Task) -> Memory:
         """The memory with the sums over the training images of a task."""
         method = self._method(task)
-        survey = self._surveys.setdefault(method, Survey(method, self.setup.mesh))
-        return survey.memory(memory, task, self.data.train(task), self._progress)
+        if method not in self._surveys:
+            self._surveys[method] = Survey(method, self.setup.mesh)
+        return self._surveys[method].memory(memory, task, self.data.train(task), self._progress)
 
     def _method(self, task: Task) -> Method:
         """The method with the settings and the room of a task."""

@@ -48,13 +48,17 @@ def learn(
         all that `experiment.run` raises it for.
     """
     workdir, new = Path(workdir), {}
+    # Refused now if the run is training, and not after all images are read. Alone in its block: an
+    # error of one process must not meet an exchange of the others.
+    with hosts.together():
+        read(workdir)
+        if hosts.is_main():
+            with workdirs.locked(workdir):
+                pass
     with hosts.together():
         run, values = read(workdir)
         stored, task_run = typed_stream(values), changed_run(run, changed)
         decisive = _plain(differing(run, task_run))
-        if hosts.is_main():
-            with workdirs.locked(workdir):
-                pass  # refused now if the run is training, and not after all images are read
         if not _has_begun(workdir, stored, spec, decisive):
             data = remembered(run, _without_unbegun(workdir, stored))
             task = _next_task(task_run, data, spec, distinct, progress)
