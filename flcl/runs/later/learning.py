@@ -18,7 +18,7 @@ from flcl.runs.opened.run import read
 from flcl.runs.reporter import Reporter
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.stored import STREAM, StoredStream, earlier_results, typed_stream
-from flcl.settings.later import changed_run, differing
+from flcl.settings.later import changed_run, differing, with_free
 from flcl.storage.seals import Seals
 
 
@@ -63,7 +63,8 @@ def learn(
     with hosts.together():
         for data, task in new.items() if hosts.is_main() else ():
             _add(workdir, data, task)
-    run = dataclasses.replace(run, runtime=task_run.runtime)
+    # The same command reads the images again if it continues the task.
+    run = with_free(run, task_run)
     loaded = {len(data.stream.tasks) + 1: task for data, task in new.items()}
     return experiment.run(run, workdir, make_reporter, progress, loaded)
 
