@@ -13,6 +13,7 @@ import tiny
 
 import flcl
 from flcl.report.page import later_tasks
+from flcl.runs.later import learning
 from flcl.runs.saved.stored import read_stream
 from flcl.runs.saved.workdir import locked
 
@@ -324,8 +325,27 @@ def test_a_source_becomes_the_next_domain(tmp_path):
     refused(workdir, "class 'gnu' is not one of the 6 classes", f"npz:{new}")
 
 
+def test_what_another_process_learned_meanwhile_stays(parts, tmp_path, monkeypatch):
+    workdir, real = tmp_path / "run", learning.load_source
+    flcl.run(tiny.classifier_of(parts[1], "frozen", stream__tasks="1"), workdir)
+
+    def load_while_another_learns(*given, **options):
+        monkeypatch.setattr(learning, "load_source", real)
+        flcl.open_run(workdir).learn(f"npz:{parts[3]}")
+        return real(*given, **options)
+
+    monkeypatch.setattr(learning, "load_source", load_while_another_learns)
+    with pytest.raises(ValueError, match="has learned something else since this began: repeat"):
+        flcl.open_run(workdir).learn(f"npz:{parts[2]}")
+    run = flcl.open_run(workdir)
+    assert run.class_names == ("ant", "bee", "eel", "fox")
+    run.learn(f"npz:{parts[2]}")
+    assert run.class_names == ("ant", "bee", "eel", "fox", "cat", "dog")
+
+
 def test_a_joint_run_learns_nothing_more(parts, tmp_path):
-    flcl.run(tiny.classifier_of(parts[1], "frozen", stream__joint=True), tmp_path / "run")
+    run = tiny.classifier_of(parts[1], "frozen", stream__joint=True, stream__tasks="2")
+    flcl.run(run, tmp_path / "run")
     refused(
         tmp_path / "run", "a joint run, which learns all classes in its one task", f"npz:{parts[2]}"
     )
