@@ -130,6 +130,8 @@ def _import(given: flags.FlagValues, paths_of_files: list[str]) -> None:
         old, colon, new = pair.partition(":")
         if not colon:
             raise ValueError(f"--names={pair}: OLD:NEW is needed, such as --names=cat:tiger")
+        if old in names:
+            raise ValueError(f"--names={pair}: {hints.quoted(old)} has a new name already")
         names[old] = new
     if not paths_of_files:
         raise ValueError("import: name the class files, such as files/cat.safetensors")

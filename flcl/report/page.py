@@ -17,7 +17,7 @@ from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
-from flcl.runs.saved.stored import read_stream, read_timing
+from flcl.runs.saved.stored import read_stream, read_timing, typed_stream
 from flcl.settings import formats
 from flcl.shown import shown
 from flcl.storage import foreign
@@ -140,12 +140,13 @@ def later_tasks(workdir: Path) -> Iterator[tuple[str, ...]]:
     A damaged `stream.json` gives none: who opens the run gets the error.
     """
     with contextlib.suppress(ValueError):
-        tasks = (read_stream(workdir) or {}).get("tasks", [])
+        values = read_stream(workdir)
+        tasks = typed_stream(values).tasks if values else ()
         for number, task in enumerate(tasks, start=1):
-            if "learned" in task:
-                name = task["domain"] or ", ".join(task["classes"])
-                changed = ", ".join(f"{k}={v}" for k, v in task["changed"].items()) or "none"
-                yield str(number), task["learned"], name, task["source"], changed
+            if task.learned:
+                name = task.domain or ", ".join(task.classes)
+                changed = ", ".join(f"{k}={v}" for k, v in (task.changed or {}).items()) or "none"
+                yield str(number), task.learned, name, task.source, changed
 
 
 def write_plots(workdir: str | Path, results: Results) -> list[tuple[str, Path]]:

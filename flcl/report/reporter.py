@@ -29,6 +29,7 @@ class Reporter:
         self._seals = Seals(workdir, writes=self._enabled)
         self._bar: ProgressBar | None = None
         self._task, self._phase = 0, ""
+        self._drawn = False
 
     def say(self, text: str) -> None:
         """Prints one line."""
@@ -79,6 +80,8 @@ class Reporter:
             path = self._workdir / kept.samples_name(task.index, ".png")
             shown += f"; samples: {path}"
         self.mend(task, results, pictures)
+        if results.complete:  # before the caller stores that the run is complete
+            self._draw(results)
         page.write_page(self._workdir, results)
         self.say(f"task {task.index} of {len(results.tasks)}, in %: {shown}")
 
@@ -115,14 +118,22 @@ class Reporter:
         if not self._enabled:
             return
         from flcl.report import page
+
+        if not self._drawn:
+            self._draw(results)
+        path = page.write_page(self._workdir, results)
+        tables.print_results(results, self._console)
+        self.say(f"report: {path}")
+
+    def _draw(self, results: Results) -> None:
+        """Draws the pictures of several tasks."""
+        from flcl.report import page
         from flcl.report.pictures import of_tasks
 
         if isinstance(results, GeneratorResults):
             unplanned = [int(number) for number, *_ in page.later_tasks(self._workdir)]
             of_tasks.draw(self._workdir, results, unplanned)
-        path = page.write_page(self._workdir, results)
-        tables.print_results(results, self._console)
-        self.say(f"report: {path}")
+        self._drawn = True
 
 
 def _numbers(results: Results) -> dict[str, float]:

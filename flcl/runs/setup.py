@@ -50,7 +50,11 @@ class Setup:
         run = self.run
         if task.index > self.data.planned and not self.data.stream.joint:
             learned = self.data.learned[task.index - self.data.planned - 1]
-            run = changed_run(run, learned.changed) if learned.changed else run
+            try:
+                run = changed_run(run, learned.changed) if learned.changed else run
+            except ValueError as error:
+                place = f"stream.json: tasks[{task.index - 1}].changed"
+                raise ValueError(f"{place}: {error}") from None
         method = methods.shared(run, self.data.stream.sized(task.index))
         return dataclasses.replace(self, run=run, method=method)
 

@@ -44,6 +44,12 @@ def changed_run(run: settings.Run, changed: Mapping[str, object]) -> settings.Ru
     return bridge.from_dict(values)
 
 
+def with_free(run: settings.Run, other: settings.Run) -> settings.Run:
+    """`run` with the keys of `other` that change no result."""
+    free = {n: bridge.value(other, n) for n, f in bridge.keys(type(run)) if f.metadata["free"]}
+    return changed_run(run, free)
+
+
 def accepts(name: str) -> bool:
     """Whether a later task may change the key `name` and with it its own results."""
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in KEYS)

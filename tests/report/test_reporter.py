@@ -34,7 +34,9 @@ def mistake(shade: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.full((1, 4, 4, 3), shade, np.uint8), np.array([0]), np.array([1])
 
 
-def play(workdir, results, console, tasks=(1, 2, 3), first_step: int = 0) -> None:
+def play(
+    workdir, results, console, tasks=(1, 2, 3), first_step: int = 0, finished: bool = True
+) -> None:
     """A run as the outer loop tells it."""
     reporter = Reporter(workdir, RUN, console)
     for index in tasks:
@@ -50,7 +52,8 @@ def play(workdir, results, console, tasks=(1, 2, 3), first_step: int = 0) -> Non
         reporter.evaluated(task, from_json(now), pictures)
         (workdir / "results.json").write_text(json.dumps(now))
         first_step = 0
-    reporter.finished(from_json(results))
+    if finished:
+        reporter.finished(from_json(results))
 
 
 @pytest.fixture
@@ -102,6 +105,17 @@ def test_a_task_that_was_not_planned_is_drawn_before_and_after(
             *(f"{name} (new)" for name in results["class_names"][4:]),
         ]
         assert others["headings"] == ["before task 3", "after task 3, which was not planned"]
+
+
+def test_a_run_killed_after_its_last_results_has_all_pictures(
+    tmp_path, results, console, monkeypatch
+):
+    entries = [("3", "2026-01-31", "x", "npz:x", "none")]
+    monkeypatch.setattr(page, "later_tasks", lambda workdir: iter(entries))
+    play(tmp_path, results, console, finished=False)
+    names = {path.name for path in (tmp_path / "samples").iterdir()}
+    assert {"before_after.png", "over_tasks.png"} <= names
+    assert "<summary>before and after</summary>" in (tmp_path / "report.html").read_text()
 
 
 def test_a_resumed_run_records_the_same(tmp_path, results, console):

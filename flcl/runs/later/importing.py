@@ -96,6 +96,11 @@ def _places(
     learned = {name for name in by_name if _is_learned(run, name)}
     if learned:
         name = min(learned)
+        if run.removed.of(run.class_names.index(name)) is not None:
+            raise ValueError(
+                f"{by_name[name].path}: class {hints.quoted(name)} was removed from this run; give "
+                "it another name to take it in as a new class"
+            )
         raise ValueError(
             f"{by_name[name].path}: this run knows the class {hints.quoted(name)} already; give it "
             "another name"

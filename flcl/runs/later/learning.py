@@ -17,8 +17,14 @@ from flcl.runs.later.sources import remembered
 from flcl.runs.opened.run import read
 from flcl.runs.reporter import Reporter
 from flcl.runs.saved import workdir as workdirs
-from flcl.runs.saved.stored import STREAM, StoredStream, earlier_results, typed_stream
-from flcl.settings.later import changed_run, differing
+from flcl.runs.saved.stored import (
+    STREAM,
+    StoredStream,
+    earlier_results,
+    read_stream,
+    typed_stream,
+)
+from flcl.settings.later import changed_run, differing, with_free
 from flcl.storage.seals import Seals
 
 
@@ -56,6 +62,7 @@ def learn(
             with workdirs.locked(workdir):
                 pass
     with hosts.together():
+        state = _state(workdir) if hosts.is_main() else None
         run, values = read(workdir)
         stored, task_run = typed_stream(values), changed_run(run, changed)
         decisive = _plain(differing(run, task_run))
@@ -66,8 +73,9 @@ def learn(
     # Every process has read the stream before the first one changes it.
     with hosts.together():
         for data, task in new.items() if hosts.is_main() else ():
-            _add(workdir, data, task)
-    run = dataclasses.replace(run, runtime=task_run.runtime)
+            _add(workdir, data, task, state)
+    # The same command reads the images again if it continues the task.
+    run = with_free(run, task_run)
     loaded = {len(data.stream.tasks) + 1: task for data, task in new.items()}
     return experiment.run(run, workdir, make_reporter, progress, loaded)
 
@@ -160,11 +168,24 @@ def _next_task(
     return matched(spec, source, data.stream, data.names, data.domain_names, distinct)
 
 
-def _add(workdir: Path, data: TaskData, task: LearnedTask) -> None:
-    """Writes the new task into `stream.json`. From then on it has begun."""
+def _state(workdir: Path) -> tuple:
+    """The tasks and saves of a workdir: another process may learn while images are read."""
+    saves = (workdir / "checkpoints").glob("*/[0-9]*")
+    return read_stream(workdir), sorted(map(str, saves))
+
+
+def _add(workdir: Path, data: TaskData, task: LearnedTask, state: tuple) -> None:
+    """Writes the new task into `stream.json`. From then on it has begun.
+
+    Raises `ValueError` if the workdir has not the `state` any more from which the task was made.
+    """
     dil = bool(task.domain_name)
     domain = len(data.domain_names) if dil else None
     stream = data.stream.with_task(len(task.class_names), domain)
     longer = dataclasses.replace(data, stream=stream, learned=(*data.learned, task))
     with workdirs.locked(workdir):
+        if _state(workdir) != state:
+            raise ValueError(
+                f"workdir {workdir} has learned something else since this began: repeat the command"
+            )
         Seals(workdir).write(STREAM, files.as_json(longer.to_dict()))

@@ -19,6 +19,7 @@ from flcl.storage.seals import Seals, digest
 STREAM, TIMING = "stream.json", "timing.json"
 
 MOST_ROOM = 1_000_000  # as `stream.capacity`
+_MOST_IMAGES = 2**53
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,10 +172,33 @@ def _check_tasks(stored: StoredStream, path: str) -> None:
     planned = [not task.learned for task in stored.tasks]
     if planned != sorted(planned, reverse=True) or not planned[0]:
         raise ValueError(f"{path}: a planned task comes after one that was not planned")
+    names = [stored.class_names[class_id] for class_id in stored.stream.class_order]
+    dil, end = stored.stream.scenario == "dil", 0
     for number, (task, size) in enumerate(zip(stored.tasks, sizes, strict=True)):
-        lengths = {len(task.classes), len(task.train_images), len(task.test_images)}
-        if lengths != {size} or not set(task.classes) <= set(stored.class_names):
+        first, end = (0, size) if dil else (end, end + size)
+        lengths = {len(task.train_images), len(task.test_images)}
+        if lengths != {size} or [*task.classes] != names[first:end]:
             raise ValueError(f"{path}: tasks[{number}] does not fit the {size} classes of its task")
+        if not all(0 <= n <= _MOST_IMAGES for n in (*task.train_images, *task.test_images)):
+            raise ValueError(f"{path}: tasks[{number}] has impossible numbers of images")
+        noise = task.noise or (0,) * size
+        if len(noise) != size or not all(0 <= label < MOST_ROOM for label in noise):
+            raise ValueError(f"{path}: tasks[{number}].noise has no label for each of its classes")
+        if task.learned:
+            _check_added(stored, number, range(first, end), path)
+
+
+def _check_added(stored: StoredStream, number: int, labels: range, path: str) -> None:
+    """Raises `ValueError` unless a task that was not planned came after all that was known."""
+    stream, task = stored.stream, stored.tasks[number]
+    if stream.scenario == "dil":
+        domain = stream.domain_order[number]
+        later = len(stored.domain_names) - len(stored.tasks) + number
+        fits = domain == later and task.domain == stored.domain_names[domain]
+    else:
+        fits = not task.domain and [*labels] == [stream.class_order[label] for label in labels]
+    if not fits:
+        raise ValueError(f"{path}: tasks[{number}] was not planned and is not the next of its run")
 
 
 def read_timing(workdir: Path) -> dict:

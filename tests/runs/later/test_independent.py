@@ -221,6 +221,8 @@ def test_the_program_takes_classes_in(elsewhere, whole, tmp_path, capsys):
     assert run("import", f"--workdir={workdir}", file, "--names=cat:fly")[0] == 2
     code, told = run("import", f"--workdir={workdir}", file, "--names=cat")
     assert code == 2 and "OLD:NEW is needed" in told
+    code, told = run("import", f"--workdir={workdir}", file, "--names=cat:puma,cat:lion")
+    assert code == 2 and "'cat' has a new name already" in told
     code, told = run("import", f"--workdir={workdir}", file, "--names=cat:lion")
     assert code == 0 and "taken in: lion" in told
     assert "name the class files" in run("import", f"--workdir={workdir}")[1]

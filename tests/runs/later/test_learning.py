@@ -12,6 +12,9 @@ import pytest
 import tiny
 
 import flcl
+from flcl.report.page import later_tasks
+from flcl.runs.later import learning
+from flcl.runs.saved.stored import read_stream
 from flcl.runs.saved.workdir import locked
 
 METHODS = ("funlora", "fmlora")
@@ -236,7 +239,10 @@ def test_a_run_that_is_not_finished_learns_nothing_else(first, parts, tmp_path):
     # Nothing of it is saved: it did not happen, and another task may come in its place.
     with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
         patch.setattr(moments.TaskTraining, "run", moments.end)
-        flcl.open_run(workdir).learn(f"npz:{parts[2]}")
+        flcl.open_run(workdir).learn(f"npz:{parts[2]}", {"data.tfds_dir": "elsewhere"})
+    # Where images lie changes no result, and who continues the task has to know it.
+    assert json.loads((workdir / "config.json").read_text())["data"]["tfds_dir"] == "elsewhere"
+    assert json.loads((workdir / "stream.json").read_text())["tasks"][1]["changed"] == {}
     kill(workdir, parts[3], "step", 2)
     assert json.loads((workdir / "stream.json").read_text())["class_names"] == [
         "ant",
@@ -246,6 +252,46 @@ def test_a_run_that_is_not_finished_learns_nothing_else(first, parts, tmp_path):
     ]
     refused(workdir, f"has begun task 2 from npz:{parts[3]}", f"npz:{parts[2]}")
     refused(workdir, "has begun task 2", f"npz:{parts[3]}", {"train.epochs": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("lie", "message"),
+    [
+        ({"noise": [3]}, r"tasks\[2\].noise has no label for each"),
+        ({"noise": [-5, 0]}, r"tasks\[2\].noise has no label for each"),
+        ({"noise": [2**40, 0]}, r"tasks\[2\].noise has no label for each"),
+        ({"train_images": [-1, 24]}, r"tasks\[2\] has impossible numbers of images"),
+        ({"test_images": [10**30, 8]}, r"tasks\[2\] has impossible numbers of images"),
+        ({"classes": ["ant", "bee"]}, r"tasks\[2\] does not fit the 2 classes"),
+        ({"classes": ["eel", "eel"]}, r"tasks\[2\] does not fit the 2 classes"),
+        ({"domain": "sand"}, r"tasks\[2\] was not planned and is not the next"),
+    ],
+)
+def test_entries_that_cannot_be_true_are_named(learned, tmp_path, lie, message):
+    """A workdir from somebody else may say anything."""
+    values = json.loads((learned["funlora"] / "stream.json").read_text())
+    values["tasks"][2] |= lie
+    (tmp_path / "stream.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=message):
+        read_stream(tmp_path)
+
+
+def test_a_wrong_key_of_a_task_is_named_with_its_place(learned, tmp_path):
+    workdir = Path(shutil.copytree(learned["funlora"], tmp_path / "run"))
+    values = json.loads((workdir / "stream.json").read_text())
+    values["tasks"][2]["changed"] = {"phase1.steps": 3}
+    (workdir / "stream.json").write_text(json.dumps(values))
+    (workdir / "digests.json").unlink()
+    with pytest.raises(ValueError, match=r"^stream.json: tasks\[2\].changed: phase1.steps=3"):
+        flcl.open_run(workdir)
+
+
+def test_the_report_needs_no_optional_entry_of_a_task(learned, tmp_path):
+    values = json.loads((learned["funlora"] / "stream.json").read_text())
+    del values["tasks"][2]["changed"], values["tasks"][2]["domain"]
+    (tmp_path / "stream.json").write_text(json.dumps(values))
+    (_, *_), (number, _, name, _, changed) = later_tasks(tmp_path)
+    assert (number, name, changed) == ("3", "eel, fox", "none")
 
 
 def test_a_source_becomes_the_next_domain(tmp_path):
@@ -279,8 +325,27 @@ def test_a_source_becomes_the_next_domain(tmp_path):
     refused(workdir, "class 'gnu' is not one of the 6 classes", f"npz:{new}")
 
 
+def test_what_another_process_learned_meanwhile_stays(parts, tmp_path, monkeypatch):
+    workdir, real = tmp_path / "run", learning.load_source
+    flcl.run(tiny.classifier_of(parts[1], "frozen", stream__tasks="1"), workdir)
+
+    def load_while_another_learns(*given, **options):
+        monkeypatch.setattr(learning, "load_source", real)
+        flcl.open_run(workdir).learn(f"npz:{parts[3]}")
+        return real(*given, **options)
+
+    monkeypatch.setattr(learning, "load_source", load_while_another_learns)
+    with pytest.raises(ValueError, match="has learned something else since this began: repeat"):
+        flcl.open_run(workdir).learn(f"npz:{parts[2]}")
+    run = flcl.open_run(workdir)
+    assert run.class_names == ("ant", "bee", "eel", "fox")
+    run.learn(f"npz:{parts[2]}")
+    assert run.class_names == ("ant", "bee", "eel", "fox", "cat", "dog")
+
+
 def test_a_joint_run_learns_nothing_more(parts, tmp_path):
-    flcl.run(tiny.classifier_of(parts[1], "frozen", stream__joint=True), tmp_path / "run")
+    run = tiny.classifier_of(parts[1], "frozen", stream__joint=True, stream__tasks="2")
+    flcl.run(run, tmp_path / "run")
     refused(
         tmp_path / "run", "a joint run, which learns all classes in its one task", f"npz:{parts[2]}"
     )

@@ -61,6 +61,7 @@ def check_gone(workdir, before, label=2, sampled=True):
 def test_a_removed_class_is_gone_and_no_other_moves(copy, before):
     others = {t: content(copy / "checkpoints" / "tasks" / t) for t in ("1", "3")}
     bank = before[1]["bank"]
+    (file,) = flcl.open_run(copy).export_classes(["cat"], copy.parent / "kept")
     found = removal.traces(copy, flat(bank, 2), np.concatenate([flat(bank, k) for k in (0, 1, 3)]))
     assert found and all("checkpoints/tasks/2/" in str(path) for path in found)
     (gone,) = removal.remove_classes(copy, ["cat"])
@@ -74,6 +75,8 @@ def test_a_removed_class_is_gone_and_no_other_moves(copy, before):
         with pytest.raises(ValueError, match=rf"class 2 \(cat\) was removed on {TODAY}"):
             ask()
     assert len(run.export_classes(None, copy.parent / "out")) == 5
+    with pytest.raises(ValueError, match="'cat' was removed from this run; give it another name"):
+        run.import_classes([file])
     with pytest.raises(ValueError, match="was removed on"):
         removal.remove_classes(copy, [2])
 
