@@ -3,6 +3,7 @@
   settings = flcl.load_config("funlora_digits", {"phase1.steps": 300})   a config, with changes
   run = flcl.train(settings, "runs/a")      trains, or continues what was stopped; opens the run
   run = flcl.open_run("runs/a")             opens a run on disk
+  run.learn("folder:/new/images")           learns classes that were not planned
   run.results                               what results.json holds: accuracies and more
   run.sample([3, 5], per_class=16)          a generator (FunLoRA): images of learned classes
   run.classify(["a.png"])                   a classifier (FM-LoRA): the class of each image

@@ -35,6 +35,7 @@ FITTING = {
 }
 # Keys that need another one in a method whose features follow no map.
 BESIDE = {
+    ("funlora", "model.sha256"): "--config.model.weights=trunk.safetensors",
     ("slca", "drift.images"): "--config.drift.correction=shift",
     ("slca", "memory.generator"): "--config.drift.correction=shift",
 }

@@ -193,7 +193,7 @@ def test_launch_mistakes(name, words, message):
     [
         ([], "--data is missing, such as --data=folder:/new/images"),
         (["--data=x", "--config.phase2.step=3"], "Did you mean 'phase2.steps'?"),
-        (["--data=x", "--config.phase2.steps=many"], "--config.phase2.steps=many: an integer"),
+        (["--data=x", "--config.phase2.steps=many"], "--config.phase2.steps=many: int is needed"),
         (["--data=x", "--config.phase1.steps=3"], "phase1.steps=3: belongs to all tasks"),
         (["--data=x", "--config.phase2.steps=3"], "data='x': accepted are"),
         (["--data=x", "--out=y"], "--out=y: it is read only with --only"),

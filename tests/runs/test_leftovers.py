@@ -38,7 +38,7 @@ def changed(path: Path, change) -> None:
 def test_every_file_is_made_again_by_the_same_command(copy, finished, data, capsys):
     (copy / "config.json").write_text("[1, 2]")
     changed(copy / "stream.json", lambda values: values["train_images"].reverse())
-    changed(copy / "stream.json", lambda values: values["class_names"].reverse())
+    changed(copy / "stream.json", lambda values: values["test_images"].__setitem__(0, 3))
     (copy / "timing.json").write_text('{"tasks": {"one": 1}}')
     (copy / "samples" / "task_01.npz").unlink()
     shutil.copy(copy / "samples" / "task_03.npz", copy / "samples" / "task_02.npz")
@@ -208,7 +208,8 @@ def test_a_reader_names_a_file_of_another_type(copy, name, content):
         ),
         ("stream.json", lambda v: v["stream"].update(sizes=[2, 2]), r"stream.sizes \[2, 2\] .* do"),
         ("stream.json", lambda v: v["stream"].update(capacity=0), "capacity 0 do not fit its 6"),
-        ("stream.json", lambda v: v["class_names"].reverse(), "stream.json has changed since"),
+        ("stream.json", lambda v: v["class_names"].reverse(), r"tasks\[0\] does not fit the 2"),
+        ("stream.json", lambda v: v.update(other=1), "stream.json has changed since"),
     ],
 )
 def test_a_reader_names_a_wrong_value(copy, name, change, message):
