@@ -24,7 +24,7 @@ class JudgeStore(Protocol):
     """Stores the judge that was trained on real images."""
 
     def save_judge(self, variables, made_of: dict) -> None:
-        """Stores the variables of the judge. made_of: the numbers of its classes by origin."""
+        """Stores the variables of the judge. made_of: the labels of its classes by origin."""
 
     def restore_judge(self, target, made_of: dict, unknown: bool):
         """The variables of the judge, shaped and placed as `target`.
@@ -61,7 +61,7 @@ class GeneratorEvaluation:
         # The judge of the real images has room for all classes of the run.
         self.judge = self._judge(len(data.stream.tasks))
         self._real_judge: dict | None = None
-        self._made_of: dict[str, int] = {}
+        self._made_of: dict[str, list[int]] = {}
         self._ceiling: list[float] | None = None
         self._calls: int | None = None
 
@@ -153,9 +153,8 @@ class GeneratorEvaluation:
         here = {k: v for g in groups for k, v in self.data.train(g).items() if k in known}
         # Of a class that is not learned yet and whose images are gone, there is nothing.
         gone = [label for label in known if label not in here and label in self.drawn]
-        made_of = {"real": len(here), "generated": len(gone)}
-        if removed := self.data.stream.removed:  # as many other classes made another judge before
-            made_of["removed"] = len(removed)
+        # By label: as many other classes would make another judge.
+        made_of = {"real": sorted(here), "generated": gone}
         if self._real_judge is None or self._made_of != made_of:
             self._made_of = made_of
             target = sharding.replicated_like(self.judge.abstract_variables(), self._mesh)

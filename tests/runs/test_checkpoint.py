@@ -110,7 +110,7 @@ def saved(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save_task(1, TREE)
         checkpoints.save_running(10, TREE, {"task": 2, "step": 4})
-        checkpoints.save_judge(TREE, {"real": 3})
+        checkpoints.save_judge(TREE, {"real": [0, 1, 2]})
     return tmp_path
 
 
@@ -122,7 +122,7 @@ READS = {
     "task": lambda checkpoints: checkpoints.restore_task(1, ABSTRACT),
     "place": lambda checkpoints: checkpoints.running(),
     "running": lambda checkpoints: checkpoints.restore_running(10, ABSTRACT),
-    "judge": lambda checkpoints: checkpoints.restore_judge(ABSTRACT, {"real": 3}),
+    "judge": lambda checkpoints: checkpoints.restore_judge(ABSTRACT, {"real": [0, 1, 2]}),
 }
 
 

@@ -243,12 +243,12 @@ class Checkpoints:
             for step in manager.all_steps() if position is None else [position]:
                 manager.delete(step)
 
-    def save_judge(self, variables, made_of: Mapping[str, int]) -> None:
+    def save_judge(self, variables, made_of: Mapping[str, list[int]]) -> None:
         """Stores the judge trained on real images. made_of: what it learned."""
         self._save("judge", 0, variables, {"made_of": dict(made_of)})
         self._finish("judge", 0)
 
-    def restore_judge(self, target, made_of: Mapping[str, int], unknown: bool = False):
+    def restore_judge(self, target, made_of: Mapping[str, list[int]], unknown: bool = False):
         """The judge trained on real images; None if there is no readable one of `made_of`.
 
         unknown: whether one counts that does not say what it learned.
