@@ -24,7 +24,7 @@ esac
 """
 
 
-def until(holds, seconds: float = 20) -> None:
+def until(holds, seconds: float = 90) -> None:
     """Waits until `holds()`."""
     end = time.monotonic() + seconds
     while not holds():
