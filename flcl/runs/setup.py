@@ -47,11 +47,10 @@ class Setup:
 
     def of_task(self, task: Task) -> "Setup":
         """This setup with the settings and the room that `task` has."""
-        run = self.run
-        if task.index > self.data.planned and not self.data.stream.joint:
-            learned = self.data.learned[task.index - self.data.planned - 1]
+        run, learned = self.run, self.data.unplanned(task)
+        if learned and learned.changed:
             try:
-                run = changed_run(run, learned.changed) if learned.changed else run
+                run = changed_run(run, learned.changed)
             except ValueError as error:
                 place = f"stream.json: tasks[{task.index - 1}].changed"
                 raise ValueError(f"{place}: {error}") from None

@@ -116,6 +116,12 @@ class TaskStream:
         }
         return dataclasses.replace(self, **new)
 
+    def without_newest(self) -> "TaskStream":
+        """This stream without its newest task: the inverse of `with_task`, with the room of now."""
+        known = len(self.class_order) - (self.sizes[-1] if self.scenario == "cil" else 0)
+        new = {"class_order": self.class_order[:known], "domain_order": self.domain_order[:-1]}
+        return dataclasses.replace(self, sizes=self.sizes[:-1], **new)
+
     @functools.cached_property
     def groups(self) -> tuple[Task, ...]:
         """The groups that are evaluated separately: the tasks, even if they are trained jointly."""

@@ -54,6 +54,34 @@ class TaskData:
                 numbers |= dict(zip(task.labels, learned.noise, strict=True))
         return {label: number for label, number in numbers.items() if label != number}
 
+    def unplanned(self, task: Task) -> LearnedTask | None:
+        """What a task that was not planned has of its own; None for a planned one."""
+        # The only task of a joint run has many groups, all of the planned source.
+        place = task.index - self.planned - 1
+        return self.learned[place] if place >= 0 and not self.stream.joint else None
+
+    def with_task(self, task: LearnedTask, counts: Counts | None = None) -> "TaskData":
+        """These tasks and one more. counts: its images, if they are not here."""
+        domain = len(self.domain_names) if task.domain_name else None
+        stream = self.stream.with_task(len(task.class_names), domain)
+        known = {} if counts is None else {len(stream.tasks): counts}
+        return dataclasses.replace(
+            self,
+            stream=stream,
+            learned=(*self.learned, task),
+            counts={**self.counts, **known},
+        )
+
+    def without_newest(self) -> "TaskData":
+        """These tasks without the newest one, which was not planned: the inverse of `with_task`."""
+        number = len(self.stream.tasks)
+        return dataclasses.replace(
+            self,
+            stream=self.stream.without_newest(),
+            learned=self.learned[:-1],
+            counts={k: v for k, v in self.counts.items() if k != number},
+        )
+
     def here(self, task: Task) -> bool:
         """Whether the images of a task or group are here."""
         return task.index not in self.counts
@@ -154,17 +182,15 @@ class TaskData:
 
     def _entry(self, task: Task) -> dict:
         """What `stream.json` says of one task."""
-        images, later = self.images(task), task.index > self.planned
-        names = self.class_names()
+        images, learned, names = self.images(task), self.unplanned(task), self.class_names()
         values = {
-            "source": self.learned[task.index - self.planned - 1].spec if later else self.spec,
+            "source": learned.spec if learned else self.spec,
             "classes": [names[label] for label in task.labels],
             "train_images": list(images.train),
             "test_images": list(images.test),
         }
-        if not later:
+        if learned is None:
             return values
-        learned = self.learned[task.index - self.planned - 1]
         return {
             **values,
             "domain": learned.domain_name,
@@ -183,10 +209,8 @@ class TaskData:
         return counts.tolist()
 
     def _source(self, task: Task) -> Source:
-        # The only task of a joint run has many groups, all of the planned source.
-        if task.index <= self.planned or self.stream.joint:
-            return self.source
-        source = self.learned[task.index - self.planned - 1].source
+        learned = self.unplanned(task)
+        source = learned.source if learned else self.source
         assert source is not None, f"the images of task {task.index} are not here"
         return source
 

@@ -1,6 +1,5 @@
 """Takes classes of a generator in from files: see `flcl.adapters.artifact`."""
 
-import dataclasses
 import datetime
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -152,7 +151,6 @@ def _data(run: GeneratorOnDisk, others: list[_Named], distinct: Sequence[str]) -
         raise ValueError(f"workdir {run.workdir} has a joint run: it has its one task for ever")
     names = tuple(each.name for each in others)
     check_alike("files", names, data.names, distinct)
-    stream = data.stream.with_task(len(names))
     task = LearnedTask(
         IMPORTED,
         class_names=names,
@@ -160,9 +158,7 @@ def _data(run: GeneratorOnDisk, others: list[_Named], distinct: Sequence[str]) -
         noise=tuple(each.file.about.label for each in others),
     )
     nothing = (0,) * len(names)
-    counts = {**data.counts, len(stream.tasks): Counts(nothing, nothing)}
-    learned = (*data.learned, task)
-    return dataclasses.replace(data, stream=stream, learned=learned, counts=counts)
+    return data.with_task(task, Counts(nothing, nothing))
 
 
 def _store(run: GeneratorOnDisk, setup: Setup, planned: list[tuple[Task, list[_Named]]]) -> None:

@@ -53,7 +53,7 @@ def learn(
         is joint, unfinished or training right now, and for keys that belong to all tasks; and for
         all that `experiment.run` raises it for.
     """
-    workdir, new = Path(workdir), {}
+    workdir, longer = Path(workdir), None
     # Refused now if the run is training, and not after all images are read. Alone in its block: an
     # error of one process must not meet an exchange of the others.
     with hosts.together():
@@ -67,16 +67,16 @@ def learn(
         stored, task_run = typed_stream(values), changed_run(run, changed)
         decisive = _plain(differing(run, task_run))
         if not _has_begun(workdir, stored, spec, decisive):
-            data = remembered(run, _without_unbegun(workdir, stored))
+            data = _without_unbegun(workdir, remembered(run, stored))
             task = _next_task(task_run, data, spec, distinct, progress)
-            new[data] = dataclasses.replace(task, changed=decisive, date=_today())
+            longer = data.with_task(dataclasses.replace(task, changed=decisive, date=_today()))
     # Every process has read the stream before the first one changes it.
     with hosts.together():
-        for data, task in new.items() if hosts.is_main() else ():
-            _add(workdir, data, task, state)
+        if longer and hosts.is_main():
+            _add(workdir, longer, state)
     # The same command reads the images again if it continues the task.
     run = with_free(run, task_run)
-    loaded = {len(data.stream.tasks) + 1: task for data, task in new.items()}
+    loaded = {len(longer.stream.tasks): longer.learned[-1]} if longer else {}
     return experiment.run(run, workdir, make_reporter, progress, loaded)
 
 
@@ -114,7 +114,7 @@ def _has_begun(
     if done == total:
         results, _ = earlier_results(workdir, Seals(workdir, writes=False))
         return same and not (results and results["complete"] and len(results["tasks"]) == total)
-    if not same and _has_steps(workdir):
+    if not same and workdirs.has_saves(workdir, ("running",)):
         raise ValueError(
             f"workdir {workdir} has begun task {total} from {newest.source} and has not finished "
             f"it: learn that first, with the same command (changed keys: "
@@ -123,32 +123,10 @@ def _has_begun(
     return same
 
 
-def _has_steps(workdir: Path) -> bool:
-    """Whether there is a state inside a task."""
-    return any((workdir / "checkpoints" / "running").glob("[0-9]*"))
-
-
-def _without_unbegun(workdir: Path, stored: StoredStream) -> StoredStream:
-    """The stream without a newest task of which nothing is saved: it did not happen."""
-    total, done = len(stored.stream.sizes), workdirs.finished(workdir)
-    if done == total:
-        return stored
-    sizes, newest = stored.stream.sizes[:-1], stored.tasks[-1]
-    stream = dataclasses.replace(stored.stream, sizes=sizes)
-    if newest.domain:
-        stream = dataclasses.replace(stream, domain_order=stream.domain_order[:-1])
-        return dataclasses.replace(
-            stored, stream=stream, tasks=stored.tasks[:-1], domain_names=stored.domain_names[:-1]
-        )
-    known = len(stored.class_names) - len(newest.classes)
-    return dataclasses.replace(
-        stored,
-        stream=dataclasses.replace(stream, class_order=stream.class_order[:known]),
-        tasks=stored.tasks[:-1],
-        class_names=stored.class_names[:known],
-        train_images=stored.train_images[:known],
-        test_images=stored.test_images[:known],
-    )
+def _without_unbegun(workdir: Path, data: TaskData) -> TaskData:
+    """The tasks without a newest one of which nothing is saved: it did not happen."""
+    begun = workdirs.finished(workdir) == len(data.stream.tasks)
+    return data if begun else data.without_newest()
 
 
 def _next_task(
@@ -174,15 +152,11 @@ def _state(workdir: Path) -> tuple:
     return read_stream(workdir), sorted(map(str, saves))
 
 
-def _add(workdir: Path, data: TaskData, task: LearnedTask, state: tuple) -> None:
-    """Writes the new task into `stream.json`. From then on it has begun.
+def _add(workdir: Path, longer: TaskData, state: tuple) -> None:
+    """Writes the tasks with a new one into `stream.json`. From then on it has begun.
 
     Raises `ValueError` if the workdir has not the `state` any more from which the task was made.
     """
-    dil = bool(task.domain_name)
-    domain = len(data.domain_names) if dil else None
-    stream = data.stream.with_task(len(task.class_names), domain)
-    longer = dataclasses.replace(data, stream=stream, learned=(*data.learned, task))
     with workdirs.locked(workdir):
         if _state(workdir) != state:
             raise ValueError(

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import fcntl
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flcl import files, settings
@@ -277,7 +277,9 @@ def origin(workdir: Path) -> dict:
     return {name: weights[name] for name in ("layout", "ignored") if name in weights}
 
 
-def has_saves(workdir: Path) -> bool:
-    """Whether trained arrays are stored; until then a run may start again with other settings."""
-    folders = ("tasks", "running", "judge")
+def has_saves(workdir: Path, folders: Sequence[str] = ("tasks", "running", "judge")) -> bool:
+    """Whether trained arrays are stored; until then a run may start again with other settings.
+
+    folders: the kinds of saves that count.
+    """
     return any(any((workdir / "checkpoints" / name).glob("[0-9]*")) for name in folders)
