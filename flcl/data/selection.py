@@ -67,9 +67,9 @@ class _Several:
         rows = np.asarray(rows)
         chosen = np.searchsorted(self._ends, rows, side="right")
         inside = rows - np.concatenate([[0], self._ends])[chosen]
-        images: dict[int, np.ndarray] = {}
-        for number in np.unique(chosen):
-            places = np.flatnonzero(chosen == number)
-            read = self._parts[number][inside[places]]
-            images |= dict(zip(places.tolist(), read, strict=True))
-        return np.stack([images[place] for place in range(len(rows))])
+        # Selection after selection, and then back into the order of `rows`.
+        read = [self._parts[number][inside[chosen == number]] for number in np.unique(chosen)]
+        by_selection = np.concatenate(read)
+        images = np.empty_like(by_selection)
+        images[np.argsort(chosen, kind="stable")] = by_selection
+        return images

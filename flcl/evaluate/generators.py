@@ -150,7 +150,7 @@ class GeneratorEvaluation:
         are the newest samples.
         """
         known, groups = self._known, self._groups_here()
-        here = {k: v for g in groups for k, v in self.data.train(g).items() if k in known}
+        here = {label for group in groups for label in group.labels} & set(known)
         # Of a class that is not learned yet and whose images are gone, there is nothing.
         gone = [label for label in known if label not in here and label in self.drawn]
         # By label: as many other classes would make another judge.
@@ -164,8 +164,12 @@ class GeneratorEvaluation:
             if self._store:
                 stored = self._store.restore_judge(target, made_of, not self.data.learned)
             if stored is None:
-                every = here | {k: everything(self.drawn[k]) for k in gone}
-                images = {k: every[k] for k in known if k in every}
+                real = {k: v for group in groups for k, v in self.data.train(group).items()}
+                images = {
+                    k: real[k] if k in here else everything(self.drawn[k])
+                    for k in known
+                    if k in here or k in gone
+                }
                 stored = self._train(self.judge, joined(images), list(images), "real")
                 if self._store:
                     self._store.save_judge(stored, made_of)
