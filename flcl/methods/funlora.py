@@ -164,7 +164,7 @@ class FunLoRA(base.Generator):
         return lambda x, t: model.apply({"params": merged}, x, t)
 
     def trunk_and_factors(self, memory, label):
-        return memory["trunk"], jax.tree.map(lambda v: v[label], memory["bank"])
+        return memory["trunk"], functional.take(memory["bank"], label)
 
     def with_factors(self, memory, label, factors):
         rows = jax.tree.map(lambda v: jnp.asarray(v)[None], factors)

@@ -55,10 +55,10 @@ def run(
     """Trains and evaluates a whole task sequence, or continues one; returns `results.json`.
 
     The same call on the same workdir continues a run that was killed, with the same results. A
-    complete run is only read. The tasks are those of the settings, and those that `runs.learning`
-    has added to the workdir. loaded: None, or `runs.learning` calls: then the settings are those of
-    the workdir, and these are images of such tasks that were read already, by number.
-    until: the last task of this call; None = all tasks.
+    complete run is only read. The tasks are those of the settings, and those that
+    `runs.later.learning` has added to the workdir. loaded: None, or `learning` calls: then the
+    settings are those of the workdir, and these are images of such tasks that were read already, by
+    number. until: the last task of this call; None = all tasks.
 
     If several processes make one run, each calls this function with the same arguments and a shared
     folder; only the first process writes. progress: shows how many images are read before there is

@@ -38,9 +38,9 @@ def export_classes(
         _check_new(target, overwrite)
     memory = run._memory(run.learned[-1])
     trunk_hash = _trunk_hash(run)
+    content = _merged if merged else _alone
     for number, target in zip(ids, targets, strict=True):
-        content = (_merged if merged else _alone)(run, memory, number, trunk_hash)
-        files.write(target, content)
+        files.write(target, content(run, memory, number, run.task_of(number), trunk_hash))
     return tuple(targets)
 
 
@@ -51,11 +51,8 @@ def export_task(
     every, trunk_hash, written = file_names(run.class_names), _trunk_hash(run), []
     for label in task.labels:
         number = run.stream.class_order[label]
-        about = _about_class(run, number, task, trunk_hash)
-        _, factors = run._setup.of_task(task).method.trunk_and_factors(memory, label)
-        factors, p = jax.tree.map(np.asarray, factors), run.settings.adapter.functions
         target = _check_new(folder / f"{every[number]}{_SUFFIX}", overwrite)
-        written.append(files.write(target, artifact.class_bytes(factors, **about, p=p)))
+        written.append(files.write(target, _alone(run, memory, number, task, trunk_hash)))
     return tuple(written)
 
 
@@ -104,17 +101,16 @@ def file_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _alone(run: Run, memory, number: int, trunk_hash: str) -> bytes:
-    """The file of the factors of a class."""
-    task = run.task_of(number)
+def _alone(run: Run, memory, number: int, task: Task, trunk_hash: str) -> bytes:
+    """The file of the factors of a class of `task`."""
     about, adapter = _about_class(run, number, task, trunk_hash), run.settings.adapter
     _, factors = run._setup.method.trunk_and_factors(memory, run._labels([number])[0])
     return artifact.class_bytes(jax.tree.map(np.asarray, factors), **about, p=adapter.functions)
 
 
-def _merged(run: Run, memory, number: int, trunk_hash: str) -> bytes:
-    """The file of the ordinary U-Net of a class: W_y = W0 * F_y."""
-    about = _about_class(run, number, run.task_of(number), trunk_hash)
+def _merged(run: Run, memory, number: int, task: Task, trunk_hash: str) -> bytes:
+    """The file of the ordinary U-Net of a class of `task`: W_y = W0 * F_y."""
+    about = _about_class(run, number, task, trunk_hash)
     trunk, factors = run._setup.method.trunk_and_factors(memory, run._labels([number])[0])
     network = _merge(trunk, factors, about["family"])
     network = jax.tree.map(np.asarray, network)
@@ -172,8 +168,7 @@ def _model(run: Run) -> dict:
 def _ids(run: Run, classes: Sequence[int | str] | None) -> list[int]:
     """The ids of learned classes that a user names; None = all of them."""
     if classes is None:
-        listed = run.classes()
-        return [each.id for each in listed if each.task is not None and each.removed is None]
+        return run._learned(run._task(None))
     if isinstance(classes, str | int):
         classes = [classes]
     if not len(classes):
