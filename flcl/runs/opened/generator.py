@@ -98,8 +98,7 @@ class GeneratorOnDisk(opened.Run):
         """
         last = self._task(task)
         key = self.key(seed)
-        asked = {"num_steps": num_steps, "solver": solver}
-        sampler = self._sampler(opened.changed(self.settings, sample=asked).sample, last)
+        sampler = self._sampler(self._asked(num_steps, solver), last)
         with jax.set_mesh(self._mesh):
             draw = functools.partial(sampler.one_class, self._memory(last.index), key)
             if labels is None:
@@ -107,6 +106,11 @@ class GeneratorOnDisk(opened.Run):
             if classes is not None or per_class is not None:
                 raise ValueError("labels: give either labels, or classes and per_class")
             return self._of_labels(labels, last, draw)
+
+    def _asked(self, num_steps: int | None, solver: str | None) -> settings.Sample:
+        """The keys `sample` of the run with what a caller asked for."""
+        asked = {"num_steps": num_steps, "solver": solver}
+        return opened.changed(self.settings, sample=asked).sample
 
     def key(self, seed: int = 0) -> jax.Array:
         """The key from which `sample(seed=seed)` makes its noise, for `functional`."""
@@ -176,8 +180,7 @@ class GeneratorOnDisk(opened.Run):
         """
         last = self._task(task)
         _check_integer("at_once", at_once, 1, 1_000_000)
-        asked = {"num_steps": num_steps, "solver": solver}
-        sample = opened.changed(self.settings, sample=asked).sample
+        sample = self._asked(num_steps, solver)
         function = pure.sample_function(self._setup.of_task(last).method, sample, at_once)
         return self._parameters(last), function
 
@@ -223,8 +226,7 @@ class GeneratorOnDisk(opened.Run):
             have no factors.
         """
         last, as_argument = self._task(task), exporting.check_classes(classes)
-        asked = {"num_steps": num_steps, "solver": solver}
-        sample = opened.changed(self.settings, sample=asked).sample
+        sample = self._asked(num_steps, solver)
         parameters = self._parameters(last)
         method = self._setup.of_task(last).method
         program = exporting.sampling(method, sample, parameters, as_argument)
