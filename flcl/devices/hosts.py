@@ -10,7 +10,7 @@ import importlib.util
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -148,6 +148,13 @@ def from_main(value):
     padded = np.zeros(size, np.uint8)
     padded[: min(size, len(text))] = text[:size]
     return json.loads(bytes(multihost_utils.broadcast_one_to_all(padded)).decode())
+
+
+def read_by_main(read: Callable[[], object]):
+    """What `read()` gives in the first process, JSON values; its error is one of all processes."""
+    with together():
+        value = read() if is_main() else None
+    return from_main(value)
 
 
 @contextlib.contextmanager

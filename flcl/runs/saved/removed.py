@@ -54,7 +54,7 @@ def read(workdir: Path, seals: Seals, *, removing: bool = False) -> Removals:
         if seals.holds(NAME, "") is False and not removing:
             raise ValueError(
                 f"{path} is missing: bring a good copy back, or remove its classes again with "
-                "`python launch/classes.py remove`"
+                f"`{called.program('classes')} remove`"
             ) from None
         return Removals()
     if seals.holds(NAME, digest(content)) is False:
@@ -73,10 +73,9 @@ def ids_of_all(workdir: Path) -> tuple[int, ...]:
 
     Every process calls this function; the first one reads, and the others get the same.
     """
-    with hosts.together():
-        main = hosts.is_main() and workdir.is_dir()
-        ids = read(workdir, Seals(workdir, writes=False)).ids if main else ()
-    return tuple(hosts.from_main(ids))
+    seals = Seals(workdir, writes=False)
+    ids = hosts.read_by_main(lambda: read(workdir, seals).ids if workdir.is_dir() else ())
+    return tuple(ids)
 
 
 def write(seals: Seals, removals: Removals) -> None:

@@ -198,9 +198,12 @@ def begun(workdir: Path) -> Begun | None:
     What is wrong with a damaged `stream.json` is said by `check_stream`; here it counts as absent.
     Every process calls this function; the first one reads, and the others get the same.
     """
-    with hosts.together():
-        chosen = _chosen(workdir) if hosts.is_main() else None
-    values = hosts.from_main(chosen and dataclasses.asdict(chosen))
+
+    def read() -> dict | None:
+        chosen = _chosen(workdir)
+        return chosen and dataclasses.asdict(chosen)
+
+    values = hosts.read_by_main(read)
     return values and Begun(tuple(values["skipped"]), values["split_rule"], values["room"])
 
 
@@ -240,9 +243,7 @@ def _room(stream) -> dict[str, int] | None:
 def finished(workdir: Path) -> int:
     """The number of stored tasks of a run. Every process calls this function and gets the same."""
     folder = workdir / "checkpoints" / "tasks"
-    with hosts.together():
-        names = [path.name for path in folder.glob("[0-9]*")] if hosts.is_main() else []
-    return hosts.from_main(len([name for name in names if name.isdecimal()]))
+    return hosts.read_by_main(lambda: sum(path.name.isdecimal() for path in folder.glob("[0-9]*")))
 
 
 def history(workdir: Path, loaded: Mapping[int, LearnedTask]) -> History | None:
@@ -251,12 +252,13 @@ def history(workdir: Path, loaded: Mapping[int, LearnedTask]) -> History | None:
     A damaged `stream.json` counts as absent: `check_stream` says what is wrong with it. Every
     process calls this function; the first one reads, and the others get the same.
     """
-    values = None
-    with hosts.together():
-        if hosts.is_main():
-            with contextlib.suppress(ValueError, NotADirectoryError):
-                values = read_stream(workdir)
-    values = hosts.from_main(values)
+
+    def read() -> dict | None:
+        with contextlib.suppress(ValueError, NotADirectoryError):
+            return read_stream(workdir)
+        return None
+
+    values = hosts.read_by_main(read)
     stored = typed_stream(values) if values else None
     if stored is None or not any(task.learned for task in stored.tasks):
         return None
@@ -268,11 +270,8 @@ def origin(workdir: Path) -> dict:
 
     Every process calls this function; the first one reads, and the others get the same.
     """
-    results = None
-    with hosts.together():
-        if hosts.is_main():
-            results, _ = earlier_results(workdir, Seals(workdir, writes=False))
-    results = hosts.from_main(results)
+    seals = Seals(workdir, writes=False)
+    results = hosts.read_by_main(lambda: earlier_results(workdir, seals)[0])
     weights = (results or {}).get("weights") or {}
     return {name: weights[name] for name in ("layout", "ignored") if name in weights}
 
