@@ -51,9 +51,8 @@ def learn_only(
             begun = workdirs.begun(workdir)
             setup, _ = prepare(run.settings, stored=True, begun=begun, progress=progress)
             setup, old_images = substitutes.prepare(setup, progress)
-            check_there = lambda: None  # noqa: E731
-            if hosts.is_main():
-                check_there = held.enter_context(workdirs.locked(out))
+            lock = workdirs.locked(out) if hosts.is_main() else contextlib.nullcontext(lambda: None)
+            check_there = held.enter_context(lock)
         hosts.connect(setup.mesh)
         checkpoints = held.enter_context(Checkpoints(out / "checkpoints", seals=seals))
         held.enter_context(jax.set_mesh(setup.mesh))
