@@ -39,6 +39,18 @@ def end(*_args, **_kwargs):
     raise Killed
 
 
+def end_inside_a_task(patch: pytest.MonkeyPatch) -> None:
+    """The next task saves its state, trains, and ends before it is stored."""
+    real = TaskTraining.run
+
+    def stopped(training, phase, state, frozen, batches):
+        training.save(0, state)
+        real(training, phase, state, frozen, batches)
+        raise Killed
+
+    patch.setattr(TaskTraining, "run", stopped)
+
+
 def ask(*_args, **_kwargs):
     """As a cluster that takes the machine away."""
     os.kill(os.getpid(), signal.SIGTERM)

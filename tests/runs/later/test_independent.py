@@ -47,14 +47,7 @@ def files(begun) -> list[Path]:
     run = flcl.open_run(begun)
     written = [*run.learn_only(3)]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
-        real = moments.TaskTraining.run
-
-        def stopped(training, phase, state, frozen, batches):
-            training.save(0, state)
-            real(training, phase, state, frozen, batches)
-            raise moments.Killed
-
-        patch.setattr(moments.TaskTraining, "run", stopped)
+        moments.end_inside_a_task(patch)
         run.learn_only(2)
     written += run.learn_only(2)
     assert [path.name for path in written] == [

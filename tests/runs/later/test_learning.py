@@ -70,14 +70,7 @@ def kill(workdir: Path, source: Path, moment: str, task: int) -> None:
     """Kills the learning of a task: inside it, or when it is stored and not evaluated."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
         if moment == "step":
-            real = moments.TaskTraining.run
-
-            def run(training, phase, state, frozen, batches):
-                training.save(0, state)
-                real(training, phase, state, frozen, batches)
-                raise moments.Killed
-
-            patch.setattr(moments.TaskTraining, "run", run)
+            moments.end_inside_a_task(patch)
         else:
             patch.setattr(moments.ClassifierEvaluation, "evaluate", moments.end)
         flcl.open_run(workdir).learn(f"npz:{source}")
