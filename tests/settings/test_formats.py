@@ -134,7 +134,12 @@ def test_a_folder_without_settings(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "digest"),
-    [(2, "e88c36f684d3f96b"), (3, "4fa8a55fabd702f5"), (4, "44922d32b9111390")],
+    [
+        (2, "e88c36f684d3f96b"),
+        (3, "4fa8a55fabd702f5"),
+        (4, "44922d32b9111390"),
+        (5, "b0fe4f063230a389"),
+    ],
 )
 def test_what_a_published_format_means_never_changes(number, digest):
     """Runs of users have these formats: another value would make another run of each of them."""
