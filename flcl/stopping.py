@@ -6,6 +6,7 @@ raises can appear anywhere. `held` delays it where a library would be left in th
 
 import atexit
 import contextlib
+import functools
 import os
 import select
 import signal
@@ -49,6 +50,7 @@ class _Signals:
 
     def __init__(self):
         self.holds, self.installed, self.several = 0, False, False
+        self._sending = threading.Lock()
         self.forget()
 
     def forget(self) -> None:
@@ -57,7 +59,7 @@ class _Signals:
         self._raised = False
         self._interrupted: float | None = None
 
-    def __call__(self, number: int, _frame) -> None:
+    def __call__(self, number: int, frame) -> None:
         if number == signal.SIGINT:
             now = time.monotonic()
             if self._interrupted is None:
@@ -67,28 +69,50 @@ class _Signals:
         self.received = self.received or signal.Signals(number)
         if self.several:
             os.kill(os.getpid(), signal.SIGTERM)  # the other processes learn it from that library
-        elif not self.holds and not self._raised:
-            self._raised = True  # once: the work that follows a stop is not interrupted
+        elif not self.holds and not self._raised and not _in_hook(frame):
             self.check()
 
     def check(self) -> None:
         """Raises `StoppedError` if a signal has arrived."""
         if self.received is not None and not self.several:
+            self._raised = True  # once: the work that follows a stop is not interrupted
             name = "Ctrl-C" if self.received == signal.SIGINT else self.received.name
             raise StoppedError(f"stopped by {name}")
 
     def again(self) -> None:
         """Raises once more, a moment later; for an exception that Python has thrown away."""
         self._raised = False
-        main, begun = threading.main_thread().ident, threading.Event()
+        threading.Thread(target=self._repeat, daemon=True).start()
 
-        def repeat() -> None:
-            begun.wait()  # inside `start`, which may take long, it would be thrown away as before
+    def _repeat(self) -> None:
+        """Sends the signal until the main thread has taken it: on a busy machine that may be long."""
+        while not self._raised:
             time.sleep(0.01)
-            signal.pthread_kill(main, signal.SIGTERM)
+            with self._sending:
+                if not self.installed:
+                    return  # another handler, or none, would get the signal
+                signal.pthread_kill(threading.main_thread().ident, signal.SIGTERM)
 
-        threading.Thread(target=repeat, daemon=True).start()
-        begun.set()
+    def uninstall(self) -> None:
+        """From here on no signal is sent, and the handlers may change."""
+        with self._sending:
+            self.installed = False
+        self.forget()
+
+
+def _in_hook(frame) -> bool:
+    """Whether Python is reporting a lost exception: what is raised there is lost, too."""
+    while frame is not None and frame.f_code is not _raise_again.__code__:
+        frame = frame.f_back
+    return frame is not None
+
+
+def _raise_again(show: Callable, lost) -> None:
+    """As `sys.unraisablehook`: a stop comes again, and `show` reports all else."""
+    if _signals.installed and isinstance(lost.exc_value, StoppedError):
+        _signals.again()
+    else:
+        show(lost)
 
 
 _signals = _Signals()
@@ -146,23 +170,15 @@ def _installed(numbers: list[signal.Signals]) -> Iterator[None]:
     before = {number: signal.signal(number, _signals) for number in numbers}
     # Python throws away what is raised inside a destructor or a callback of the collector.
     show = sys.unraisablehook
-
-    def raise_again(lost) -> None:
-        if _signals.installed and isinstance(lost.exc_value, StoppedError):
-            _signals.again()
-        else:
-            show(lost)
-
-    sys.unraisablehook = raise_again
+    sys.unraisablehook = hook = functools.partial(_raise_again, show)
     try:
         yield
     finally:
-        if sys.unraisablehook is raise_again:
+        if sys.unraisablehook is hook:
             sys.unraisablehook = show
+        _signals.uninstall()
         for number, handler in before.items():
             signal.signal(number, handler)
-        _signals.installed = False
-        _signals.forget()
 
 
 @contextlib.contextmanager

@@ -108,16 +108,18 @@ def test_nothing_in_the_library_catches_a_stop(root):
     assert sorted(caught) == ["config_file.py"] * 4 + ["ending.py"] * 2
 
 
-@pytest.mark.parametrize("slow", [0.0, 0.1])
-def test_a_stop_that_python_throws_away_comes_again(slow, monkeypatch):
-    """Also where a busy machine is slow to begin a thread."""
-    start = threading.Thread.start
+@pytest.mark.parametrize("place", ["nowhere", "start", "again"])
+def test_a_stop_that_python_throws_away_comes_again(place, monkeypatch):
+    """Also where a busy machine is slow to begin a thread, or to leave the report of the loss."""
+    slow = {"start": (threading.Thread, "start"), "again": (stopping._Signals, "again")}.get(place)
+    if slow:
+        real = getattr(*slow)
 
-    def late(thread):
-        start(thread)
-        time.sleep(slow)
+        def late(*arguments):
+            real(*arguments)
+            time.sleep(0.1)
 
-    monkeypatch.setattr(threading.Thread, "start", late)
+        monkeypatch.setattr(*slow, late)
 
     class Watcher:
         def __del__(self):
@@ -128,6 +130,19 @@ def test_a_stop_that_python_throws_away_comes_again(slow, monkeypatch):
         del watcher
         gc.collect()
         time.sleep(5)
+
+
+def test_a_lost_stop_is_not_sent_to_another_handler(monkeypatch):
+    """The run has ended before the stop comes again."""
+    sent = []
+    monkeypatch.setattr(signal, "pthread_kill", lambda *arguments: sent.append(arguments))
+    with stopping.on_signals():
+        with stopping._signals._sending:  # what is sent now waits
+            stopping._signals.again()
+            time.sleep(0.05)
+            stopping._signals.installed = False
+        time.sleep(0.05)
+    assert sent == []
 
 
 PROGRAM = """
