@@ -85,7 +85,7 @@ class _Signals:
         threading.Thread(target=self._repeat, daemon=True).start()
 
     def _repeat(self) -> None:
-        """Sends the signal until the main thread has taken it: on a busy machine that may be long."""
+        """Sends the signal until the main thread has taken it: a busy machine may take long."""
         while not self._raised:
             time.sleep(0.01)
             with self._sending:

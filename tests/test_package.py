@@ -31,6 +31,10 @@ def test_the_package_says_what_there_is():
         _ = flcl.trian
 
 
+# Few layers, without attention: compiling is nearly all of a run.
+FEW = {"adapter.layers": "2-3", "model.attention": (), "model.width": 8, "judge.width": 4}
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """An empty folder for a user's scripts; two of them share its runs."""
@@ -48,7 +52,9 @@ def tried(folder, monkeypatch):
     def load_config(config, overrides=None):
         real(config, overrides)
         kept = {k: v for k, v in (overrides or {}).items() if k.startswith("data.")}
-        return real(f"{config}:smoke", kept | ({"stream.tasks": "2"} if kept else {}))
+        if kept:
+            kept |= {"stream.tasks": "2", **FEW}
+        return real(f"{config}:smoke", kept)
 
     def run(text: str) -> dict:
         values: dict = {}
