@@ -11,9 +11,9 @@ Examples:
   flcl sweep --config=funlora_digits --grid phase2.learning_rate=1e-2,3e-2 --out=runs/rates
   flcl compare runs/digits/*
 
-A row of --methods is a word that the config takes after its colon, such as no_dmp or family=shift, or
-only the value of baseline=, such as frozen; + joins several, and default is the config as it is. An
-order or a value with a comma needs quotes: '--orders="photo,sketch","sketch,photo"'.
+A row of --methods is a word that the config takes after its colon, such as no_dmp or family=shift,
+or only the value of baseline=, such as frozen; + joins several, and default is the config as it is.
+An order or a value with a comma needs quotes: '--orders="photo,sketch","sketch,photo"'.
 
 Every combination is a cell: a run in a folder of its own in --out. All cells are checked before the
 first one is trained. Each has a process of its own and prints into its sweep.log; one that fails is
@@ -24,7 +24,6 @@ that are finished are skipped. --slurm prints a script that trains them as an ar
 import fnmatch
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from absl import flags
 
@@ -46,17 +45,25 @@ def define(values: flags.FlagValues) -> None:
     """The flags of this program."""
     add = {"flag_values": values}
     flags.DEFINE_string("out", None, "folder of all cells; made if missing", **add)
-    text = "rows: words that the config takes, or values of baseline=; default = the config as it is"
+    text = (
+        "rows: words that the config takes, or values of baseline=; default = the config as it is"
+    )
     flags.DEFINE_string("methods", DEFAULT, text, **add)
     flags.DEFINE_string("seeds", "", "values of seed; default: that of the config", **add)
     text = "values of stream.class_order, or of stream.domain_order for domains"
     flags.DEFINE_string("orders", "", text, **add)
     text = "the first seed with the first order, and so on; default: every seed with every order"
     flags.DEFINE_boolean("paired", False, text, **add)
-    flags.DEFINE_multi_string("grid", [], "KEY=VALUE,VALUE: values of a key; may be repeated", **add)
-    text = "train only these cells: numbers (see --dry_run), or names, in which * stands for any text"
+    flags.DEFINE_multi_string(
+        "grid", [], "KEY=VALUE,VALUE: values of a key; may be repeated", **add
+    )
+    text = (
+        "train only these cells: numbers (see --dry_run), or names, in which * stands for any text"
+    )
     flags.DEFINE_list("only", [], text, **add)
-    flags.DEFINE_boolean("dry_run", False, "list the cells and their commands; train nothing", **add)
+    flags.DEFINE_boolean(
+        "dry_run", False, "list the cells and their commands; train nothing", **add
+    )
     flags.DEFINE_boolean("slurm", False, "print a script for an array job; train nothing", **add)
 
 
