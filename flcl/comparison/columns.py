@@ -146,7 +146,9 @@ def _error(name: str, runs: Sequence[StoredRun]) -> Column:
 
 def _drift(run: StoredRun) -> float | None:
     """How far features of test images of earlier tasks have moved, in % of their length."""
-    if not isinstance(run.results, ClassifierResults) or not run.results.drift.relative:
+    if not isinstance(run.results, ClassifierResults) or run.joint:
+        return None
+    if not run.results.drift.relative:
         return None
     moved = run.results.drift.relative[-1][:-1]
     counts = run.results.test_counts[: len(moved)]

@@ -5,10 +5,10 @@ Usage:
 
 Examples:
   flcl compare runs/digits/*
-  flcl compare runs/digits/* --reference=frozen --out=table.md --out=curves.svg --out=page.html
+  flcl compare runs/digits/* --reference=frozen --out=table.tex --out=curves.svg --out=page.html
   flcl compare runs/digits/* --columns=lda.last_accuracy,difference.lda.last_accuracy,drift
              --reference=frozen
-  flcl compare runs/digits/* --into=results.md#digits
+  flcl compare runs/digits/* --into=README.md#digits
 
 A row is a group of runs whose settings differ only in seed and order. A difference is taken between
 runs with the same seed and order; it is grey if its 95 % interval contains 0, or if there are fewer
@@ -45,7 +45,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("allow", [], text, **add)
     flags.DEFINE_multi_string("out", [], "file to write, by its ending; may be repeated", **add)
     flags.DEFINE_boolean("overwrite", False, "replace existing files", **add)
-    flags.DEFINE_string("into", None, "FILE.md or FILE.md#NAME: a table to replace", **add)
+    flags.DEFINE_string("into", None, "Markdown FILE or FILE#NAME: a table to replace", **add)
 
 
 def main(arguments: cli.Arguments) -> None:
