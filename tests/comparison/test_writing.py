@@ -68,6 +68,14 @@ def test_what_is_not_shown_is_marked_in_every_form(table, tmp_path):
     terminal.show(
         table, Console(file=file, width=300, force_terminal=True, color_system="standard")
     )
+    wide, narrow = file.getvalue(), io.StringIO()
+    terminal.show(table, Console(file=narrow, width=80, color_system=None))
+    # Columns that do not fit are in a further table; no cell is cut or folded.
+    assert (
+        narrow.getvalue().count("run ") > 1 and max(map(len, narrow.getvalue().split("\n"))) <= 80
+    )
+    for _, entries in writing.cells(table):
+        assert all(text in narrow.getvalue() and text in wide for text, _ in entries)
     grey = [line for line in file.getvalue().splitlines() if "\x1b[90m" in line]
     assert [line for line in grey if "fmlora" in line] and not any("ranpac" in x for x in grey)
     page = table.save(tmp_path / "page.html").read_text()
@@ -129,8 +137,8 @@ def test_only_the_text_between_the_marks_is_replaced(table, tmp_path):
     path.write_text(around + around.replace("one", "two"))
     with pytest.raises(ValueError, match="several tables; add #NAME, one of one, two"):
         writing.into(table, path)
-    with pytest.raises(ValueError, match="compare: tow -->. Did you mean 'two'"):
-        writing.into(table, path, "tow")
+    with pytest.raises(ValueError, match="compare: twoo -->. Did you mean 'two'"):
+        writing.into(table, path, "twoo")
     writing.into(table, path, "two")
     head, tail = path.read_text().split("<!-- compare: two -->\n")
     assert head == around + "before\n"
