@@ -27,7 +27,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from flcl import called, cli, hints
+from flcl import called, cli, hints, settings
 from flcl.settings.ids import separated
 from flcl.shown import shown
 from flcl.storage import paths
@@ -90,7 +90,10 @@ def main(arguments: cli.Arguments) -> int:
     if failures:
         print(f"{len(failures)} of {len(chosen)} cells failed", file=sys.stderr)
         return 1
-    print(f"{len(chosen)} cells are finished: {called.program('compare')} {shown(str(out))}/*")
+    # Of a config of two runs, the classifier is what was trained with the other's samples.
+    two = "/classifier" if isinstance(chosen[0].run, settings.Combined) else ""
+    command = f"{called.program('compare')} {shown(str(out))}/*{two}"
+    print(f"{len(chosen)} cells are finished: {command}")
     return 0
 
 

@@ -31,7 +31,7 @@ def planned(tmp_path, rows=("default",), spec="fmlora_digits", **plan) -> list[c
 def test_every_combination_is_a_cell(tmp_path):
     made = planned(
         tmp_path,
-        rows=("default", "frozen"),
+        rows=("default", "linear_probe"),
         grid={"train.epochs": ["1", "2.5"]},
         orders=["natural", "seed:1993"],
         seeds=["0", "7"],
