@@ -28,7 +28,7 @@ class Row:
     runs: tuple[StoredRun, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Comparison:
     """A table over runs, with what is needed to read it.
 
@@ -58,8 +58,12 @@ class Comparison:
 
         return writing.save(self, path)
 
+    def __repr__(self) -> str:
+        runs = sum(len(row.runs) for row in self.rows)
+        return f"<comparison of {runs} runs: {len(self.rows)} rows, {len(self.columns)} columns>"
+
     def __str__(self) -> str:
-        from flcl.comparison import writing
+        from flcl.comparison import writing  # late: it imports this module
 
         return writing.markdown(self)
 

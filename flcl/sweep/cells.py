@@ -18,6 +18,7 @@ _OPEN = (None, "", "weights")
 # What `flcl.data.sequence.orders` accepts without knowing the classes.
 _CLASS_ORDER = re.compile(r"natural|seed:\d+|\s*\d+\s*(,\s*\d+\s*)*", re.ASCII)
 _LONGEST = 60  # characters of a part of a name
+_STATES = ("new", "begun", "finished")
 _SHOWN = 4  # differing keys in an error
 
 Settings = settings.Run | settings.Combined
@@ -71,8 +72,8 @@ class Cell(NamedTuple):
         yield self.workdir / "classifier", memory
 
     def state(self) -> str:
-        """`finished`, `begun` or `new`."""
-        return min(_state(place) for place, _ in self.places())[2:]
+        """`new`, `begun` or `finished`; of two runs that of the less finished one."""
+        return min((_state(place) for place, _ in self.places()), key=_STATES.index)
 
 
 def make(plan: Plan, out: Path, parse: Callable[[str, Sequence[str]], Settings]) -> list[Cell]:
@@ -180,14 +181,14 @@ def _identity(run: Settings) -> str:
 
 
 def _state(place: Path) -> str:
-    """The state of a folder, with a number in front by which the least finished comes first."""
+    """The state of the run in a folder: one of `_STATES`."""
     try:
         stored = files.read_json(place / results.NAME)
         if stored is not None and results.from_json(stored).complete:
-            return "2 finished"
+            return "finished"
     except ValueError:  # damaged: the run makes it again or says what to do
         pass
-    return "1 begun" if (place / formats.NAME).exists() else "0 new"
+    return "begun" if (place / formats.NAME).exists() else "new"
 
 
 def _check_folder(name: str, place: Path, run: settings.Run) -> None:

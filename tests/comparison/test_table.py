@@ -82,6 +82,7 @@ def test_every_number_is_that_of_a_plain_loop(digits):
 def test_rows_are_chosen_and_ordered(digits):
     table = flcl.compare(digits / "*", rows=["frozen", "fmlora"])
     assert [row.name for row in table.rows] == ["frozen", "fmlora"]
+    assert repr(table) == f"<comparison of 6 runs: 2 rows, {len(table.columns)} columns>"
     names = [column.name for column in table.columns]
     heads = [f"{head}.last_accuracy" for head in ("class_mean", "ridge", "linear")]
     first = ["last_accuracy", "average_incremental_accuracy", "forgetting"]
