@@ -15,15 +15,14 @@ _SHOWN = 3  # workdirs and keys that an error names
 def keys(run: StoredRun, heads_are_named: bool) -> dict[str, object]:
     """What belongs to the protocol of a run, by dotted key.
 
-    Entries of `stream.json` are those of its data, `kind` is generator or classifier.
-    heads_are_named: every column names its head, so the head that answers does not matter.
+    Entries of `stream.json` are those of its data. heads_are_named: every column names its head,
+    so the head that answers does not matter.
     """
     known = run.keys()
     chosen = {name: value for name, value in known.items() if name in _STREAM}
     for name, value in known.items():
         if name.partition(".")[0] in _SECTIONS and name not in _TRAINING:
             chosen[name] = value
-    chosen["kind"] = run.results.kind
     chosen |= {f"stream.json:{name}": value for name, value in run.data.items()}
     if run.head and not heads_are_named:
         chosen["head"] = run.head
