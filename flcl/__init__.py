@@ -7,6 +7,7 @@
   run.results                               what results.json holds: accuracies and more
   run.sample([3, 5], per_class=16)          a generator (FunLoRA): images of learned classes
   run.classify(["a.png"])                   a classifier (FM-LoRA): the class of each image
+  print(flcl.compare("runs/*"))             finished runs in one table, over seeds and orders
   flcl.describe(settings)                   sizes, before anything is trained
   flcl.step_flops(settings)                 the work of a training step of a classifier
   flcl.precompile(settings, "v5e:4x4")      memory and work on devices that are not here
@@ -22,6 +23,7 @@ __all__ = [
     "ClassifierOnDisk",
     "GeneratorOnDisk",
     "TwoRuns",
+    "compare",
     "describe",
     "load_config",
     "open_run",
@@ -45,12 +47,15 @@ if TYPE_CHECKING:
     from flcl.api import (
         run as run,
     )
+    from flcl.comparison import compare
 
 
 def __getattr__(name: str):
     # JAX takes seconds to import: `import flcl` alone should not.
     if name == "load_config":
         return import_module("flcl.settings.given.overrides").load_config
+    if name == "compare":
+        return import_module("flcl.comparison").compare
     if name in (*__all__, "run"):
         return getattr(import_module("flcl.api"), name)
     hint = "" if name.startswith("_") else import_module("flcl.hints").did_you_mean(name, __all__)

@@ -27,18 +27,22 @@ _SPEC = re.compile(r"--?config(=|$)")
 
 STORED = "stored"
 """Of a program whose settings are those that a run has stored."""
+MANY = "many"
+"""Of a program that makes many runs of a config: it gets `--config` and its overrides as words."""
 
 
 class Arguments(NamedTuple):
     """A parsed command line: flags, the settings if the program takes a config, words if any.
 
-    changed: the keys of the settings that the command line names.
+    changed: the keys of the settings that the command line names. given: of a program of `MANY`
+    runs, the value of `--config`, and the words that change keys, such as `--config.seed=1`.
     """
 
     flags: flags.FlagValues
     run: settings.Run | settings.Combined | None
     words: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    given: tuple[str, ...] = ()
 
 
 def main(
@@ -58,7 +62,8 @@ def main(
       doc: the first text that `--help` prints.
       define: adds the program's own flags to a `FlagValues`.
       config: whether the program takes (and needs) `--config` and its overrides; `STORED` = it
-        takes overrides of the settings that the run in `--workdir` has stored.
+        takes overrides of the settings that the run in `--workdir` has stored; `MANY` = it gets
+        both as words.
       distributed: whether the program may run in several processes.
       takes_words: whether it takes words that are no flags, such as the names of files.
       argv: the command line, with the program's name first; None means `sys.argv`.
@@ -108,13 +113,17 @@ def parse(
     """Flags and frozen settings of a command line; raises `ValueError` with one clear line."""
     values = flags.FlagValues()
     define(values)
-    edited, spec, refused = None, None, []
+    edited, spec, refused, words_of_config = None, None, [], ()
     if config == STORED:
         edited = _define_overrides(_stored(argv), argv, values)
     elif config:
         spec, argv = _split_spec(argv)
         if spec is None:
             raise ValueError("--config is missing, such as --config=funlora_digits")
+    if config == MANY:
+        words_of_config = (spec, *filter(_OVERRIDE.match, argv))
+        argv = [word for word in argv if not _OVERRIDE.match(word)]
+    elif config and config != STORED:
         given = load_config(spec)
         refused = bridge.errors(given)
         edited = _define_overrides(given, argv, values)
@@ -131,7 +140,12 @@ def parse(
         raise ValueError(f"unexpected argument {words[1]!r}: write --name=value. See --help")
     run = None if edited is None else overrides.frozen(edited, spec, refused)
     changed = tuple(dict.fromkeys(m[2] for m in map(_OVERRIDE.match, argv) if m and edited))
-    return Arguments(values, run, tuple(words[1:]), changed)
+    return Arguments(values, run, tuple(words[1:]), changed, words_of_config)
+
+
+def settings_of(spec: str, words: Sequence[str]) -> settings.Run | settings.Combined:
+    """The settings of a config with overrides, as `--config=SPEC WORDS` of a command line."""
+    return parse(["flcl", f"--config={spec}", *words], lambda _: None, config=True).run
 
 
 def _stored(argv: Sequence[str]) -> ConfigDict:
@@ -280,7 +294,7 @@ def _help(argv, doc: str, define, config: bool | str) -> str:
         else:
             words = [word for word in rest if _OVERRIDE.match(word)]
             # The overrides are applied: a user can check a value before a run.
-            run = parse([argv[0], f"--config={spec}", *words], lambda _: None, True).run
+            run = settings_of(spec, words)
             parts.append(f"Keys of {spec}:\n" + "\n".join(_key_lines(run)))
     return "\n\n".join(parts)
 

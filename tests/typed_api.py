@@ -5,6 +5,7 @@ from typing import assert_type
 import numpy as np
 
 import flcl
+from flcl.comparison import Comparison
 from flcl.runs.results import ClassifierResults, GeneratorResults
 
 
@@ -35,3 +36,9 @@ def settings_and_their_run() -> None:
     assert_type(run, flcl.GeneratorOnDisk | flcl.ClassifierOnDisk | flcl.TwoRuns)
     flcl.load_config(3)  # type: ignore[arg-type]
     flcl.open_run("runs/a", "generater")  # type: ignore[call-overload]
+
+
+def a_comparison_is_an_object_with_rows_and_columns() -> None:
+    compared = flcl.compare("runs/*", reference="frozen")
+    assert_type(compared, Comparison)
+    assert_type(compared.cell("fmlora", "drift").n, int)

@@ -39,7 +39,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
     but a `ConfigDict` with the keys of a method. An `OSError` of the file itself is raised
     unchanged.
     """
-    name, argument = _SPEC.fullmatch(spec).groups()
+    name, argument = split(spec)
     path = _file(name)
     with packaged.importable(path):
         get_config = getattr(_run(path), "get_config", None)
@@ -47,7 +47,7 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
             raise ValueError(
                 f"--config={name!r}: does not define get_config(arg), which returns the config"
             )
-        config = _call(path, get_config, argument or "")
+        config = _call(path, get_config, argument)
     if inspect.iscoroutine(config):
         config.close()  # or Python complains when it is deleted
     if not isinstance(config, ml_collections.ConfigDict):
@@ -65,6 +65,12 @@ def load_config(spec: str) -> ml_collections.ConfigDict:
         raise ValueError(f"--config={name!r}: {hints.brief(str(error))}") from None
     # A frozen one could not be overridden.
     return bridge.with_places(ml_collections.ConfigDict(config))
+
+
+def split(spec: str) -> tuple[str, str]:
+    """Name and argument of `NAME:argument` or `path.py:argument`; no argument is an empty text."""
+    name, argument = _SPEC.fullmatch(spec).groups()
+    return name, argument or ""
 
 
 def _file(name: str) -> Path:
@@ -108,7 +114,7 @@ def _call(path: Path, get_config, argument: str) -> object:
         raise ValueError(f"--config={str(path)!r}: get_config has {error}") from None
     parameters = signature.parameters
     if not parameters and argument:
-        raise ValueError(f"--config={str(path)!r}: takes no argument, {argument!r} was given")
+        raise ArgumentError(f"--config={str(path)!r}: takes no argument, {argument!r} was given")
     try:
         signature.bind(*([argument] if parameters else []))
     except TypeError as error:

@@ -49,6 +49,13 @@ def test_a_job_of_an_array_trains_the_task_of_its_number(job):
     assert calls[0][4:] == ["launch/learn.py", "--workdir=runs/w", "--only=3"]
 
 
+def test_a_job_of_an_array_trains_the_cell_of_its_number(job):
+    words = ("--config=fmlora_digits", "--seeds=0,1", "--out=runs/digits")
+    done, calls = job("sweep", *words, SLURM_ARRAY_TASK_ID="3", SLURM_NTASKS="1")
+    assert done.returncode == 0, done.stderr
+    assert calls[0][4:] == ["launch/sweep.py", *words, "--only=3"]
+
+
 def test_75_goes_back_into_the_queue(job):
     done, calls = job(*WORDS, answers={"srun": [[75, ""]]}, SLURM_RESTART_COUNT="2")
     assert done.returncode == 75
@@ -94,6 +101,12 @@ def test_the_script_outlives_the_signal_that_stops_the_program(job, cluster):
             WORDS,
             {"SLURM_NTASKS": "2", "SLURM_JOB_NUM_NODES": "2", "SLURM_GPUS_ON_NODE": "8"},
             "2 tasks for 16 GPUs: --ntasks-per-node and --gpus-per-node have to be equal",
+        ),
+        (("sweep",), {}, "the arguments of launch/sweep.py are missing"),
+        (
+            ("sweep", *WORDS),
+            {"SLURM_NTASKS": "8", "SLURM_GPUS_ON_NODE": "8"},
+            "8 tasks for one cell of a sweep: --ntasks-per-node has to be 1",
         ),
         (WORDS, {"SLURM_SUBMIT_DIR": "/nowhere"}, "/nowhere is no checkout of flcl"),
     ],

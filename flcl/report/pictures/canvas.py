@@ -5,6 +5,7 @@ It uses `Figure` objects and no pyplot, so there is no global state and no displ
 
 from pathlib import Path
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
@@ -61,6 +62,15 @@ def task_ticks(axes: Axes, count: int) -> None:
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Writes a figure as a PNG file, completely or not at all."""
+    """Writes a figure as a PNG, SVG or PDF file by its ending, completely or not at all.
+
+    Equal figures give equal files: no date is in them.
+    """
+    suffix = Path(path).suffix
     with grids.any_script():
-        files.write(path, FigureCanvasAgg(figure).print_png)
+        if suffix == ".png":
+            files.write(path, FigureCanvasAgg(figure).print_png)
+            return
+        dates = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}[suffix]
+        with rc_context({"svg.hashsalt": "flcl", "pdf.fonttype": 42}):
+            files.write(path, lambda file: figure.savefig(file, format=suffix[1:], metadata=dates))

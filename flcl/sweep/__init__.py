@@ -1,0 +1,1 @@
+"""Many runs of one config: rows of methods, seeds, orders and values of keys, a workdir each."""

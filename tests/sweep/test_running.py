@@ -1,0 +1,109 @@
+"""The cells of a sweep one after the other, with a stand-in for the process that trains."""
+
+import gzip
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from flcl import programs
+from flcl.sweep import running
+
+# It does what its folder is called, and writes its words into `calls`.
+STAND_IN = """#!/bin/sh
+echo "$@" >> {here}/calls
+for word in "$@"; do
+  case "$word" in --workdir=*) folder="${{word#--workdir=}}" ;; esac
+done
+case "$folder" in
+  *s1) echo "a line"; echo "error: s1 cannot be trained" >&2; exit 2 ;;
+  *s2) kill -KILL $$ ;;
+  *s3) exit 0 ;;
+  *s4) trap 'echo saved > "$folder/saved"; exit 75' TERM; touch {here}/waits
+       while :; do sleep 0.05; done ;;
+esac
+cp {here}/results.json "$folder/results.json"
+"""
+
+
+@pytest.fixture
+def sweep(tmp_path, monkeypatch, capsys, root):
+    """Runs `flcl sweep` over some seeds with the stand-in; returns its code and its texts."""
+    stored = gzip.decompress((root / "tests/runs/frozen/results_fmlora.json.gz").read_bytes())
+    results = json.loads(stored) | {"complete": True}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    stand_in = tmp_path / "python"
+    stand_in.write_text(STAND_IN.format(here=tmp_path))
+    stand_in.chmod(0o755)
+    (tmp_path / "calls").touch()
+
+    def run(seeds: str, *words: str):
+        argv = ["flcl", "--config=fmlora_digits", f"--seeds={seeds}", f"--out={tmp_path}/out"]
+        monkeypatch.setattr("sys.argv", [*argv, *words])
+        monkeypatch.setattr(running.sys, "executable", str(stand_in))
+        try:
+            code = programs.run("sweep")
+        finally:
+            monkeypatch.undo()
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def seeds_of(calls: Path) -> list[str]:
+    return [line.rpartition("--config.seed=")[2] for line in calls.read_text().splitlines()]
+
+
+def test_a_crash_of_a_cell_does_not_end_the_others(sweep, tmp_path):
+    code, out, err = sweep("1,0,2,3,5")
+    assert code == 1
+    assert seeds_of(tmp_path / "calls") == ["1", "0", "2", "3", "5"]
+    assert "[1/5] default-natural-s1" in out and "4 to go, about " in out
+    assert "cell default-natural-s1: error: s1 cannot be trained" in err
+    assert "cell default-natural-s2: error: ended by SIGKILL" in err
+    assert "cell default-natural-s3: error: exit code 0: nothing was printed" in err
+    workdir = tmp_path / "out" / "default-natural-s1"
+    repeat = f"repeat: flcl train --config=fmlora_digits --workdir={workdir} --config.seed=1"
+    assert repeat in err
+    assert err.endswith("3 of 5 cells failed\n")
+    assert (workdir / "sweep.log").read_text() == "a line\nerror: s1 cannot be trained\n"
+    # The same command skips what is finished.
+    (tmp_path / "calls").write_text("")
+    code, out, err = sweep("1,0,2,3,5", "--only=*s0,*s1,*s5")
+    assert code == 1 and seeds_of(tmp_path / "calls") == ["1"]
+    assert "2 of 3 cells are finished already" in out and err.endswith("1 of 3 cells failed\n")
+    code, out, _ = sweep("0,5")
+    assert code == 0 and f"flcl compare {tmp_path}/out/*" in out
+
+
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_a_signal_stops_the_cell_well(number, expected, sweep, tmp_path):
+    def send():
+        while not (tmp_path / "waits").exists():
+            time.sleep(0.02)
+        os.kill(os.getpid(), number)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    code, _, err = sweep("0,4,5")
+    sender.join()
+    assert code == expected and "run the same command to continue" in err
+    assert seeds_of(tmp_path / "calls") == ["0", "4"]
+    assert (tmp_path / "out" / "default-natural-s4" / "saved").exists()
+
+
+def test_the_process_of_a_cell_is_flcl_train(tmp_path, monkeypatch, capsys):
+    """Also from another folder, in which a file is called like a library."""
+    (tmp_path / "jax.py").write_text("raise SystemExit('not the library')")
+    monkeypatch.chdir(tmp_path)
+    words = ["--config=fmlora_digits:smoke", "--config.model.weights=none.npz", "--out=runs"]
+    monkeypatch.setattr("sys.argv", ["flcl", *words])
+    assert programs.run("sweep") == 1
+    told = capsys.readouterr().err
+    assert "cell default-natural-s0: error: model.weights='none.npz': no such file" in told
+    assert sys.executable not in told
