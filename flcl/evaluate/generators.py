@@ -8,6 +8,7 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from flcl import settings
 from flcl.data.selection import Selection, everything, joined
 from flcl.data.sequence.stream import Task
 from flcl.data.sequence.tasks import TaskData
@@ -273,7 +274,7 @@ class GeneratorEvaluation:
                 "per_class": {names[int(k)]: v for k, v in last["fidelity_per_class"].items()},
             },
             "sampling": {
-                **dataclasses.asdict(run.sample),
+                **_sampler_keys(run.sample),
                 "function_evaluations": self._calls,
                 "images_per_class": [self.generated_count(label) for label in self._counts],
                 "oversample": run.judge.oversample,
@@ -342,6 +343,12 @@ class GeneratorEvaluation:
         return judge.train(
             images, steps=steps, seed_name=name, progress=self._progress("judge", steps)
         )
+
+
+def _sampler_keys(sample: settings.Sample) -> dict:
+    """The keys `sample` for `results.json`, which names guidance only where there is some."""
+    keys = dataclasses.asdict(sample)
+    return {name: v for name, v in keys.items() if (name, v) != ("guidance", 1.0)}
 
 
 def _marked(judge: Judge, labels: Iterable[int]) -> np.ndarray:

@@ -28,6 +28,11 @@ def most_evaluations() -> int:
     return _DOPRI5_START + _DOPRI5_CALLS * DOPRI5_MAX_STEPS
 
 
+def networks(sample: settings.Sample) -> int:
+    """Networks that one evaluation of the field calls: two under classifier-free guidance."""
+    return 1 if sample.guidance == 1.0 else 2
+
+
 def arrived(calls, sample: settings.Sample):
     """Whether the images of a solve with `calls` evaluations reached t = 1; traced or not."""
     return sample.solver != "dopri5" or calls <= most_evaluations()

@@ -152,6 +152,7 @@ class Sampling:
     rtol: float
     atol: float
     chunk: int
+    guidance: float | None = left_out()
     function_evaluations: int | None
     images_per_class: tuple[int, ...]
     oversample: float

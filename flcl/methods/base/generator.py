@@ -74,6 +74,11 @@ class Generator(Method):
     def velocity(self, class_parameters: Tree) -> Velocity:
         """The velocity field of the class with these parameters; traced."""
 
+    def sampled(self, class_parameters: Tree, sample: settings.Sample) -> Velocity:
+        """The velocity field that is solved: that of the class, unless `sample` changes it."""
+        del sample
+        return self.velocity(class_parameters)
+
     def trunk_and_factors(self, memory: Memory, label: int) -> tuple[Tree, Tree]:
         """The trunk, and the factors of one class: `{adapted convolution: {factor: [n]}}`.
 
