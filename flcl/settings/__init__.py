@@ -45,6 +45,7 @@ from flcl.settings.generation import (
     Trunk,
     UNet,
 )
+from flcl.settings.generator.rivals import DDGRRun, GUIDERun, JDCLRun
 from flcl.settings.shared import (
     ClassStream,
     Data,
@@ -61,6 +62,9 @@ RUNS: dict[str, type[Run]] = {
         FunLoRARun,
         FinetuneRun,
         ReplayRun,
+        DDGRRun,
+        GUIDERun,
+        JDCLRun,
         FMLoRARun,
         FrozenRun,
         LinearProbeRun,
@@ -87,6 +91,7 @@ __all__ = [
     "ClassStream",
     "ClassifierRun",
     "Combined",
+    "DDGRRun",
     "Data",
     "FLoRA",
     "FMLoRARun",
@@ -97,9 +102,11 @@ __all__ = [
     "FrozenRun",
     "FrozenViT",
     "FunLoRARun",
+    "GUIDERun",
     "GeneratorRun",
     "HeadTrain",
     "InfLoRARun",
+    "JDCLRun",
     "Judge",
     "LinearProbeRun",
     "LoRARun",

@@ -151,7 +151,7 @@ class Sample:
     )
     guidance: float = key(
         1.0,
-        "funlora: v = v0 + guidance (v_class - v0), v0 of the trunk without factors (ours); 1 = off",
+        "funlora: v0 + guidance (v - v0), with v0 of the trunk without factors (ours); 1 = off",
         from_to(0, 100),
     )
 

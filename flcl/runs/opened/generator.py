@@ -230,9 +230,8 @@ class GeneratorOnDisk(opened.Run):
         """
         last, as_argument = self._task(task), exporting.check_classes(classes)
         sample = self._asked(num_steps=num_steps, solver=solver, guidance=guidance)
-        parameters = self._parameters(last)
         method = self._setup.of_task(last).method
-        program = exporting.sampling(method, sample, parameters, as_argument)
+        program = exporting.sampling(method, sample, self._parameters(last), as_argument)
         ids = self._learned(last)
         labels = {self.class_names[i]: self.noise_label(i) for i in ids}
         return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
