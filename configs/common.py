@@ -123,6 +123,10 @@ def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collectio
     config.phase2.dropout = config.phase1.dropout
     if "replay" in config:
         config.phase2.groups = 2 * config.phase2.groups  # ours: new and old classes in every batch
+    if "guide" in config:  # ours: the classifier that guides has the size of the judge
+        config.guide.update(width=config.judge.width, stages=config.judge.stages)
+    if method == "guide" and config.phase2.steps < 1000:
+        config.guide.every = 2  # ours: a tenth of so few steps teaches a classifier nothing
     return config
 
 
