@@ -368,6 +368,8 @@ def test_a_method_has_only_keys_that_it_reads():
         "funlora": {"stream.domain_order"},
         "finetune": {"stream.domain_order"},
         "generative_replay": {"stream.domain_order"},
+        "guide": {"stream.domain_order", "jdcl.hidden"},
+        "ddgr": {"guide.every"},
     }.items():
         assert not lacks & set(keys_of[method])
     training = {name for name in keys_of["class_mean"] if name.startswith("train.")}
