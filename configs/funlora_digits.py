@@ -2,7 +2,7 @@
 
     flcl train --config=funlora_digits --workdir=runs/digits
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md),
 `:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
 """
 
