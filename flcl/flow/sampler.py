@@ -30,7 +30,8 @@ def most_evaluations() -> int:
 
 def networks(sample: settings.Sample) -> int:
     """Networks that one evaluation of the field calls: two under classifier-free guidance."""
-    return 1 if sample.guidance == 1.0 else 2
+    guided = isinstance(sample, settings.GuidedSample) and sample.guidance != 1.0
+    return 2 if guided else 1
 
 
 def arrived(calls, sample: settings.Sample):

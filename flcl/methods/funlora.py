@@ -164,7 +164,7 @@ class FunLoRA(base.Generator):
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
 
-    def sampled(self, class_parameters, sample: settings.Sample):
+    def sampled(self, class_parameters, sample: settings.GuidedSample):
         velocity = self.velocity(class_parameters)
         if sample.guidance == 1.0:  # the same program as without this key
             return velocity

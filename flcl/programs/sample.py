@@ -75,7 +75,9 @@ def main(arguments: cli.Arguments) -> None:
             "names": np.asarray(samples.names),
             "solver": given.solver or used.solver,
             "num_steps": given.num_steps or used.num_steps,
-            "guidance": used.guidance if given.guidance is None else given.guidance,
+            "guidance": getattr(used, "guidance", 1.0)
+            if given.guidance is None
+            else given.guidance,
             "seed": given.seed,
             "function_evaluations": samples.function_evaluations,
         }

@@ -78,7 +78,6 @@ def _numbers(results: Results) -> dict:
         "fidelity": [*fidelity, *[None] * (count - len(fidelity))] if fidelity else [],
         "fidelity_of_classes": results.fidelity.per_class if generates else {},
         "fidelity_of_all": reading.overall(results, "fidelity"),
-        "own_classifier": generates and results.own_classifier,
         "ceiling": (generates and results.ceiling) or [],
         "ceiling_of_all": reading.overall(results, "ceiling"),
         "above_ceiling": reading.above_ceiling(results),

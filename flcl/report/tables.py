@@ -98,8 +98,6 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
     for name, head in reading.other_heads(results).items():
         add(_head(name), head.matrix[-1], head.summary.last_accuracy, style="cyan")
     if isinstance(results, GeneratorResults):
-        if own := results.own_classifier:
-            add("own classifier", own.matrix[-1], own.summary.last_accuracy, style="cyan")
         fidelity = results.fidelity.per_task
         missing = [None] * (len(results.tasks) - len(fidelity))
         add("fidelity", [*fidelity, *missing], reading.overall(results, "fidelity"), style="cyan")

@@ -1,7 +1,7 @@
 """Keys of the continual generators."""
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Literal
 
 from flcl.settings.keys import (
     above,
@@ -149,11 +149,6 @@ class Sample:
         BATCH,
         free=True,
     )
-    guidance: float = key(
-        1.0,
-        "funlora: v0 + guidance (v - v0), with v0 of the trunk without factors (ours); 1 = off",
-        from_to(0, 100),
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -193,17 +188,11 @@ class GeneratorRun(Run):
     phase2: Phase = section(Phase)
     sample: Sample = section(Sample)
     judge: Judge = section(Judge)
-    has_unconditional_field: ClassVar[bool] = False
 
     def check(self) -> None:
         if self.stream.scenario == "dil":
             raise ValueError(
                 "stream.scenario='dil': a generator learns new classes; accepted is cil"
-            )
-        if self.sample.guidance != 1.0 and not self.has_unconditional_field:
-            raise ValueError(
-                f"sample.guidance={self.sample.guidance}: accepted is 1.0, because the network of "
-                f"method {self.method!r} has no velocity without a class; funlora has one"
             )
         self.model.check(self.data.image_size)
         self.phase1.check("phase1")
@@ -228,13 +217,24 @@ class Trunk(UNet):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidedSample(Sample):
+    """FunLoRA also has a velocity without a class."""
+
+    guidance: float = key(
+        1.0,
+        "v0 + guidance (v - v0), with v0 of the trunk without factors (ours); 1 = off",
+        from_to(0, 100),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FunLoRARun(GeneratorRun):
     """FunLoRA; also its joint upper bound with `stream.joint`."""
 
     method: Literal["funlora"] = key("funlora", "the method")
     model: Trunk = section(Trunk)
+    sample: GuidedSample = section(GuidedSample)
     adapter: Adapter = section(Adapter)
-    has_unconditional_field: ClassVar[bool] = True
 
     def check(self):
         super().check()
