@@ -18,7 +18,8 @@ from flcl.settings import bridge
 from flcl.settings.config_file import ArgumentError
 
 FAMILIES = typing.get_args(settings.FamilyName)
-UNPROTECTED = ("finetune", "generative_replay")
+RIVALS = ("ddgr", "guide", "jdcl")
+UNPROTECTED = ("finetune", "generative_replay", *RIVALS)
 BASELINES = ("joint", *UNPROTECTED, "vanilla_add", "vanilla_mult")
 
 # Adam's learning rate of the factors in phase 2 (ours): the best of 1e-3 .. 1e-1 for each family on
@@ -120,8 +121,12 @@ def _unprotected(config: ml_collections.ConfigDict, method: str) -> ml_collectio
     config = bridge.switch(config, method)
     config.phase2.learning_rate = config.phase1.learning_rate
     config.phase2.dropout = config.phase1.dropout
-    if method == "generative_replay":
+    if "replay" in config:
         config.phase2.groups = 2 * config.phase2.groups  # ours: new and old classes in every batch
+    if "guide" in config:  # ours: the classifier that guides has the size of the judge
+        config.guide.update(width=config.judge.width, stages=config.judge.stages)
+    if method == "guide" and config.phase2.steps < 1000:
+        config.guide.every = 2  # ours: a tenth of so few steps teaches a classifier nothing
     return config
 
 
@@ -151,3 +156,9 @@ def _smoke(config: ml_collections.ConfigDict) -> None:
         config.adapter.update(layers="2-5", functions=2, learning_rate=1e-3)
     if "replay" in config:
         config.replay.images_per_class = 16
+    if "guide" in config:
+        config.guide.update(width=8, stages=1)
+    if "every" in config.get("guide", {}):
+        config.guide.every = 2
+    if "jdcl" in config:
+        config.jdcl.hidden = 16

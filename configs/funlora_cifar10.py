@@ -4,8 +4,8 @@
 
 `--config.data.source=folder:.data/cifar10` reads image files instead of the official archive.
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
+(or another family, with its own learning rate), `:tasks=2`; joined by commas.
 """
 
 from configs import common

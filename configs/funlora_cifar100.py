@@ -6,8 +6,8 @@ Add `--config.adapter.layers=40-54` for the smaller adapters of the paper,
 `--config.judge.oversample=5` for its oversampling row, or
 `--config.stream.class_order=seed:1993` for a second class order.
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=10`; joined by commas.
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
+(or another family, with its own learning rate), `:tasks=10`; joined by commas.
 """
 
 from configs import common

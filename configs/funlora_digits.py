@@ -2,8 +2,8 @@
 
     flcl train --config=funlora_digits --workdir=runs/digits
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
+(or another family, with its own learning rate), `:tasks=2`; joined by commas.
 """
 
 from configs import common

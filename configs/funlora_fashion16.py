@@ -6,8 +6,8 @@ Bags and ankle boots are not planned: `flcl learn --workdir=runs/clothes --data=
 teaches them to the finished run. `--config.data.source=fashion16` plans all ten classes, with
 `--config.stream.tasks=5`.
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=2`; joined by commas.
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
+(or another family, with its own learning rate), `:tasks=2`; joined by commas.
 """
 
 from configs import common

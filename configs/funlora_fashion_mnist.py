@@ -2,9 +2,9 @@
 
     flcl train --config=funlora_fashion_mnist --workdir=runs/fashion_mnist
 
-Arguments: `:smoke`, `:small` (16 pixels, minutes on two CPU cores), `:baseline=joint` (or finetune,
-generative_replay, vanilla_add, vanilla_mult), `:family=shift` (or another family, with its own
-learning rate), `:tasks=2`; joined by commas.
+Arguments: `:smoke`, `:small` (16 pixels, minutes on two CPU cores), `:baseline=joint` (or another
+word of README.md), `:family=shift` (or another family, with its own learning rate), `:tasks=2`;
+joined by commas.
 """
 
 from configs import common

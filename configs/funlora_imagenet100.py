@@ -5,8 +5,8 @@
 The images are `.data/imagenet100/{train,test}/<class>/*.jpg`. They may have any size and are
 resized once. `--config.data.source=folder:PATH` names another folder.
 
-Arguments: `:smoke`, `:baseline=joint` (or finetune, generative_replay, vanilla_add, vanilla_mult),
-`:family=shift` (or another family, with its own learning rate), `:tasks=10`; joined by commas.
+Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
+(or another family, with its own learning rate), `:tasks=10`; joined by commas.
 """
 
 from configs import common

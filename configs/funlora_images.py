@@ -6,8 +6,8 @@ Add `--workdir=DIR` for the folder of the run. Other sources than folders work, 
 converted to RGB and 32 x 32 pixels. This size needs a GPU.
 
 Arguments: `:small` (16 pixels, minutes on two CPU cores), `:smoke`, `:baseline=finetune` (or
-generative_replay, vanilla_add, vanilla_mult), `:family=shift` (or another family, with its own
-learning rate), `:tasks=per:5` (five classes in every task) or `per:1`; joined by commas.
+another word of README.md), `:family=shift` (or another family, with its own learning rate),
+`:tasks=per:5` (five classes in every task) or `per:1`; joined by commas.
 """
 
 from configs import common

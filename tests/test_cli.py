@@ -19,6 +19,7 @@ CLASSIFIER = "configs/fmlora_digits.py"
 FITTING = {
     "data.image_size": "32",
     "judge.stages": "2",
+    "guide.stages": "2",
     "model.multipliers": "1,2,2",
     "model.attention": "4",
     "model.head_channels": "4",

@@ -100,6 +100,12 @@ def settings_of(data: Path, method: str = "funlora", **changes) -> settings.Gene
         }
     if method == "funlora":  # few convolutions, by few functions: compiling is nearly all of a run
         values |= {"adapter.layers": "0-3", "adapter.functions": 2}
+    if method in ("ddgr", "guide"):
+        values |= {"guide.width": 4, "guide.stages": 1}
+    if method == "guide":
+        values |= {"guide.every": 2}
+    if method == "jdcl":
+        values |= {"jdcl.hidden": 8}
     values |= {name.replace("__", "."): value for name, value in changes.items()}
     run = bridge.defaults(method)
     run.update_from_flattened_dict(values)

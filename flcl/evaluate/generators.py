@@ -8,15 +8,18 @@ from typing import Protocol
 import jax
 import numpy as np
 
+from flcl import settings
 from flcl.data.selection import Selection, everything, joined
 from flcl.data.sequence.stream import Task
 from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts, sharding
+from flcl.evaluate import own
 from flcl.evaluate.features import Progress
 from flcl.evaluate.judge import Judge, fidelity, steps_for
 from flcl.evaluate.pictures import GENERATED, Pictures, real_images
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Generator
+from flcl.metrics import matrix as accuracy_matrix
 from flcl.rng import stream_key
 
 
@@ -207,7 +210,15 @@ class GeneratorEvaluation:
             "repeats": repeats,
             **fidelity_entries,
             "function_evaluations": self._calls,
+            **self._own_classifier(memory, task, groups),
         }
+
+    def _own_classifier(self, memory, task: Task, groups: list[Task]) -> dict:
+        """`own_classifier`: the accuracy of each group, if the method has a classifier."""
+        method = self._sampler(task).method  # with the room of this task
+        if not method.classifies:
+            return {}
+        return {"own_classifier": own.accuracies(method, memory, self.data, groups, self._mesh)}
 
     def _nothing(self, groups: int) -> dict:
         """The row after a task of which no class is left, nor of the tasks before it."""
@@ -273,14 +284,24 @@ class GeneratorEvaluation:
                 "per_class": {names[int(k)]: v for k, v in last["fidelity_per_class"].items()},
             },
             "sampling": {
-                **dataclasses.asdict(run.sample),
+                **_sampler_keys(run.sample),
                 "function_evaluations": self._calls,
                 "images_per_class": [self.generated_count(label) for label in self._counts],
                 "oversample": run.judge.oversample,
                 "judge_sees_of_newest_task": run.judge.current_task,
             },
+            **self._own_results(rows),
             "importance": next((d["importance"] for d in diagnosis if "importance" in d), None),
         }
+
+    def _own_results(self, rows: list[dict]) -> dict:
+        """`own_classifier`: its matrix and the numbers that follow from it."""
+        if not self.method.classifies:
+            return {}
+        counts = self.data.test_counts()
+        matrix = [accuracy_matrix.filled(row["own_classifier"], len(counts)) for row in rows]
+        summary = accuracy_matrix.summary(matrix, counts)
+        return {"own_classifier": {"matrix": matrix, "summary": summary}}
 
     def _sample_key(self) -> jax.Array:
         # The same stream after every task: a class that did not change gives the same images, so
@@ -342,6 +363,12 @@ class GeneratorEvaluation:
         return judge.train(
             images, steps=steps, seed_name=name, progress=self._progress("judge", steps)
         )
+
+
+def _sampler_keys(sample: settings.Sample) -> dict:
+    """The keys `sample` for `results.json`, which names guidance only where there is some."""
+    keys = dataclasses.asdict(sample)
+    return {name: v for name, v in keys.items() if (name, v) != ("guidance", 1.0)}
 
 
 def _marked(judge: Judge, labels: Iterable[int]) -> np.ndarray:

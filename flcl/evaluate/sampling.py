@@ -1,5 +1,6 @@
 """Sampling of learned classes on all devices."""
 
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -53,7 +54,7 @@ class ClassSampler:
             drawn.append(np.asarray(images))
             most = max(most, self._checked(int(calls)))
         # The images after `count` only fill the last chunk.
-        return np.concatenate(drawn)[:count], most
+        return np.concatenate(drawn)[:count], most * sampler.networks(self.sample)
 
     def lower(self, memory, key: jax.Array, platform: str | None = None) -> jax.stages.Lowered:
         """The program of `one_class` for one full chunk, made from shapes only.
@@ -83,7 +84,7 @@ def _program(method: Generator, sample: settings.Sample, mesh: Mesh):
     """The compiled sampler of a method."""
     data, spread = method.run.data, sharding.over_devices(mesh)
     function = sampler.make_sampler(
-        method.velocity,
+        functools.partial(method.sampled, sample=sample),
         (data.image_size, data.image_size, data.channels),
         sample,
         lambda x: jax.lax.with_sharding_constraint(x, spread),

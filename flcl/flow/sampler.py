@@ -28,6 +28,12 @@ def most_evaluations() -> int:
     return _DOPRI5_START + _DOPRI5_CALLS * DOPRI5_MAX_STEPS
 
 
+def networks(sample: settings.Sample) -> int:
+    """Networks that one evaluation of the field calls: two under classifier-free guidance."""
+    guided = isinstance(sample, settings.GuidedSample) and sample.guidance != 1.0
+    return 2 if guided else 1
+
+
 def arrived(calls, sample: settings.Sample):
     """Whether the images of a solve with `calls` evaluations reached t = 1; traced or not."""
     return sample.solver != "dopri5" or calls <= most_evaluations()

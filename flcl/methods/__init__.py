@@ -13,6 +13,9 @@ from flcl.methods.peers.rsiat import RSIAT
 from flcl.methods.peers.slca import SLCA
 from flcl.methods.peers.vit_baselines import ClassMean, Frozen, LinearProbe
 from flcl.methods.peers.vit_baselines import Finetune as ViTFinetune
+from flcl.methods.rivals.ddgr import DDGR
+from flcl.methods.rivals.guide import GUIDE
+from flcl.methods.rivals.jdcl import JDCL
 from flcl.methods.unet_baselines import Finetune, GenerativeReplay
 
 METHODS: dict[str, type[Method]] = {
@@ -21,6 +24,9 @@ METHODS: dict[str, type[Method]] = {
         FunLoRA,
         Finetune,
         GenerativeReplay,
+        DDGR,
+        GUIDE,
+        JDCL,
         FMLoRA,
         Frozen,
         LinearProbe,

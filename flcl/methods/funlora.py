@@ -18,6 +18,7 @@ from flcl.adapters import artifact, functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
 from flcl.data.sequence.stream import Task, TaskStream
+from flcl.flow import guidance
 from flcl.flow.path import draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.metrics.ranks import effective_rank
@@ -162,6 +163,16 @@ class FunLoRA(base.Generator):
         merged = functional.merge(trunk, factors, self.run.adapter.family)
         model = self._model(0.0)
         return lambda x, t: model.apply({"params": merged}, x, t)
+
+    def sampled(self, class_parameters, sample: settings.GuidedSample):
+        velocity = self.velocity(class_parameters)
+        if sample.guidance == 1.0:  # the same program as without this key
+            return velocity
+        trunk, model = class_parameters["trunk"], self._model(0.0)
+        # F = 1 in every layer: the field that all classes have in common.
+        return guidance.classifier_free(
+            lambda x, t: model.apply({"params": trunk}, x, t), velocity, sample.guidance
+        )
 
     def trunk_and_factors(self, memory, label):
         return memory["trunk"], functional.take(memory["bank"], label)

@@ -1,5 +1,6 @@
 """Optimisers of generators (F8) and classifiers (M8)."""
 
+import dataclasses
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -35,6 +36,21 @@ def adam_by_part(phase: settings.Phase, rates: dict[str, float]) -> optax.Gradie
             lambda tree: {part: part for part in tree},
         ),
     )
+
+
+def apart(phase: settings.Phase, learning_rate: float, due=None) -> optax.GradientTransformation:
+    """Adam for `model` and for `classifier`, each as if the other did not exist.
+
+    Each part is clipped by its own norm. learning_rate: of the classifier, without a warm-up.
+    due: (step) -> whether the classifier trains in this step; None = in every step. In all other
+    steps its optimiser does not move either.
+    """
+    alone = dataclasses.replace(phase, learning_rate=learning_rate, warmup_steps=0)
+    classifier = adam(alone)
+    if due is not None:
+        classifier = optax.transforms.conditionally_mask(classifier, due)
+    parts = {"model": adam(phase), "classifier": classifier}
+    return optax.partition(parts, lambda tree: {part: part for part in tree})
 
 
 class Part(NamedTuple):

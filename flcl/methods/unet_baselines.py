@@ -3,7 +3,9 @@
 The joint upper bound is not a separate method; it is FunLoRA with `stream.joint`.
 """
 
+import functools
 import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,12 +14,28 @@ from einops import rearrange
 from flcl import settings
 from flcl.data.selection import everything
 from flcl.data.sequence.stream import Task, TaskStream
-from flcl.flow.path import draw_points, flow_loss
+from flcl.flow.path import Points, draw_points, flow_loss
 from flcl.methods import base
 from flcl.models.convolutions import abstract_parameters, init_parameters
 from flcl.models.unet import UNet
 from flcl.ops import accumulate
 from flcl.ops.pixels import random_flip, to_float
+
+
+class Images(NamedTuple):
+    """The images of a batch on one device.
+
+    Attributes:
+      points: points on the paths to them.
+      images: float32 [B, H, W, C] in [-1, 1], mirrored or not like those of `points`.
+      labels: int32 [B].
+      numbers: int32 [B], their places in the whole batch.
+    """
+
+    points: Points
+    images: jax.Array
+    labels: jax.Array
+    numbers: jax.Array
 
 
 class Finetune(base.Generator):
@@ -42,7 +60,7 @@ class Finetune(base.Generator):
         return memory, {}
 
     def loss(self, phase, trainable, frozen, batch, key, progress):
-        del frozen, progress
+        """The mean of `mean_loss` over the devices; gradients are exchanged once."""
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
         per_group, groups = batch["images"].shape[:2]
         images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
@@ -53,19 +71,26 @@ class Finetune(base.Generator):
         labels = jax.numpy.tile(batch["labels"], per_group)
         # What dropout leaves out depends on these numbers and not on the division of the batch.
         numbers = jax.numpy.arange(len(images))
+        return accumulate.mean_over_devices(
+            functools.partial(self.mean_loss, phase),
+            trainable,
+            {**frozen, "dropout": key_dropout, "key": key, "progress": progress},
+            Images(points, images, labels, numbers),
+        )
+
+    def mean_loss(self, phase: int, parameters, fixed, data: Images) -> jax.Array:
+        """The mean loss of the images of one device.
+
+        parameters: what trains. fixed: what is frozen, the keys `dropout` and `key` of the step,
+        and `progress`.
+        """
         model = self._model(self.phase_settings(phase).dropout)
 
-        def mean(parameters, key, data):
-            points, labels, numbers = data
+        def velocity(x, t):
+            variables, keys = {"params": parameters["model"]}, {"dropout": fixed["dropout"]}
+            return model.apply(variables, x, t, data.labels, train=data.numbers, rngs=keys)
 
-            def velocity(x, t):
-                keys = {"dropout": key}
-                return model.apply({"params": parameters}, x, t, labels, train=numbers, rngs=keys)
-
-            return flow_loss(velocity, points)
-
-        data = (points, labels, numbers)
-        return accumulate.mean_over_devices(mean, trainable["model"], key_dropout, data)
+        return flow_loss(velocity, data.points)
 
     def end(self, memory, task: Task, trainable):
         del memory, task

@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from flcl.models.unet_layers import Norm
+
 STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))
 """(channels / width, stride of the first block) of the four stages with two blocks each."""
 
@@ -28,11 +30,12 @@ class BasicBlock(nn.Module):
     channels: int
     stride: int
     dtype: jnp.dtype = jnp.float32
+    stateless: bool = False
 
     @nn.compact
     def __call__(self, x: jnp.ndarray, train: bool) -> jnp.ndarray:
         conv = functools.partial(_conv, dtype=self.dtype)
-        norm = functools.partial(_norm, train=train, dtype=self.dtype)
+        norm = functools.partial(_norm, train, self.dtype, self.stateless)
         y = nn.relu(norm(name="norm1")(conv(self.channels, 3, self.stride, name="conv1")(x)))
         y = norm(name="norm2")(conv(self.channels, 3, 1, name="conv2")(y))
         # The shortcut needs the new size and width; it is learned only there.
@@ -49,30 +52,36 @@ class ResNet18(nn.Module):
     stride 1 up to 32 pixels and stride 2 above. With `train` the batch
     statistics are used and the running statistics (collection `batch_stats`, momentum 0.9) are
     updated; under `jit` they are those of the global batch, on any number of devices.
+
+    stateless: group norms in the place of batch norms, so there are no statistics, and a head that
+    starts from zero, so first values do not depend on `num_classes`.
     """
 
     num_classes: int
     width: int = 64
     stages: int = len(STAGES)
     dtype: jnp.dtype = jnp.float32
+    stateless: bool = False
 
     @nn.compact
     def __call__(self, images: jnp.ndarray, train: bool) -> jnp.ndarray:
         # A larger stem stride keeps the later maps as small as for 32 pixels.
         stride = 1 if max(images.shape[1:3]) <= 32 else 2
         x = _conv(self.width, 3, stride, self.dtype, name="stem")(images.astype(self.dtype))
-        x = nn.relu(_norm(train, self.dtype, name="stem_norm")(x))
+        x = nn.relu(_norm(train, self.dtype, self.stateless, name="stem_norm")(x))
         for stage, (multiplier, first_stride) in enumerate(STAGES[: self.stages], start=1):
             for block in (1, 2):
                 x = BasicBlock(
                     self.width * multiplier,
                     first_stride if block == 1 else 1,
                     self.dtype,
+                    self.stateless,
                     name=f"stage{stage}_block{block}",
                 )(x, train)
         # The mean over pixels and the head are float32 also if the activations are not.
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
-        return nn.Dense(self.num_classes, name="head")(pooled)
+        start = {"kernel_init": nn.initializers.zeros} if self.stateless else {}
+        return nn.Dense(self.num_classes, name="head", **start)(pooled)
 
 
 def convolve(x: jax.Array, kernel: jax.Array, strides, padding, **options) -> jax.Array:
@@ -126,5 +135,7 @@ def _conv(channels: int, size: int, stride: int, dtype, name: str) -> nn.Conv:
     )
 
 
-def _norm(train: bool, dtype, name: str) -> nn.BatchNorm:
+def _norm(train: bool, dtype, stateless: bool, name: str) -> nn.Module:
+    if stateless:
+        return Norm(name=name)
     return nn.BatchNorm(use_running_average=not train, momentum=0.9, dtype=dtype, name=name)

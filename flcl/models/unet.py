@@ -50,15 +50,18 @@ class UNet(nn.Module):
         labels: jax.Array | None = None,
         *,
         train: jax.Array | None = None,
+        pooled: bool = False,
     ) -> jax.Array:
         """Velocity [B, H, W, C] in float32 at images x [B, H, W, C] and times t [B] in [0, 1].
 
         Args:
           x: images.
           t: times.
-          labels: [B], read only by a model with a class embedding.
+          labels: [B], read only by a model with a class embedding; None = no class is added.
           train: numbers [B] of the images in the batch; together with the `dropout` key they decide
             which activations dropout sets to zero; None = no dropout.
+          pooled: instead of the velocity, the means over the pixels of all maps of the encoder and
+            of the middle, float32 [B, features]: what a classifier on this network reads.
         """
         shape, dtype = self.shape, jnp.dtype(self.shape.dtype)
         # In float32, also if the activations are not: its gradient is a sum over all blocks.
@@ -70,6 +73,9 @@ class UNet(nn.Module):
         hidden = self._block("middle_0", hidden, embedding, train)
         hidden = Attention(shape.head_channels, name="middle_attention")(hidden)
         hidden = self._block("middle_1", hidden, embedding, train)
+        if pooled:
+            maps = [each.astype(jnp.float32) for each in (*skips, hidden)]
+            return jnp.concatenate([each.mean(axis=(1, 2)) for each in maps], axis=-1)
         hidden = self._decode(hidden, skips, embedding, train)
         hidden = nn.silu(Norm(name="output_norm")(hidden))
         # Zero at the start, so the first velocity is 0.
@@ -80,7 +86,7 @@ class UNet(nn.Module):
         width = self.shape.width
         hidden = nn.Dense(4 * width, name="time_1")(time_embedding(t, width))
         embedding = nn.Dense(4 * width, name="time_2")(nn.silu(hidden))
-        if self.classes:
+        if self.classes and labels is not None:
             # As large as the time embedding; otherwise short runs do not learn to use the class.
             table = nn.Embed(self.classes, 4 * width, embedding_init=_by_class, name="class")
             embedding = embedding + table(labels)

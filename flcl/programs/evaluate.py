@@ -62,7 +62,7 @@ def main(arguments: cli.Arguments) -> None:
 
 def _generator(run, given: flags.FlagValues) -> None:
     out = paths.local(cli.require(given.out, "out", "results_euler.json"), "--out")
-    results = run.evaluate(_given(given, settings.Sample), _given(given, settings.Judge))
+    results = run.evaluate(_given(given, settings.GuidedSample), _given(given, settings.Judge))
     if not cli.writes():
         return
     from flcl.report import tables  # late: bad input is then reported at once
@@ -99,7 +99,7 @@ def _refuse_others(given: flags.FlagValues, classifies: bool) -> None:
 
 
 def _generator_fields() -> tuple[dataclasses.Field, ...]:
-    return (*dataclasses.fields(settings.Sample), *dataclasses.fields(settings.Judge))
+    return (*dataclasses.fields(settings.GuidedSample), *dataclasses.fields(settings.Judge))
 
 
 def _given(values: flags.FlagValues, section: type) -> dict:

@@ -40,6 +40,8 @@ def define(values: flags.FlagValues) -> None:
     add(flags.DEFINE_integer, "per_class", 16, "images per class")
     add(flags.DEFINE_integer, "num_steps", None, "steps of the solver; default: as in config")
     add(flags.DEFINE_string, "solver", None, "euler|midpoint|heun|dopri5; default: as in config")
+    text = "funlora: classifier-free guidance, 1 = off; default: as in config"
+    add(flags.DEFINE_float, "guidance", None, text)
     add(flags.DEFINE_integer, "seed", 0, "seed of the noise")
     add(flags.DEFINE_integer, "task", None, "state of the run after this task; default: the last")
 
@@ -55,6 +57,7 @@ def main(arguments: cli.Arguments) -> None:
         per_class=given.per_class,
         num_steps=given.num_steps,
         solver=given.solver,
+        guidance=given.guidance,
         seed=given.seed,
         task=given.task,
     )
@@ -72,6 +75,9 @@ def main(arguments: cli.Arguments) -> None:
             "names": np.asarray(samples.names),
             "solver": given.solver or used.solver,
             "num_steps": given.num_steps or used.num_steps,
+            "guidance": getattr(used, "guidance", 1.0)
+            if given.guidance is None
+            else given.guidance,
             "seed": given.seed,
             "function_evaluations": samples.function_evaluations,
         }

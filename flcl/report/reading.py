@@ -85,8 +85,9 @@ def heads(results: Results) -> dict[str, HeadResults]:
 
 
 def other_heads(results: Results) -> dict[str, HeadResults]:
-    """The heads by name whose answers are not those of the method; empty for a generator."""
-    return dict(list(heads(results).items())[1:])
+    """The heads by name whose answers are not those of the method; a generator has at most one."""
+    own = getattr(results, "own_classifier", None)
+    return {"own_classifier": own} if own else dict(list(heads(results).items())[1:])
 
 
 def head_name(name: str) -> str:
@@ -95,10 +96,7 @@ def head_name(name: str) -> str:
 
 
 def whose_answers(results: Results) -> str:
-    """Sentences that say which head answers, how it learned, and how to ask another one.
-
-    Empty for a generator.
-    """
+    """Which head answers, how it learned, and how to ask another one; empty for a generator."""
     if not isinstance(results, ClassifierResults):
         return ""
     how = ""

@@ -93,7 +93,8 @@ class Diagnosis:
 class GeneratorRow:
     """The evaluation after a task; the accuracy of a group is the mean over `repeats`.
 
-    fidelity_classes: the number of classes that the judge of the fidelity knows.
+    fidelity_classes: the number of classes that the judge of the fidelity knows. own_classifier:
+    accuracy of each group by the classifier of the method, if it has one.
     """
 
     accuracy: Tested
@@ -102,6 +103,7 @@ class GeneratorRow:
     fidelity_per_class: Mapping[str, float | None]
     fidelity_classes: int | None = left_out()
     function_evaluations: int | None
+    own_classifier: Tested | None = left_out()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -152,6 +154,7 @@ class Sampling:
     rtol: float
     atol: float
     chunk: int
+    guidance: float | None = left_out()
     function_evaluations: int | None
     images_per_class: tuple[int, ...]
     oversample: float
@@ -242,13 +245,18 @@ class Results:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorResults(Results):
-    """`results.json` of a generator. ceiling: accuracy of the judge trained on real images, [G]."""
+    """`results.json` of a generator.
+
+    ceiling: accuracy of the judge trained on real images, [G]. own_classifier: the results of the
+    classifier that some methods have; it saw real images, so it is not compared with the judge.
+    """
 
     kind: Literal["generator"] = "generator"
     ceiling: Tested | None = None
     fidelity: Fidelity = Fidelity()
     sampling: Sampling | None = None
     importance: tuple[Importance, ...] | None = None
+    own_classifier: HeadResults | None = left_out()
     rows: tuple[GeneratorRow, ...] = ()
 
 

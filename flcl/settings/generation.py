@@ -217,11 +217,23 @@ class Trunk(UNet):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class GuidedSample(Sample):
+    """FunLoRA also has a velocity without a class."""
+
+    guidance: float = key(
+        1.0,
+        "v0 + guidance (v - v0), with v0 of the trunk without factors (ours); 1 = off",
+        from_to(0, 100),
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FunLoRARun(GeneratorRun):
     """FunLoRA; also its joint upper bound with `stream.joint`."""
 
     method: Literal["funlora"] = key("funlora", "the method")
     model: Trunk = section(Trunk)
+    sample: GuidedSample = section(GuidedSample)
     adapter: Adapter = section(Adapter)
 
     def check(self):

@@ -38,6 +38,7 @@ OUTSIDE = [
     ("phase1.dropout", 1.0),
     ("phase1.dropout", -0.1),
     ("sample.num_steps", 0),
+    *(("sample.guidance", value) for value in (-1.0, 100.5)),
     ("sample.chunk", 0),
     ("sample.rtol", 0.0),
     ("sample.atol", -1.0),
@@ -118,6 +119,11 @@ OUTSIDE_PEER = [
     ("rsiat", "train.steer_warmup", 1.0),
     ("rsiat", "train.steer_margin", 1.1),
     ("rsiat", "bottleneck.width", 0),
+    *(("ddgr", f"guide.{name}", -1.0) for name in ("scale", "learning_rate")),
+    *(("ddgr", f"guide.{name}", 0) for name in ("width", "stages")),
+    ("guide", "guide.every", 0),
+    ("jdcl", "jdcl.hidden", 0),
+    *(("jdcl", f"jdcl.{name}", -0.1) for name in ("classification", "distillation", "soft_labels")),
     ("rsiat", "bottleneck.scale", 0.0),
 ]
 
@@ -368,6 +374,8 @@ def test_a_method_has_only_keys_that_it_reads():
         "funlora": {"stream.domain_order"},
         "finetune": {"stream.domain_order"},
         "generative_replay": {"stream.domain_order"},
+        "guide": {"stream.domain_order", "jdcl.hidden"},
+        "ddgr": {"guide.every"},
     }.items():
         assert not lacks & set(keys_of[method])
     training = {name for name in keys_of["class_mean"] if name.startswith("train.")}

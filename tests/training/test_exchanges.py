@@ -14,7 +14,7 @@ _QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passe
 
 
 def run_of(data, method, dtype, strategy):
-    if method in ("funlora", "finetune", "generative_replay"):
+    if method in ("funlora", "finetune", "guide"):
         adapter = {"adapter__strategy": strategy} if strategy else {}
         return tiny.settings_of(data, method, phase1__groups=2, phase2__groups=2, **adapter)
     return tiny.classifier_of(data, method, model__dtype=dtype)
@@ -31,6 +31,7 @@ def nbytes(leaf, dtype=None):
         ("funlora", 2, "float32", "map", 2),
         ("funlora", 2, "float32", "loop", 2),
         ("finetune", 2, "float32", None, 2),
+        ("guide", 2, "float32", None, 2),
         ("fmlora", 1, "bfloat16", None, 2),
         ("fmlora", 2, "bfloat16", None, 2),
         ("sd_lora", 2, "bfloat16", None, 2),

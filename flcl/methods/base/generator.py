@@ -23,9 +23,11 @@ class Generator(Method):
     Attributes:
       old_classes_fixed: whether a learned class never changes again; then its samples are
         generated only once.
+      classifies: whether the method has a classifier of its own: see `logits`.
     """
 
     old_classes_fixed = False
+    classifies = False
     run: settings.GeneratorRun
 
     def phase_settings(self, phase: int) -> settings.Phase:
@@ -73,6 +75,18 @@ class Generator(Method):
     @abc.abstractmethod
     def velocity(self, class_parameters: Tree) -> Velocity:
         """The velocity field of the class with these parameters; traced."""
+
+    def sampled(self, class_parameters: Tree, sample: settings.Sample) -> Velocity:
+        """The velocity field that is solved: that of the class, unless `sample` changes it."""
+        del sample
+        return self.velocity(class_parameters)
+
+    def logits(self, memory: Memory, images: jax.Array) -> jax.Array:
+        """Scores [B, capacity] of images uint8 [B, H, W, C] by the classifier of the method.
+
+        A class that is not learned yet has the score -inf. Only if the method `classifies`.
+        """
+        raise NotImplementedError(f"{self.name} has no classifier")
 
     def trunk_and_factors(self, memory: Memory, label: int) -> tuple[Tree, Tree]:
         """The trunk, and the factors of one class: `{adapted convolution: {factor: [n]}}`.

@@ -72,6 +72,7 @@ class GeneratorOnDisk(opened.Run):
         labels: Sequence[int | str] | None = None,
         num_steps: int | None = None,
         solver: str | None = None,
+        guidance: float | None = None,
         seed: int = 0,
         task: int | None = None,
     ) -> Samples:
@@ -89,6 +90,7 @@ class GeneratorOnDisk(opened.Run):
             Image i is of the class `labels[i]`. Its index is the number of equal entries before it.
           num_steps: steps of a fixed-step solver; None = `sample.num_steps` of the run.
           solver: euler, midpoint, heun or dopri5; None = `sample.solver` of the run.
+          guidance: only FunLoRA has it, 1.0 = off; None = `sample.guidance` of the run.
           seed: another seed gives other images.
           task: use the model as it was after this task; None = the newest.
 
@@ -98,7 +100,8 @@ class GeneratorOnDisk(opened.Run):
         """
         last = self._task(task)
         key = self.key(seed)
-        sampler = self._sampler(self._asked(num_steps, solver), last)
+        asked = self._asked(num_steps=num_steps, solver=solver, guidance=guidance)
+        sampler = self._sampler(asked, last)
         with jax.set_mesh(self._mesh):
             draw = functools.partial(sampler.one_class, self._memory(last.index), key)
             if labels is None:
@@ -107,16 +110,14 @@ class GeneratorOnDisk(opened.Run):
                 raise ValueError("labels: give either labels, or classes and per_class")
             return self._of_labels(labels, last, draw)
 
-    def _asked(self, num_steps: int | None, solver: str | None) -> settings.Sample:
-        """The keys `sample` of the run with what a caller asked for."""
-        asked = {"num_steps": num_steps, "solver": solver}
+    def _asked(self, **asked) -> settings.Sample:
+        """The keys `sample` of the run with what a caller asked for; None = as in the run."""
         return opened.changed(self.settings, sample=asked).sample
 
     def key(self, seed: int = 0) -> jax.Array:
         """The key from which `sample(seed=seed)` makes its noise, for `functional`."""
         _check_integer("seed", seed, -(2**63), 2**63 - 1)
-        # Another stream than that of the evaluation, so these images are not those that the judge
-        # was trained on.
+        # Not the stream of the evaluation: the judge was trained on those images.
         return stream_key(seed, pure.USER_STREAM)
 
     def _of_classes(self, classes, per_class: int, last: Task, draw) -> Samples:
@@ -152,6 +153,7 @@ class GeneratorOnDisk(opened.Run):
         *,
         num_steps: int | None = None,
         solver: str | None = None,
+        guidance: float | None = None,
         task: int | None = None,
         at_once: int = 1,
     ) -> tuple[Tree, pure.SampleFunction]:
@@ -173,14 +175,14 @@ class GeneratorOnDisk(opened.Run):
         the run fit the same function.
 
         Args:
-          num_steps, solver, task: as for `sample`.
+          num_steps, solver, guidance, task: as for `sample`.
           at_once: images that are computed together. Each of them has the kernels of its class, so
             the memory grows by one network per image. N must be a multiple of it. Choose the
             number of devices, or a multiple of it, if labels are divided over devices.
         """
         last = self._task(task)
         _check_integer("at_once", at_once, 1, 1_000_000)
-        sample = self._asked(num_steps, solver)
+        sample = self._asked(num_steps=num_steps, solver=solver, guidance=guidance)
         function = pure.sample_function(self._setup.of_task(last).method, sample, at_once)
         return self._parameters(last), function
 
@@ -192,6 +194,7 @@ class GeneratorOnDisk(opened.Run):
         weights: str = exporting.INSIDE,
         num_steps: int | None = None,
         solver: str | None = None,
+        guidance: float | None = None,
         task: int | None = None,
         platforms: Sequence[str] = exporting.PLATFORMS,
     ) -> exporting.Exported:
@@ -218,7 +221,7 @@ class GeneratorOnDisk(opened.Run):
             `label` is the number that chooses the noise, which `labels` of the result has.
           weights: inside = in the same file. beside = in a safetensors file of the same name, for
             large networks: they are the first argument, `safetensors.numpy.load_file(...)`.
-          num_steps, solver, task: as for `sample`.
+          num_steps, solver, guidance, task: as for `sample`.
           platforms: cpu, cuda, tpu or rocm.
 
         Raises:
@@ -226,10 +229,9 @@ class GeneratorOnDisk(opened.Run):
             have no factors.
         """
         last, as_argument = self._task(task), exporting.check_classes(classes)
-        sample = self._asked(num_steps, solver)
-        parameters = self._parameters(last)
+        sample = self._asked(num_steps=num_steps, solver=solver, guidance=guidance)
         method = self._setup.of_task(last).method
-        program = exporting.sampling(method, sample, parameters, as_argument)
+        program = exporting.sampling(method, sample, self._parameters(last), as_argument)
         ids = self._learned(last)
         labels = {self.class_names[i]: self.noise_label(i) for i in ids}
         return exporting.Exported(*exporting.write(program, path, weights, platforms), labels)
@@ -379,8 +381,7 @@ class GeneratorOnDisk(opened.Run):
 
     def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
         known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
-        # A user counts classes as the data set does; inside, a label is the place in the class
-        # order.
+        # A user counts classes as the data set does; inside, a label is a place in the class order.
         labels = self._labels(ids)
         for class_id, label in zip(ids, labels, strict=True):
             self.check_not_removed(class_id)

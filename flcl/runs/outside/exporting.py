@@ -3,6 +3,7 @@
 `Exported` says how such a file is called. The programs get plain numbers and arrays only.
 """
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -58,7 +59,7 @@ def sampling(
     """The program that draws images of one class; factors: its factors are an argument."""
     data = method.run.data
     shape = (data.image_size, data.image_size, data.channels)
-    chunk = sampler.make_sampler(method.velocity, shape, sample)
+    chunk = sampler.make_sampler(functools.partial(method.sampled, sample=sample), shape, sample)
 
     def draw(class_parameters, seed, label, indices):
         # The noise of `GeneratorOnDisk.sample`.

@@ -24,7 +24,7 @@ def sample_function(method: Generator, sample: settings.Sample, at_once: int) ->
     shape = (data.image_size, data.image_size, data.channels)
 
     def one_image(memory, place, noise):
-        velocity = jax.jit(method.velocity(method.class_parameters(memory, place)))
+        velocity = jax.jit(method.sampled(method.class_parameters(memory, place), sample))
         images, calls = sampler.solve(velocity, noise[None], sample)
         # Traced code cannot raise, so a missing image is marked by what no image contains.
         return jnp.where((place >= 0) & sampler.arrived(calls, sample), images[0], jnp.nan)

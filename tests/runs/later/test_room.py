@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from flcl import methods
+from flcl import methods, settings
 from flcl.data.base import placeholder
 from flcl.data.sequence.stream import make_stream
 from flcl.data.sequence.tasks import TaskData
@@ -20,6 +20,8 @@ SCALED = {"lora__combine": "scaled", "lora__coverage": True, "rank__selector": "
 CASES = {
     "funlora": {},
     "finetune": {},
+    "ddgr": {},
+    "jdcl": {},
     "fmlora": SCALED,
     "sd_lora": {},
     "inflora": {},
@@ -30,7 +32,8 @@ CASES = {
 
 @pytest.mark.parametrize("method", CASES)
 def test_what_is_new_has_its_first_values_and_the_rest_stays(method, tmp_path):
-    make = tiny.settings_of if method in ("funlora", "finetune") else tiny.classifier_of
+    generates = issubclass(settings.RUNS[method], settings.GeneratorRun)
+    make = tiny.settings_of if generates else tiny.classifier_of
     run = make(tmp_path / "none.npz", method, **CASES[method])
     stream = make_stream(run.stream, placeholder(6))
     stream = dataclasses.replace(stream, capacity=2, slots=1)
