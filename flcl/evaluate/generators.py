@@ -12,6 +12,7 @@ from flcl.data.sequence.tasks import TaskData
 from flcl.evaluate.features import Progress
 from flcl.evaluate.judging import Judging
 from flcl.evaluate.pictures import GENERATED, Pictures, real_images
+from flcl.evaluate.quality.likeness import Likenesses
 from flcl.evaluate.real_judge import JudgeStore, RealJudge
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Generator
@@ -44,6 +45,7 @@ class GeneratorEvaluation:
         self._progress, self._sampler = progress, sampler
         self._judging = Judging(run, data, mesh, progress)
         self.real_judge = RealJudge(self._judging, store)
+        self._quality = Likenesses(run.judge, data, mesh, progress)
         self._calls: int | None = None
 
     def load(self, stored: dict) -> None:
@@ -100,15 +102,16 @@ class GeneratorEvaluation:
         `accuracy`: for each group learned so far, the mean over judges; `repeats`: the same for
         each judge; `fidelity_per_task` and `fidelity_per_class`: accuracy on the samples of the
         judge trained on real images, per group and by label; `fidelity_classes`: the number of
-        classes that this judge knows; `function_evaluations`: network calls per image. Numbers of a
-        group whose images are not here, or with a class that was removed, are None.
+        classes that this judge knows; `quality`: see `quality.likeness`; `function_evaluations`:
+        network calls per image. Numbers of a group whose images are not here, or with a class that
+        was removed, are None.
         """
         groups = self._learned_groups(task)
         labels = self.data.stream.left([label for group in groups for label in group.labels])
         if not labels:  # all of them were removed
             return self._nothing(len(groups))
         samples = self._joined_samples(memory, task)
-        fidelity_entries = self.real_judge.fidelity(self.drawn, samples, groups)
+        beside_real = self._beside_real_images(samples, groups)
         # The classification accuracy score: a classifier learns from samples and is tested on
         # real images (F11).
         seen_by_judge = self._training_set(samples, task)
@@ -121,7 +124,7 @@ class GeneratorEvaluation:
         return {
             "accuracy": _means(repeats),
             "repeats": repeats,
-            **fidelity_entries,
+            **beside_real,
             "function_evaluations": self._calls,
         }
 
@@ -147,7 +150,16 @@ class GeneratorEvaluation:
         if same or self.data.stream.removed or not all(map(self.data.here, groups)):
             return row
         samples = self._joined_samples(memory, task)
-        return {**row, **self.real_judge.fidelity(self.drawn, samples, groups)}
+        return {**row, **self._beside_real_images(samples, groups)}
+
+    def _beside_real_images(self, samples: Selection, groups: list[Task]) -> dict:
+        """The entries of a row that need the judge of the real images, or their features."""
+        judge, drawn = self.real_judge, self.drawn
+        # Fidelity alone would praise a generator that repeats one good image.
+        return {
+            **judge.fidelity(drawn, samples, groups),
+            **self._quality.entries(judge.judge, judge.variables(drawn), drawn, groups),
+        }
 
     def _joined_samples(self, memory, task: Task) -> Selection:
         drawn = self.samples(memory, task)
@@ -168,6 +180,7 @@ class GeneratorEvaluation:
                 "per_task": last["fidelity_per_task"],
                 "per_class": {names[int(k)]: v for k, v in last["fidelity_per_class"].items()},
             },
+            **_with_names(last.get("quality"), names),
             "sampling": {
                 **dataclasses.asdict(run.sample),
                 "function_evaluations": self._calls,
@@ -208,6 +221,14 @@ class GeneratorEvaluation:
             np.concatenate([samples.images[old], real[np.arange(len(real))]]),
             np.concatenate([samples.labels[old], real.labels]),
         )
+
+
+def _with_names(quality: dict | None, names: list[str]) -> dict:
+    """The quality after the newest task, by the names of classes; empty if none was measured."""
+    if quality is None:
+        return {}
+    named = {names[int(label)]: value for label, value in quality["per_class"].items()}
+    return {"quality": {**quality, "per_class": named}}
 
 
 def _means(repeats: list[list[float | None]]) -> list[float | None]:
