@@ -17,7 +17,6 @@ a folder for each class. --format=adm writes the npz file that the evaluation of
 uint8 [images, height, width, channels], and arr_1, the class id of each image.
 """
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -135,6 +134,5 @@ def _write_folder(folder: Path, samples, names: Mapping[str, str]) -> None:
         for old in place.glob("[0-9][0-9][0-9][0-9][0-9][0-9].png"):
             old.unlink()
         for number, image in enumerate(images):
-            file = io.BytesIO()
-            Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(file, "PNG")
-            files.write(place / f"{number:06d}.png", file.getvalue())
+            grey = image.shape[-1] == 1
+            Image.fromarray(image[..., 0] if grey else image).save(place / f"{number:06d}.png")

@@ -277,7 +277,7 @@ def test_the_nearest_size_that_patches_make_is_named():
         bridge.from_dict(values)
 
 
-NAMED = ("lora.sites", "heads.fit")
+NAMED = ("lora.sites", "heads.fit", "judge.metrics")
 
 
 @pytest.mark.parametrize("method", settings.RUNS)
