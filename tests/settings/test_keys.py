@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 
 import pytest
@@ -267,6 +268,27 @@ def test_value_out_of_range_is_refused_by_name(name, value):
     with pytest.raises(ValueError) as caught:
         bridge.from_dict(with_value(name, value))
     assert str(caught.value).startswith(f"{name}={value!r}: must be ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "judge.metrics",
+            ("fd", "fid"),
+            "judge.metrics=('fd', 'fid'): accepted are some of fd, kd",
+        ),
+        ("judge.metrics", ("kd", "kd"), "judge.metrics=('kd', 'kd'): accepted are some of fd, kd"),
+        *(
+            ("judge.features", value, f"judge.features={value!r}: accepted are judge, vit:FILE, in")
+            for value in ("dino", "vit:", "inception", "file:x", "")
+        ),
+    ],
+)
+def test_what_is_measured_of_samples_is_known(name, value, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        bridge.from_dict(with_value(name, value))
+    assert bridge.from_dict(with_value("judge.metrics", ())).judge.metrics == ()
 
 
 def test_the_nearest_size_that_patches_make_is_named():
