@@ -64,8 +64,10 @@ def copied(train: np.ndarray, samples: np.ndarray) -> float:
 
     That is, the distance of a sample to the nearest training image is smaller than the distance of
     this image to its own nearest other one: 1 - authenticity of Alaa et al. (2022). New images of
-    the same kind have a share, too, of up to one half: compare with that of test images. features
-    [N, d] and [M, d]; raises `ValueError` for fewer than 2 training images or no sample.
+    the same kind have a share, too, that of mutual nearest neighbours: two thirds on a line, and
+    about one half in a space of many dimensions. So compare with the share of test images. train,
+    samples: features [N, d] and [M, d]. Raises `ValueError` for fewer than 2 training images, or
+    for no sample.
     """
     if len(train) < 2 or len(samples) < 1:
         raise ValueError(

@@ -137,6 +137,8 @@ def test_copies_are_those_of_a_loop_and_planted_ones_are_found():
     assert 0 < copied(REAL, GENERATED) == naive(REAL, GENERATED) < 1
     planted = np.concatenate([REAL[:4] + 1e-3, 100 + np.eye(4)])
     assert copied(REAL, planted) == naive(REAL, planted) == 0.5
+    # New points on a line are the nearest neighbour of theirs in two cases of three.
+    assert copied(RNG.random((1_500, 1)), RNG.random((1_500, 1))) == pytest.approx(2 / 3, abs=0.05)
     # A training image that is there twice has no ball that a sample could be in.
     assert copied(np.concatenate([REAL, REAL]), REAL) == 0
     with pytest.raises(ValueError, match="1 training images"):
