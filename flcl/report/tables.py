@@ -57,7 +57,7 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     for piece in pieces:
         yield _matrix(results, headings, piece, last=piece is pieces[-1])
     if quality.rows(results):
-        wide = _pieces(headings, width - 29, least=15)
+        wide = _pieces(headings, width - 32, least=9)
         for piece in wide:
             yield quality.table(results, headings, piece, last=piece is wide[-1])
     yield from _summaries(results, width)
