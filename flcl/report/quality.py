@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flcl.metrics.frechet import BIASED_BELOW
 from flcl.report.reading import percent
-from flcl.runs.results import GeneratorResults, Likeness, Results
+from flcl.runs.results import GeneratorResults, Results
 
 TITLE = "Samples beside real images"
 UNKNOWN = "not measured"
