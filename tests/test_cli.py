@@ -20,6 +20,8 @@ FITTING = {
     "data.image_size": "32",
     "judge.stages": "2",
     "guide.stages": "2",
+    "judge.metrics": "fd,copies",
+    "judge.features": "vit:tiny",
     "model.multipliers": "1,2,2",
     "model.attention": "4",
     "model.head_channels": "4",

@@ -82,8 +82,12 @@ class _Programs:
         return JudgeState(params, stats, momentum, state.step + 1), loss
 
     def _predict_batch(self, variables, images, seen):
-        logits = self._model.apply(variables, to_float(images), train=False)
-        return jnp.argmax(mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
+        # One program for both, because compiling another one takes longer than a few features.
+        logits, inside = self._model.apply(
+            variables, to_float(images), train=False, mutable=["intermediates"]
+        )
+        labels = jnp.argmax(mask_unseen(logits, seen), axis=-1).astype(jnp.int32)
+        return labels, inside["intermediates"]["features"][0]
 
 
 _programs = kept(_Programs)
@@ -176,15 +180,29 @@ class Judge:
             )
         if len(images) == 0:
             return np.zeros((0,), np.int32)
+        answers = [labels for labels, _ in self._answers(variables, images, seen)]
+        return np.concatenate([np.asarray(part) for part in answers])[: len(images)]
+
+    def features(self, variables: dict, images: Selection) -> Iterator[np.ndarray]:
+        """Features float32 [n, d] before the head, batch after batch, in the order of `images`.
+
+        Those of an image depend on its place in its batch, by rounding only: the same images in the
+        same order give the same bits.
+        """
+        left = len(images)
+        for _, features in self._answers(variables, images, np.ones(self.num_classes, bool)):
+            yield np.asarray(features)[:left]
+            left -= len(features)
+
+    def _answers(self, variables: dict, images: Selection, seen: np.ndarray) -> Iterator[tuple]:
+        """Labels [B] and features [B, d] of full batches, on the devices."""
         seen = jax.device_put(seen, self._everywhere)
         size, count = self.settings.batch_size, len(images)
-        labels = []
         for start in range(0, count, size):
-            # Copies of the last image fill the last batch; they are removed below.
+            # Copies of the last image fill the last batch; callers leave them out.
             indices = np.minimum(np.arange(start, start + size), count - 1)
             batch = self._shard({"images": self._fetch(images, indices)})
-            labels.append(self._predict(variables, batch["images"], seen))
-        return np.concatenate([np.asarray(part) for part in labels])[:count]
+            yield self._predict(variables, batch["images"], seen)
 
     def _batches(self, images: Selection, steps: int, name: str) -> Iterator[dict]:
         order, size = recipe.batch_order(self.seed, name, len(images)), self.settings.batch_size

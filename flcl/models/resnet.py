@@ -51,7 +51,8 @@ class ResNet18(nn.Module):
     stages: the first so many of the four stages are used; ResNet-18 has all of them. The stem has
     stride 1 up to 32 pixels and stride 2 above. With `train` the batch
     statistics are used and the running statistics (collection `batch_stats`, momentum 0.9) are
-    updated; under `jit` they are those of the global batch, on any number of devices.
+    updated; under `jit` they are those of the global batch, on any number of devices. The features
+    before the head, [B, channels], are `features` in the collection `intermediates`.
 
     stateless: group norms in the place of batch norms, so there are no statistics, and a head that
     starts from zero, so first values do not depend on `num_classes`.
@@ -80,6 +81,8 @@ class ResNet18(nn.Module):
                 )(x, train)
         # The mean over pixels and the head are float32 also if the activations are not.
         pooled = jnp.mean(x.astype(jnp.float32), axis=(1, 2))
+        # Only a caller that asks for the collection `intermediates` gets these features.
+        self.sow("intermediates", "features", pooled)
         start = {"kernel_init": nn.initializers.zeros} if self.stateless else {}
         return nn.Dense(self.num_classes, name="head", **start)(pooled)
 

@@ -16,6 +16,7 @@ WORKDIR/evaluations.
 """
 
 import dataclasses
+import typing
 
 from absl import flags
 
@@ -103,5 +104,10 @@ def _generator_fields() -> tuple[dataclasses.Field, ...]:
 
 
 def _given(values: flags.FlagValues, section: type) -> dict:
-    given = [values[field.name] for field in dataclasses.fields(section)]
-    return {flag.name: flag.value for flag in given if flag.present}
+    given = [(values[field.name], field.type) for field in dataclasses.fields(section)]
+    # A list of words arrives as one text, and the settings divide it.
+    return {
+        flag.name: [flag.value] if typing.get_origin(kind) is tuple else flag.value
+        for flag, kind in given
+        if flag.present
+    }

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from flcl import files
-from flcl.report import answers, command, facts, old_classes, reading
+from flcl.report import answers, command, facts, old_classes, quality, reading
 from flcl.report.kept import BEFORE_AFTER, OVER_TASKS, read_picture, samples_name
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
@@ -78,6 +78,10 @@ def _numbers(results: Results) -> dict:
         "fidelity": [*fidelity, *[None] * (count - len(fidelity))] if fidelity else [],
         "fidelity_of_classes": results.fidelity.per_class if generates else {},
         "fidelity_of_all": reading.overall(results, "fidelity"),
+        "recalls": quality.recalls(results) if fidelity else [],
+        "recall_of_all": reading.overall(results, "recall"),
+        "recall_of_classes": quality.of_classes(results),
+        "likeness": (quality.TITLE, quality.rows(results), list(quality.notes(results))),
         "ceiling": (generates and results.ceiling) or [],
         "ceiling_of_all": reading.overall(results, "ceiling"),
         "above_ceiling": reading.above_ceiling(results),

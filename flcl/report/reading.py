@@ -22,6 +22,7 @@ TASK_MEAN = (
 REFERENCES = (
     ("ceiling", "the same judge trained on real images"),
     ("fidelity", "samples that this judge recognises"),
+    ("recall", "test images that have a sample near them: the diversity"),
 )
 _SHORT = 14  # characters of a heading
 _LISTED = 5  # groups that are named in a sentence
@@ -121,9 +122,14 @@ def statistics(sizes: Mapping) -> str:
 
 
 def overall(results: Results, name: str) -> float | None:
-    """The "ceiling" (image-weighted) or "fidelity" (mean over classes) of a run; None = unknown."""
+    """The "ceiling" (image-weighted), "fidelity" (mean over classes) or "recall" of a run.
+
+    None = unknown.
+    """
     if not isinstance(results, GeneratorResults):
         return None
+    if name == "recall":
+        return results.quality.all.recall if results.quality and results.quality.all else None
     if name == "fidelity":
         values = [value for value in results.fidelity.per_class.values() if value is not None]
         return sum(values) / len(values) if values else None

@@ -6,7 +6,7 @@ from pathlib import Path
 import jax
 
 from flcl import settings
-from flcl.report import answers, kept, reading, tables
+from flcl.report import answers, kept, quality, reading, tables
 from flcl.report.console import Console
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
@@ -73,7 +73,7 @@ class Reporter:
         steps = results.steps_per_task[task.index - 1]
         curves = numbers | {f"{name}_accuracy": value for name, value in others.items()}
         self._writer.write(task=task.index, step=steps, phase=EVALUATION, **curves)
-        shown = _listed(numbers)
+        shown = ", ".join(filter(None, (_listed(numbers), quality.line(results))))
         if others:
             shown += f"; other heads: {_listed(others)}"
         if pictures.generated:
@@ -142,6 +142,7 @@ def _numbers(results: Results) -> dict[str, float]:
         "accuracy": results.summary.last_accuracy,
         "forgetting": results.summary.forgetting,
         "fidelity": reading.overall(results, "fidelity"),
+        "recall": reading.overall(results, "recall"),
     }
     return {name: value for name, value in numbers.items() if value is not None}
 

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from flcl.report import old_classes, reading
+from flcl.report import old_classes, quality, reading
 from flcl.report.console import Console
 from flcl.report.reading import percent
 from flcl.runs.results import (
@@ -32,7 +32,8 @@ def print_results(results: Results, console: Console | None = None) -> None:
     console.print(reading.title(results) + " · accuracy in %", style="bold")
     for table in tables(results, console.width):
         console.print(table)
-    for line in filter(None, (reading.whose_answers(results), reading.gone(results))):
+    lines = (reading.whose_answers(results), reading.gone(results), *quality.notes(results))
+    for line in filter(None, lines):
         console.print(line, highlight=False)
 
 
@@ -55,6 +56,10 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     pieces = _pieces(headings, width - 24)
     for piece in pieces:
         yield _matrix(results, headings, piece, last=piece is pieces[-1])
+    if quality.rows(results):
+        wide = _pieces(headings, width - 32, least=9)
+        for piece in wide:
+            yield quality.table(results, headings, piece, last=piece is wide[-1])
     yield from _summaries(results, width)
     if drift := reading.last_drift(results):
         # Its names are longer, and it has no column "all".
@@ -66,9 +71,12 @@ def tables(results: Results, width: int) -> Iterator[Table]:
         yield _ranks(*ranks)
 
 
-def _pieces(headings: list[str], room: int) -> list[list[int]]:
-    """The columns, divided into pieces that need at most `room` characters."""
-    sizes = [max(6, *map(len, heading.split("\n"))) + 3 for heading in headings]
+def _pieces(headings: list[str], room: int, least: int = 6) -> list[list[int]]:
+    """The columns, divided into pieces that need at most `room` characters.
+
+    least: the characters of a cell.
+    """
+    sizes = [max(least, *map(len, heading.split("\n"))) + 3 for heading in headings]
     pieces, used = [[]], 0
     for column, size in enumerate(sizes):
         if used + size > room and pieces[-1]:
@@ -101,6 +109,9 @@ def _matrix(results: Results, headings: list[str], columns: list[int], last: boo
         fidelity = results.fidelity.per_task
         missing = [None] * (len(results.tasks) - len(fidelity))
         add("fidelity", [*fidelity, *missing], reading.overall(results, "fidelity"), style="cyan")
+        if fidelity:
+            recall = reading.overall(results, "recall")
+            add("recall", quality.recalls(results), recall, style="cyan")
         if results.ceiling:
             add("ceiling", results.ceiling, reading.overall(results, "ceiling"), style="green")
     return table

@@ -90,11 +90,51 @@ class Diagnosis:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class Likeness:
+    """Samples of some classes beside real test images of them; None = not measured.
+
+    generated, real: the images that the Frechet distance counts. compared: the images of each kind
+    for the metrics of pairs. fd: Frechet distance. kd, kd_error: unbiased kernel distance and its
+    standard error. precision to coverage: see `metrics.neighbours`. copies: the share of samples
+    that are too near to a training image of their class; copies_of_test: that of test images.
+    """
+
+    generated: int
+    real: int
+    compared: int
+    fd: float | None = left_out()
+    kd: float | None = left_out()
+    kd_error: float | None = left_out()
+    precision: float | None = left_out()
+    recall: float | None = left_out()
+    density: float | None = left_out()
+    coverage: float | None = left_out()
+    copies: float | None = left_out()
+    copies_of_test: float | None = left_out()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Quality:
+    """How good the samples after a task are, over all tested classes, per group and per class.
+
+    features: `judge.features`; of a file, its kind and its name. sha256: that of the file. None: a
+    group without its test images, or with a class that was removed.
+    """
+
+    features: str
+    sha256: str | None = left_out()
+    all: Likeness | None = None
+    per_task: tuple[Likeness | None, ...] = ()
+    per_class: Mapping[str, Likeness | None] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GeneratorRow:
     """The evaluation after a task; the accuracy of a group is the mean over `repeats`.
 
-    fidelity_classes: the number of classes that the judge of the fidelity knows. own_classifier:
-    accuracy of each group by the classifier of the method, if it has one.
+    fidelity_classes: the number of classes that the judge of the fidelity knows. quality: None in
+    files of older versions, and if `judge.metrics` is empty. own_classifier: accuracy of each group
+    by the classifier of the method, if it has one.
     """
 
     accuracy: Tested
@@ -102,6 +142,7 @@ class GeneratorRow:
     fidelity_per_task: Tested
     fidelity_per_class: Mapping[str, float | None]
     fidelity_classes: int | None = left_out()
+    quality: Quality | None = left_out()
     function_evaluations: int | None
     own_classifier: Tested | None = left_out()
 
@@ -247,13 +288,15 @@ class Results:
 class GeneratorResults(Results):
     """`results.json` of a generator.
 
-    ceiling: accuracy of the judge trained on real images, [G]. own_classifier: the results of the
-    classifier that some methods have; it saw real images, so it is not compared with the judge.
+    ceiling: accuracy of the judge trained on real images, [G]. quality: that of the newest row,
+    with the names of classes. own_classifier: the results of the classifier that some methods have;
+    it saw real images, so it is not compared with the judge.
     """
 
     kind: Literal["generator"] = "generator"
     ceiling: Tested | None = None
     fidelity: Fidelity = Fidelity()
+    quality: Quality | None = left_out()
     sampling: Sampling | None = None
     importance: tuple[Importance, ...] | None = None
     own_classifier: HeadResults | None = left_out()

@@ -15,6 +15,7 @@ from flcl.data.sequence.stream import Task
 from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
+from flcl.evaluate.quality import extractors
 from flcl.methods.base import Method, Resolved
 from flcl.runs import room
 from flcl.runs.later import sources
@@ -149,8 +150,13 @@ def check_batches(run: settings.Run, mesh: Mesh) -> None:
 
 
 def check_judge(run: settings.GeneratorRun, mesh: Mesh) -> None:
-    """Raises `ValueError` for a judge batch that does not split over the devices."""
+    """Raises `ValueError` for a judge batch that does not split over the devices.
+
+    Also for a file of `judge.features` that is missing, damaged or of another network.
+    """
     meshes.check_divides("judge.batch_size", run.judge.batch_size, mesh)
+    if run.judge.metrics:
+        extractors.check(run.judge.features)
 
 
 def use_compile_cache(runtime: settings.Runtime) -> None:

@@ -18,6 +18,12 @@ from flcl.settings.shared import BATCH, EPOCHS, Run, TrainingData
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
 
+METRICS = ("fd", "kd", "prdc", "copies")
+"""What can be measured of generated images beside real ones; see `judge.metrics`."""
+
+FEATURES = ("judge", "vit:FILE", "inception:FILE")
+"""The forms of `judge.features`."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class UNet:
@@ -175,6 +181,30 @@ class Judge:
     repeats: int = key(
         1, "judges per task, with different seeds; the accuracy is their mean", at_least(1, 1000)
     )
+    metrics: tuple[str, ...] = key(
+        METRICS,
+        "samples beside real images: some of fd (Frechet distance), kd (kernel distance), prdc "
+        "(precision, recall, density, coverage), copies; () = none",
+    )
+    features: str = key(
+        "judge",
+        "of these metrics: judge (trained on real images), vit:FILE (weights as in model.weights) "
+        "or inception:FILE (weights of torch-fidelity)",
+    )
+
+    def check(self) -> None:
+        """Raises `ValueError` for names that are no metrics, and for features of another form."""
+        if set(self.metrics) - {*METRICS} or len(set(self.metrics)) < len(self.metrics):
+            raise ValueError(
+                f"judge.metrics={self.metrics}: accepted are some of {', '.join(METRICS)}, each "
+                "once; () for none"
+            )
+        kind, _, file = self.features.partition(":")
+        if self.features != "judge" and (kind not in ("vit", "inception") or not file):
+            raise ValueError(
+                f"judge.features={self.features!r}: accepted are {', '.join(FEATURES)}, with a "
+                "file of weights after the colon"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -197,6 +227,7 @@ class GeneratorRun(Run):
         self.model.check(self.data.image_size)
         self.phase1.check("phase1")
         self.phase2.check("phase2")
+        self.judge.check()
         if self.judge.crop > self.data.image_size:
             raise ValueError(
                 f"judge.crop={self.judge.crop}: exceeds data.image_size={self.data.image_size}, so "

@@ -88,6 +88,18 @@ def test_sets_of_any_size_share_one_compilation(judge, trained, monkeypatch):
     assert judge._init._cache_size() == 1
 
 
+def test_features_are_those_that_the_head_reads(judge, trained):
+    images, _ = blobs(10, seed=3)
+    batches = list(judge.features(trained, everything(images)))
+    assert [len(batch) for batch in batches] == [32, 8] and batches[0].dtype == np.float32
+    head = jax.tree.map(np.asarray, trained["params"]["head"])
+    logits = np.concatenate(batches) @ head["kernel"] + head["bias"]
+    np.testing.assert_array_equal(
+        logits.argmax(axis=1), judge.predict(trained, images, np.ones(CAPACITY, bool))
+    )
+    assert judge._predict._cache_size() == 1
+
+
 def test_lazy_images_are_fetched_by_index(judge):
     class Lazy:
         def __init__(self, images):

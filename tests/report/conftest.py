@@ -25,6 +25,32 @@ RESULTS = {
     "summary": summary(MATRIX, COUNTS),
     "ceiling": [0.99, 0.98, 0.97],
     "fidelity": {"per_task": [0.5, 0.25, 1.0], "per_class": {"cat": 0.125, "dog": 0.875}},
+    "quality": {
+        "features": "judge",
+        "all": {
+            "generated": 80,
+            "real": 60,
+            "compared": 50,
+            "fd": 3.25,
+            "kd": 0.01234,
+            "kd_error": 0.0021,
+            "precision": 0.9,
+            "recall": 0.45,
+            "density": 1.125,
+            "coverage": 0.8,
+            "copies": 0.3,
+            "copies_of_test": 0.35,
+        },
+        "per_task": [
+            {"generated": 20, "real": 10, "compared": 10, "fd": 5.5, "recall": 0.4},
+            None,
+            {"generated": 60, "real": 30, "compared": 30, "fd": 4.0, "kd": -0.5, "recall": 0.5},
+        ],
+        "per_class": {
+            "cat": {"generated": 9, "real": 5, "compared": 5, "recall": 0.2},
+            "dog": None,
+        },
+    },
     "sampling": {
         "solver": "heun",
         "num_steps": 25,

@@ -81,6 +81,8 @@ def test_page_holds_numbers_facts_and_pictures_in_one_file(workdir, results):
     assert rows["3"] == ["75.0", "65.0", "60.0", "64.2"]
     assert rows["ceiling"] == ["99.0", "98.0", "97.0", "97.7"]
     assert rows["fidelity of the samples"] == ["50.0", "25.0", "100.0", "50.0"]
+    assert rows["recall of the samples"] == ["40.0", "", "50.0", "45.0"]
+    assert rows["KD"] == ["", "", "-0.5", "0.0123"]
     assert rows["class order (ids in the data set)"] == ["3, 1, 0, 2, 5, 4"]
     assert rows["scenario"] == ["cil"] and rows["seed"] == ["7"]
     assert rows["solver"] == ["heun, 25 steps"]
@@ -116,11 +118,13 @@ def test_headline_numbers(workdir):
         ("-10.0", "backward transfer"),
         ("97.7", "ceiling"),
         ("50.0", "fidelity"),
+        ("45.0", "recall"),
     ]
 
 
 def test_unfinished_and_sparse_results_still_give_a_page(workdir, results):
-    few = {k: v for k, v in results.items() if k not in ("ceiling", "fidelity", "sampling")}
+    left_out = ("ceiling", "fidelity", "quality", "sampling")
+    few = {k: v for k, v in results.items() if k not in left_out}
     first = results["matrix"][:1]
     few |= {"complete": False, "matrix": first, "summary": summary(first, [10, 20, 30])}
     del few["parameters"], few["versions"]

@@ -65,7 +65,10 @@ def test_a_whole_run_leaves_its_files_and_says_so(tmp_path, results, console):
     play(tmp_path, results, console)
     text = console.file.getvalue()
     assert "task 1  4/4" in text
-    assert "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, fidelity 50.0" in text
+    assert (
+        "task 2 of 3, in %: accuracy 73.3, forgetting 10.0, fidelity 50.0, recall 45.0, KD" in text
+    )
+    assert "KD 0.0123 ± 0.0021, FD 3.25; samples" in text
     assert str(tmp_path / "samples" / "task_02.png") in text
     assert str(tmp_path / "report.html") in text and "average incremental accuracy" in text
     present = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

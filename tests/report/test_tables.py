@@ -26,6 +26,8 @@ def test_matrix_with_ceiling_and_fidelity(results):
     assert cells(text, "3") == ["75.0", "65.0", "60.0", "64.2"]
     matrix_part, summary_part = text.split("last accuracy", 1)
     assert cells(matrix_part, "fidelity") == ["50.0", "25.0", "100.0", "50.0"]
+    # In the matrix beside the fidelity, and among the other numbers of the samples.
+    assert text.count("recall ") > 2
     # (10 * .99 + 20 * .98 + 30 * .97) / 60
     assert cells(matrix_part, "ceiling") == ["99.0", "98.0", "97.0", "97.7"]
     for number in ("64.2", "75.8", "10.0", "-10.0", "97.7", "50.0"):
@@ -47,10 +49,11 @@ def test_joint_and_unfinished_runs(results):
     assert cells(text, "joint") == ["50.0", "60.0", "70.0", "63.3"]
     assert "forgetting" not in text
     first = {**results, "matrix": results["matrix"][:1], "ceiling": None, "fidelity": {}}
+    del first["quality"]
     first["summary"] = summary(first["matrix"], results["test_counts"])
     text = as_text(first)
     assert cells(text, "1") == ["90.0", "90.0"]
-    assert not any(word in text for word in ("forgetting", "fidelity", "ceiling"))
+    assert not any(word in text for word in ("forgetting", "fidelity", "ceiling", "not measured"))
 
 
 @pytest.mark.parametrize("width", [60, 80, 120])

@@ -108,6 +108,16 @@ def test_results(finished):
     assert len(results["importance"]) == len(results["parameters"]["adapted_convolutions"])
     assert max(entry["score"] for entry in results["importance"]) == 1.0
     assert set(results["fidelity"]["per_class"]) == set(results["class_names"])
+    quality = results["quality"]
+    assert len(quality["per_task"]) == 3 and set(quality["per_class"]) == set(
+        results["class_names"]
+    )
+    every = quality["all"]
+    assert (every["generated"], every["real"], every["compared"]) == (48, 48, 48)
+    assert every["fd"] > 0 and every["kd_error"] > 0 and 0 <= every["recall"] <= 1
+    # Classes and judge are fixed, so what was measured of a group stays as it is.
+    first = [row["quality"]["per_task"][0] for row in results["rows"]]
+    assert first[0] == first[1] == first[2]
     # Later tasks store their factors only.
     timing = json.loads((finished / "timing.json").read_text())["tasks"]
     sizes = [timing[str(task)]["bytes_on_disk"] for task in (1, 2, 3)]

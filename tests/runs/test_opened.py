@@ -182,6 +182,7 @@ def test_evaluating_again_gives_the_same_matrix_and_leaves_the_workdir_alone(run
     stored = json.loads((finished / "results.json").read_text())
     assert again["matrix"] == stored["matrix"]
     assert again["fidelity"] == stored["fidelity"] and again["ceiling"] == stored["ceiling"]
+    assert again["quality"] == stored["quality"]
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file()} == before
 
 

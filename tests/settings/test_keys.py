@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 import typing
 
 import pytest
@@ -275,6 +276,27 @@ def test_value_out_of_range_is_refused_by_name(name, value):
     assert str(caught.value).startswith(f"{name}={value!r}: must be ")
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        (
+            "judge.metrics",
+            ("fd", "fid"),
+            "judge.metrics=('fd', 'fid'): accepted are some of fd, kd",
+        ),
+        ("judge.metrics", ("kd", "kd"), "judge.metrics=('kd', 'kd'): accepted are some of fd, kd"),
+        *(
+            ("judge.features", value, f"judge.features={value!r}: accepted are judge, vit:FILE, in")
+            for value in ("dino", "vit:", "inception", "file:x", "")
+        ),
+    ],
+)
+def test_what_is_measured_of_samples_is_known(name, value, message):
+    with pytest.raises(ValueError, match="^" + re.escape(message)):
+        bridge.from_dict(with_value(name, value))
+    assert bridge.from_dict(with_value("judge.metrics", ())).judge.metrics == ()
+
+
 def test_the_nearest_size_that_patches_make_is_named():
     with pytest.raises(ValueError, match="the nearest is 20$"):
         bridge.from_dict(with_value("data.image_size", 19, "fmlora"))
@@ -283,7 +305,7 @@ def test_the_nearest_size_that_patches_make_is_named():
         bridge.from_dict(values)
 
 
-NAMED = ("lora.sites", "heads.fit")
+NAMED = ("lora.sites", "heads.fit", "judge.metrics")
 
 
 @pytest.mark.parametrize("method", settings.RUNS)

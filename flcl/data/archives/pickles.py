@@ -6,9 +6,11 @@ own constructors trust the state that a pickle gives them, and a forged one cras
 carried out. They make dictionaries, lists, texts, whole numbers and arrays of numbers.
 """
 
+import io
 import math
 import pickletools
 import re
+from typing import BinaryIO
 
 import numpy as np
 
@@ -40,15 +42,19 @@ def read_batch(content: bytes) -> dict:
     numbers and arrays of numbers, and for a file that ends early. If the operations do not fit
     together, the error may also be an `IndexError`, a `KeyError` or a `TypeError`.
     """
-    machine = _Machine(len(content))
-    for count, (operation, argument, _) in enumerate(pickletools.genops(content)):
-        if count == _MOST_OPERATIONS:
-            raise ValueError(f"a pickle of more than {_MOST_OPERATIONS} operations")
-        machine.step(operation.name, argument)
-    batch = machine.pop()
+    batch = carried_out(Machine(len(content)), io.BytesIO(content))
     if not isinstance(batch, dict):
         raise ValueError(f"a pickled {type(batch).__name__} where a dictionary is needed")
     return {k: v.values if isinstance(v, _Array) else v for k, v in batch.items()}
+
+
+def carried_out(machine: "Machine", file: BinaryIO):
+    """The value of the pickle that begins at the place of `file`, which is then behind it."""
+    for count, (operation, argument, _) in enumerate(pickletools.genops(file)):
+        if count == _MOST_OPERATIONS:
+            raise ValueError(f"a pickle of more than {_MOST_OPERATIONS} operations")
+        machine.step(operation.name, argument)
+    return machine.pop()
 
 
 class _Name:
@@ -97,14 +103,15 @@ class _Array:
         self.values = values.reshape(shape, order="F" if columns else "C")
 
 
-class _Machine:
+class Machine:
     """The stack and the memory that the operations of a pickle use.
 
-    size: the length of the pickle in bytes. Its arrays together cannot be larger.
+    size: the length of the pickle in bytes. Its arrays together cannot be larger. A kind of file
+    that needs other operations has a class of its own, with another `step`.
     """
 
     def __init__(self, size: int):
-        self._stack: list = []
+        self.stack: list = []
         self._memory: dict[int, object] = {}
         self._left = size
 
@@ -114,56 +121,57 @@ class _Machine:
             case "PROTO" | "FRAME" | "STOP":
                 pass
             case "MARK":
-                self._stack.append(_MARK)
+                self.stack.append(_MARK)
             case "EMPTY_DICT" | "DICT" | "SETITEM" | "SETITEMS":
                 self._change_dict(name)
             case "EMPTY_LIST" | "LIST" | "APPEND" | "APPENDS":
                 self._change_list(name)
             case "TUPLE":
-                self._stack.append(tuple(self._pop_marked()))
+                self.stack.append(tuple(self._pop_marked()))
             case "PUT" | "BINPUT" | "LONG_BINPUT":
-                self._memory[argument] = self._stack[-1]
+                self._memory[argument] = self.stack[-1]
             case "MEMOIZE":
-                self._memory[len(self._memory)] = self._stack[-1]
+                self._memory[len(self._memory)] = self.stack[-1]
             case "GET" | "BINGET" | "LONG_BINGET":
-                self._stack.append(self._memory[argument])
+                self.stack.append(self._memory[argument])
             case "GLOBAL" | "STACK_GLOBAL":
-                words = argument.split(" ", 1) if argument else self._pop(2)
-                self._stack.append(_Name(*words))
+                words = argument.split(" ", 1) if argument else self.pop_last(2)
+                self.stack.append(_Name(*words))
             case "REDUCE":
-                self._make(*self._pop(2))
+                self._make(*self.pop_last(2))
             case "BUILD":
                 self._build(self.pop())
             case _ if name in _VALUES:
-                self._stack.append(argument)
+                self.stack.append(argument)
             case _ if name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name])
+                self.stack.append(_CONSTANTS[name])
             case _ if name in _TUPLES:
-                self._stack.append(tuple(self._pop(_TUPLES[name])))
+                self.stack.append(tuple(self.pop_last(_TUPLES[name])))
             case _:
                 raise _refused(f"the operation {name}")
 
     def pop(self):
         """Takes the last value from the stack; `IndexError` if there is none."""
-        return self._stack.pop()
+        return self.stack.pop()
 
-    def _pop(self, count: int) -> list:
-        return [self._stack.pop() for _ in range(count)][::-1]
+    def pop_last(self, count: int) -> list:
+        """Takes the last `count` values from the stack, in the order in which they came."""
+        return [self.stack.pop() for _ in range(count)][::-1]
 
     def _pop_marked(self) -> list:
         """Takes all values after the last mark, and the mark."""
         values = []
-        while (value := self._stack.pop()) is not _MARK:
+        while (value := self.stack.pop()) is not _MARK:
             values.append(value)
         return values[::-1]
 
     def _change_dict(self, name: str) -> None:
         items = []
         if name != "EMPTY_DICT":
-            items = self._pop(2) if name == "SETITEM" else self._pop_marked()
+            items = self.pop_last(2) if name == "SETITEM" else self._pop_marked()
         if "EMPTY" in name or name == "DICT":
-            self._stack.append({})
-        keys, target = items[::2], self._stack[-1]
+            self.stack.append({})
+        keys, target = items[::2], self.stack[-1]
         # Other keys are not needed. To compare nested tuples, Python may need its whole stack.
         if not isinstance(target, dict) or not all(isinstance(key, str) for key in keys):
             raise _refused("a dictionary without text keys")
@@ -172,10 +180,10 @@ class _Machine:
     def _change_list(self, name: str) -> None:
         items = []
         if name != "EMPTY_LIST":
-            items = self._pop(1) if name == "APPEND" else self._pop_marked()
+            items = self.pop_last(1) if name == "APPEND" else self._pop_marked()
         if "EMPTY" in name or name == "LIST":
-            self._stack.append([])
-        target = self._stack[-1]
+            self.stack.append([])
+        target = self.stack[-1]
         if not isinstance(target, list):
             raise _refused(f"a {type(target).__name__} as a list")
         target.extend(items)
@@ -183,14 +191,14 @@ class _Machine:
     def _make(self, function, arguments) -> None:
         name = function.name if isinstance(function, _Name) else type(function).__name__
         if name == "dtype":
-            self._stack.append(_Type(arguments))
+            self.stack.append(_Type(arguments))
         elif name == "_reconstruct":
-            self._stack.append(_Array())
+            self.stack.append(_Array())
         else:
             raise _refused(f"a call of {name}")
 
     def _build(self, state) -> None:
-        target = self._stack[-1]
+        target = self.stack[-1]
         if not isinstance(target, _Type | _Array):
             raise _refused(f"the state of a {type(target).__name__}")
         target.build(state)

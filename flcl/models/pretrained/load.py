@@ -66,6 +66,18 @@ def sizes(model: settings.ViT, image_size: int) -> settings.ViT:
     return completed(model, contents(model, files.read(model).tensors), image_size)
 
 
+def native_size(model: settings.ViT, most: int) -> int:
+    """The side in pixels of the images that a weights file was trained on, at most `most`.
+
+    A larger one becomes the largest multiple of the patch up to `most`. Raises the errors of `load`
+    that concern the sizes of the file.
+    """
+    found = contents(model, files.read(model).tensors)
+    patch = max(found.patch, 1)  # 0: `load` says what is wrong with the file
+    largest = max(most // patch, 1)
+    return patch * min(found.grid or largest, largest)
+
+
 def normalization(name: str) -> tuple[np.ndarray, np.ndarray]:
     """(mean [3], standard deviation [3]) float32 of an entry of `NORMALIZATIONS`."""
     mean, std = NORMALIZATIONS[name]

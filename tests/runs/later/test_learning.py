@@ -155,6 +155,10 @@ def test_a_generator_says_what_the_fidelity_rests_on(gone):
     assert [row["fidelity_classes"] for row in results["rows"]] == [2, 4]
     # The row of the first task stays as it was measured.
     assert results["rows"][0]["fidelity_per_task"][0] is not None
+    first, second = (row["quality"] for row in results["rows"])
+    assert first["per_task"][0]["recall"] is not None
+    assert second["per_task"][0] is None and second["all"] == second["per_task"][1]
+    assert second["per_class"]["0"] is None and second["per_class"]["2"] is not None
 
 
 @pytest.mark.parametrize("method", METHODS)
