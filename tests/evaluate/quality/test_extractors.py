@@ -58,7 +58,7 @@ def test_a_transformer_gives_its_class_tokens_and_remembers_them(cache):
         ("inception:nowhere.pth", "judge.features=inception:nowhere.pth: .*: no such file"),
         (
             "inception:{root}/pyproject.toml",
-            r"pyproject.toml: accepted are .pth and .safetensors files",
+            r"toml: accepted are .pth and .safetensors files",
         ),
     ],
 )
