@@ -11,8 +11,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from flcl.report import old_classes, quality, reading
+from flcl.report import reading
 from flcl.report.console import Console
+from flcl.report.numbers import old_classes, quality
 from flcl.report.reading import percent
 from flcl.runs.results import (
     ClassifierResults,

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flcl.report import quality, tables
+from flcl.report import tables
+from flcl.report.numbers import quality
 from flcl.report.page import write_page
 from flcl.runs.results import from_json
 
