@@ -44,6 +44,8 @@ class Lower:
 
     def by_label(self, memory: Memory, images: Mapping[int, Selection]) -> dict[int, Selection]:
         """The images of each label, or what is kept in their place."""
+        if not self._outputs:
+            return dict(images)
         self.of(memory, joined(images))  # at once, because a label may have few images
         return {label: self.of(memory, each) for label, each in images.items()}
 

@@ -122,14 +122,14 @@ class Block(nn.Module):
 class VisionTransformer(nn.Module):
     """Features float32 [B, feature_width] of normalised images [B, image_size, image_size, 3].
 
-    kept: number of first blocks whose output [B, T, width] may take the place of images: they are
-    skipped then. With `lower` a call gives this output. 0 = only images are read.
-
     They are class tokens after the last norm: see `model.features`. `prompt` [m, width] or None is
     placed after the class token, before registers and patches, and has no position (M7). A prompt
     with gates, `{"tokens": [m, width], "gates": [depth]}`, comes after all others: see
     `gated_attention`. Raises `ValueError` for images of another shape. The settings have already
     checked that the patch divides the image size.
+
+    kept: number of first blocks whose output [B, T, width] may take the place of images; a call
+    with `lower` gives it. 0 = only images are read.
     """
 
     model: settings.ViT
