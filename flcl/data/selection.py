@@ -28,7 +28,10 @@ class Selection:
         return len(self.indices)
 
     def __getitem__(self, rows) -> np.ndarray:
-        """Images uint8 [len(rows), H, W, C], or what is kept in their place, at the positions `rows` of this selection."""
+        """Images uint8 [len(rows), H, W, C] at the positions `rows` of this selection.
+
+        Or what is kept in their place, in its own shape and type.
+        """
         # Images are read only here, so a selection of files costs nothing until it is used.
         return np.asarray(self.images[self.indices[rows]])
 
