@@ -14,6 +14,7 @@ from jax.stages import Lowered
 from flcl import settings
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
+from flcl.evaluate import lower as kept
 from flcl.evaluate.features import Inference
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Method
@@ -31,7 +32,7 @@ class Program(NamedTuple):
     """A program of a run.
 
     Attributes:
-      name: `phase1`, `phase2`, `sampler`, `survey`, `held_out`, `align` or `features`.
+      name: `phase1`, `phase2`, `sampler`, `survey`, `held_out`, `align`, `lower` or `features`.
       batch_key: the setting that is its global batch.
       lower: (method, mesh, platform) -> the lowered program. platform: the target, such as `tpu`,
         if the program is only analysed; None = the platform of the mesh.
@@ -60,8 +61,8 @@ def programs_of(method: Method) -> list[Program]:
     """All programs of a run that grow with its network: train steps, sampler, features and more.
 
     A classifier may also collect sums over a task (`survey`), measure losses before it
-    (`held_out`) and train its head on drawn features (`align`). The features serve the statistics
-    of a task, too.
+    (`held_out`), train its head on drawn features (`align`) and keep outputs of blocks that never
+    train (`lower`). The features serve the statistics of a task, too.
     """
     steps = [train_step(method, phase) for phase in phases(method)]
     if isinstance(method, Generator):
@@ -74,6 +75,8 @@ def programs_of(method: Method) -> list[Program]:
         steps.append(Program("held_out", "train.eval_batch_size", _lower_held_out))
     if jax.eval_shape(method.align, abstract_memory(method), _key()):
         steps.append(Program("align", "align.batch_size", _lower_align, uncounted=ALL_STEPS))
+    if method.kept_blocks:
+        steps.append(Program("lower", "train.eval_batch_size", _lower_kept))
     return [*steps, FEATURES]
 
 
@@ -121,6 +124,12 @@ def _lower_features(method: Classifier, mesh: Mesh, platform: str | None) -> Low
     """The program that computes the features of a batch of images."""
     memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return Inference(method, mesh).lower(memory, platform)
+
+
+def _lower_kept(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:
+    """The program of the blocks whose outputs are kept, for a batch of images."""
+    memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
+    return kept.lowered(method, mesh, memory, platform)
 
 
 def _lower_survey(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:

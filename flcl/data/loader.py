@@ -77,9 +77,10 @@ def shuffled_batches(
     """Endless dataset of batches from all pools together, in shuffled epochs.
 
     `ds[k]` is {"images": uint8 [batch_size / shard_count, H, W, C], "labels": int32 [batch_size /
-    shard_count]}. Batch k starts at entry k * batch_size of a sequence in which every image of
-    every pool comes once per epoch. An epoch may begin inside a batch; if there are fewer images
-    than `batch_size`, a batch contains several epochs. shard: (index, count) divides the batch
+    shard_count]}; what is kept in the place of images has its own shape and type. Batch k starts at
+    entry k * batch_size of a sequence in which every image of every pool comes once per epoch. An
+    epoch may begin inside a batch; if there are fewer images than `batch_size`, a batch contains
+    several epochs. shard: (index, count) divides the batch
     axis; only the images of this shard are read, with one read per array (or decoder). A pool may
     be empty, because a domain may lack a class. Raises `ValueError` if all pools are empty, for
     images of different shapes and for a `batch_size` that the shards do not divide.
@@ -100,7 +101,7 @@ def shuffled_batches(
         # From the number of the batch alone: a resumed run continues with the same images.
         start = k * batch_size + offset
         chosen = order.between(start, start + local)
-        images = np.empty((local, *arrays[0].shape[1:]), np.uint8)
+        images = np.empty((local, *arrays[0].shape[1:]), arrays[0].dtype)
         # One read per array, because some decoders fetch many images at once.
         for place in np.unique(owners[chosen]).tolist():
             here = owners[chosen] == place

@@ -13,7 +13,8 @@ class Selection:
     """The images `indices` of a split; indexing a selection reads (and decodes) its images.
 
     Attributes:
-      images: all images of the split, uint8 [*, H, W, C]; an array, or a decoder indexed like one.
+      images: all images of the split, uint8 [*, H, W, C]; an array, or a decoder indexed like one;
+        or what is kept in the place of images, one entry for each.
       indices: the positions of the selected images, [N].
       labels: the labels of the selected images, int32 [N]; None = the key of a mapping that
         contains the selection is the label of all its images.
@@ -27,7 +28,10 @@ class Selection:
         return len(self.indices)
 
     def __getitem__(self, rows) -> np.ndarray:
-        """Images uint8 [len(rows), H, W, C] at the positions `rows` of this selection."""
+        """Images uint8 [len(rows), H, W, C] at the positions `rows` of this selection.
+
+        Or what is kept in their place, in its own shape and type.
+        """
         # Images are read only here, so a selection of files costs nothing until it is used.
         return np.asarray(self.images[self.indices[rows]])
 

@@ -1,7 +1,5 @@
 """Features and class scores of many images; a program is compiled once for each batch size."""
 
-from collections.abc import Callable
-
 import jax
 import numpy as np
 from jax.sharding import Mesh
@@ -11,31 +9,30 @@ from flcl.data import loader
 from flcl.data.selection import Selection
 from flcl.devices import hosts, sharding
 from flcl.devices import mesh as meshes
+from flcl.evaluate.lower import Lower, Progress, silent
 from flcl.methods.base import Classifier
 
-Progress = Callable[[str, int], Callable[..., None]]
-"""(description, total) -> a function that is called with the number of finished items."""
-
-
-def silent(*_) -> Callable[..., None]:
-    """A `Progress` that shows nothing."""
-    return lambda *_: None
+__all__ = ["Inference", "Progress", "silent"]
 
 
 class Inference:
     """Applies a classifier to images in batches of a few fixed sizes.
 
+    lower: keeps the outputs of blocks that never train; None = every call reads the images.
+
     Attributes:
       method: the classifier.
     """
 
-    def __init__(self, method: Classifier, mesh):
-        self.method = method
+    def __init__(self, method: Classifier, mesh, lower: Lower | None = None):
+        self.method, self._lower = method, lower
         self._mesh, self._run = mesh, method.run
         self._features, self._scores = _programs(method, mesh)
 
     def features(self, memory, images: Selection, advance=None) -> np.ndarray:
         """Features float32 [N, d] of images; `advance` gets the number of finished images."""
+        if self._lower is not None:
+            images = self._lower.of(memory, images)
         size, waiting, done = self._size(len(images)), None, []
         dataset = loader.in_order(images, size, hosts.rows(size))
         runtime = self._run.runtime
@@ -76,10 +73,9 @@ class Inference:
 
         platform: the target platform, such as `tpu`; None = the platform of the mesh.
         """
-        data, size = self._run.data, self._size(self._run.train.eval_batch_size)
-        shape = (size, data.image_size, data.image_size, data.channels)
+        read = self.method.inputs(self._size(self._run.train.eval_batch_size))
         spread = sharding.over_devices(self._mesh)
-        images = jax.ShapeDtypeStruct(shape, np.uint8, sharding=spread)
+        images = jax.ShapeDtypeStruct(read.shape, read.dtype, sharding=spread)
         traced = self._features.trace(memory, images)
         return traced.lower(lowering_platforms=platform and (platform,))
 

@@ -132,13 +132,15 @@ class FMLoRA(ViTClassifier):
             return weights @ losses, seen["seen"]
 
         gradient, seen = survey.kernel_gradients(loss, model["trunk"], self.shapes)
-        (patches,) = seen["mean_patch"]
-        return {
+        sums = {
             "gradient": gradient,
             "moments": survey.projected_moments(model["adapters"], seen, weights),
-            "patch": weights @ patches.astype(jnp.float32),
             "images": weights.sum(),
         }
+        # Kept outputs show no patches, and then there is no prompt that could start from them.
+        if "mean_patch" in seen:
+            sums["patch"] = weights @ seen["mean_patch"][0].astype(jnp.float32)
+        return sums
 
     def with_survey(self, memory, task, sums):
         run, index, memory = self.run, task.index, dict(memory)

@@ -47,7 +47,7 @@ class ViTClassifier(base.Classifier):
         super().__init__(run, stream)
         self.size = run.data.image_size
         self.width = run.model.sizes.width
-        self.network = vit.VisionTransformer(run.model, self.size)
+        self.network = vit.VisionTransformer(run.model, self.size, run.kept_blocks)
         domains = stream.scenario == "dil" and not stream.joint
         self.head = run.head
         # Only a loss over all classes trains the columns of old ones.
@@ -274,6 +274,16 @@ class ViTClassifier(base.Classifier):
         labels = np.asarray(self.stream.left(task.labels), np.int32)
         return memory["seen"].at[labels].set(True)
 
+    def inputs(self, count):
+        if not self.kept_blocks:
+            return super().inputs(count)
+        shape = (count, *vit.kept_shape(self.run.model, self.size))
+        return jax.ShapeDtypeStruct(shape, self.run.model.dtype)
+
+    def lower(self, memory, images):
+        variables = {"params": memory["trunk"]}
+        return self.network.apply(variables, self._normalised(images), lower=True)
+
     def features(self, memory, images):
         return self.encode(self._normalised(images), **self.inference(memory))
 
@@ -308,7 +318,7 @@ class ViTClassifier(base.Classifier):
         return adapters
 
     def encode(self, images, trunk, adapters=None, prompt=None) -> jax.Array:
-        """Features [B, d] of normalised images [B, H, W, 3]."""
+        """Features [B, d] of normalised images [B, H, W, 3], or of kept outputs [B, T, width]."""
         variables = (
             {"params": trunk} if adapters is None else {"params": trunk, "adapter": adapters}
         )
@@ -367,6 +377,8 @@ class ViTClassifier(base.Classifier):
         return self._losses(features, trainable, frozen, self.drawn.labels(entries)).mean()
 
     def _normalised(self, images):
+        if images.ndim == 3:
+            return images  # outputs that were kept in their place
         mean, std = pretrained.normalization(self.run.model.normalize)
         return pixels.normalize(images, mean, std)
 

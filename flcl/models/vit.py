@@ -127,30 +127,24 @@ class VisionTransformer(nn.Module):
     with gates, `{"tokens": [m, width], "gates": [depth]}`, comes after all others: see
     `gated_attention`. Raises `ValueError` for images of another shape. The settings have already
     checked that the patch divides the image size.
+
+    kept: number of first blocks whose output [B, T, width] may take the place of images; a call
+    with `lower` gives it. 0 = only images are read.
     """
 
     model: settings.ViT
     image_size: int
+    kept: int = 0
 
     @nn.compact
-    def __call__(self, images: jax.Array, prompt: jax.Array | dict | None = None) -> jax.Array:
-        # Without this check the reshape of the patches would fail, without a word about images.
-        if images.shape[1:] != (self.image_size, self.image_size, 3):
-            raise ValueError(
-                f"images of shape {list(images.shape)}: the vision transformer reads "
-                f"[B, {self.image_size}, {self.image_size}, 3]; resize them, and repeat grey "
-                "images three times"
-            )
+    def __call__(
+        self, images: jax.Array, prompt: jax.Array | dict | None = None, *, lower: bool = False
+    ) -> jax.Array:
         sizes = self.model.sizes
-        dtype = jnp.dtype(self.model.dtype)
-        x = self._tokens(images.astype(dtype), sizes, dtype)
-        # Here the patches already have their positions, so registers and prompt get none (M7).
-        if self.model.registers:
-            shape = (self.model.registers, sizes.width)
-            x = _after_class_token(x, self.param("registers", _normal, shape))
-        # The mean over the patches, for a caller that asks for the collection `seen`.
-        patches = grid_side(self.model, self.image_size) ** 2
-        self.sow("seen", "mean_patch", x[:, -patches:].mean(axis=1))
+        # The features may also read the last of the skipped blocks.
+        skips = self.kept and images.ndim == 3
+        first, outputs = (self.kept, [images]) if skips else (0, [])
+        x = images if skips else self._embedded(images)
         gated, gates = 0, [None] * sizes.depth
         if isinstance(prompt, Mapping):
             gated, gates = len(prompt["tokens"]), prompt["gates"]
@@ -161,19 +155,18 @@ class VisionTransformer(nn.Module):
         # `blocks` keeps only the input of each block for the backward pass; `cheap` keeps all but
         # what costs little to compute again.
         block = nn.remat(Block) if self.model.remat == "blocks" else Block
-        outputs = []
-        for index in range(sizes.depth):
+        for index in range(first, self.kept if lower else sizes.depth):
             x = block(
                 sizes.heads,
                 bool(self.model.layer_scale),
                 self.model.layer_norm_eps,
-                dtype,
+                jnp.dtype(self.model.dtype),
                 self.model.remat == "cheap",
                 gated,
                 name=block_name(index),
             )(x, gates[index])
             outputs.append(x)
-        return self._features(outputs[-self.model.feature_blocks :], gated)
+        return x if lower else self._features(outputs[-self.model.feature_blocks :], gated)
 
     def _features(self, outputs: list[jax.Array], gated: int) -> jax.Array:
         """Features [B, feature_width] from the outputs [B, T, width] of the last blocks.
@@ -189,6 +182,26 @@ class VisionTransformer(nn.Module):
             patches = last[:, -(grid_side(self.model, self.image_size) ** 2) :]
             features.append(norm(patches).mean(axis=1))
         return jnp.concatenate(features, axis=-1) if len(features) > 1 else features[0]
+
+    def _embedded(self, images: jax.Array) -> jax.Array:
+        """What the first block reads, without a prompt: [B, T, width]."""
+        # Without this check the reshape of the patches would fail, without a word about images.
+        if images.shape[1:] != (self.image_size, self.image_size, 3):
+            raise ValueError(
+                f"images of shape {list(images.shape)}: the vision transformer reads "
+                f"[B, {self.image_size}, {self.image_size}, 3]; resize them, and repeat grey "
+                "images three times"
+            )
+        sizes, dtype = self.model.sizes, jnp.dtype(self.model.dtype)
+        x = self._tokens(images.astype(dtype), sizes, dtype)
+        # Here the patches already have their positions, so registers and prompt get none (M7).
+        if self.model.registers:
+            shape = (self.model.registers, sizes.width)
+            x = _after_class_token(x, self.param("registers", _normal, shape))
+        # The mean over the patches, for a caller that asks for the collection `seen`.
+        patches = grid_side(self.model, self.image_size) ** 2
+        self.sow("seen", "mean_patch", x[:, -patches:].mean(axis=1))
+        return x
 
     def _tokens(self, images: jax.Array, sizes: settings.Sizes, dtype) -> jax.Array:
         """Class token and patches with their positions: [B, 1 + grid**2, width]."""
@@ -226,6 +239,11 @@ def gated_attention(
 def block_name(index: int) -> str:
     """Name of block `index`, counted from 0, in the trees of parameters and adapters."""
     return f"block_{index:02d}"
+
+
+def kept_shape(model: settings.ViT, image_size: int) -> tuple[int, int]:
+    """(T, width) of the output of a block, without a prompt."""
+    return 1 + model.registers + grid_side(model, image_size) ** 2, model.sizes.width
 
 
 def grid_side(model: settings.ViT, image_size: int) -> int:

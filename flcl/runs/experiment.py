@@ -20,11 +20,12 @@ from flcl.devices import hosts, sharding
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.evaluate.lower import Lower
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory, Method
 from flcl.rng import stream_key
-from flcl.runs import substitutes
+from flcl.runs import room, substitutes
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
@@ -76,6 +77,7 @@ def run(
         # If one process finds an error here, such as a locked folder, all processes stop.
         with hosts.together():
             setup, weights = _prepared(run, workdir, progress, loaded)
+            room.check_kept(setup.run, setup.method, setup.data)
             setup, old_images = substitutes.prepare(setup, progress)
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
@@ -150,6 +152,7 @@ class Experiment:
         self.reporter, self._check_there = reporter, check_there
         self._seals = seals
         self._old_images = old_images
+        self._lower = Lower(self.method, setup.mesh, self.data, self._progress)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
         self._phases: dict[tuple[Method, int], Phase] = {}
@@ -218,7 +221,8 @@ class Experiment:
         method = self._method(task)
         if method not in self._surveys:
             self._surveys[method] = Survey(method, self.setup.mesh)
-        return self._surveys[method].memory(memory, task, self.data.train(task), self._progress)
+        images = self._lower.by_label(memory, self.data.train(task))
+        return self._surveys[method].memory(memory, task, images, self._progress)
 
     def _method(self, task: Task) -> Method:
         """The method with the settings and the room of a task."""
@@ -231,7 +235,7 @@ class Experiment:
 
     def _inference(self, task: Task) -> Inference:
         """The features and scores of the memory after a task; its programs are shared, too."""
-        return Inference(self._method(task), self.setup.mesh)
+        return Inference(self._method(task), self.setup.mesh, self._lower)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
@@ -241,7 +245,7 @@ class Experiment:
         state, measured = self._start(phase, trainable, task, total)
         # A save inside a task contains the losses, so only a new task measures them.
         if measured is None and isinstance(method, Classifier):
-            measured = self._held_out(phase, task, trainable, frozen)
+            measured = self._held_out(phase, memory, task, trainable, frozen)
         if measured is not None:
             memory, frozen = method.with_losses(memory, frozen, task, measured)
         first = int(state.step)
@@ -290,16 +294,17 @@ class Experiment:
             return self._sampler(task).one_class(memory, key, label, count)[0]
 
         # Replay generates its images here, with the model as it is before the task.
-        images = method.training_images(task, self.data.train(task), memory, generate)
+        real = self._lower.by_label(memory, self.data.train(task))
+        images = method.training_images(task, real, memory, generate)
         batches = method.batches(task, images, hosts.shard())
         threads, prefetch = run.runtime.threads, run.runtime.prefetch
         return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
 
-    def _held_out(self, phase: Phase, task: Task, trainable, frozen) -> list[float] | None:
+    def _held_out(self, phase: Phase, memory, task: Task, trainable, frozen) -> list[float] | None:
         """The losses that the short run before `task` measures; None = no short run."""
         if (short := phase.method.preliminary(task)) is None:
             return None
-        images, show = self.data.train(task), self._progress
+        images, show = self._lower.by_label(memory, self.data.train(task)), self._progress
         return held_out_losses(phase, task, trainable, frozen, images, short, show)
 
     def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:

@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 
 from flcl import rng, settings
 from flcl.data.sequence.tasks import TaskData
-from flcl.methods.base import Method
+from flcl.methods.base import Classifier, Method
 from flcl.settings import bridge
 from flcl.settings.keys import INT_MOST
 
@@ -95,6 +95,25 @@ def check_steps(run: settings.Run, method: Method, data: TaskData) -> None:
         raise ValueError(
             f"{key}={bridge.value(run, key)}: {steps:.3g} steps for {images} images, and at most "
             f"{INT_MOST} can be counted; lower it"
+        )
+
+
+def check_kept(run: settings.Run, method: Method, data: TaskData) -> None:
+    """Raises `ValueError` for kept outputs (`model.keep_lower`) above `data.memory_gib`.
+
+    All images of the tasks count, because those of a task stay for the tests after later ones.
+    """
+    if not isinstance(method, Classifier) or not method.kept_blocks:
+        return
+    counts = [data.images(task) for task in data.stream.tasks]
+    images = sum(sum(count.train) + sum(count.test) for count in counts)
+    outputs = method.inputs(images)
+    size = math.prod(outputs.shape) * outputs.dtype.itemsize
+    if size > run.data.memory_gib * GIB:
+        raise ValueError(
+            f"model.keep_lower=True: the outputs of block {method.kept_blocks - 1} for {images} "
+            f"images need {_gib(size)}, and data.memory_gib={run.data.memory_gib}; raise it, or "
+            "set model.keep_lower=False"
         )
 
 

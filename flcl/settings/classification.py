@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from flcl.settings.classifier import ranks
+from flcl.settings.classifier import kept, ranks
 from flcl.settings.classifier.adapters import FLoRA, LowRank, Prompt, RankSelection, TaskLoRAs
 from flcl.settings.classifier.heads import (
     Drift,
@@ -40,6 +40,12 @@ class ClassifierRun(Run):
         self.stream.check()
         self.model.check(self.data.image_size)
         self.heads.check()
+        kept.check(self)
+
+    @property
+    def kept_blocks(self) -> int:
+        """The number of first blocks whose output is kept for each image; 0 = images are read."""
+        return kept.blocks(self)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

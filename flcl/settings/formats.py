@@ -68,7 +68,12 @@ ADDED: dict[int, dict[str, object]] = {
         "memory.per_class": 100,
     },
     5: {"model.weights": "", "model.sha256": ""},
-    6: {"judge.features": "judge", "judge.metrics": [], "sample.guidance": 1.0},
+    6: {
+        "judge.features": "judge",
+        "judge.metrics": [],
+        "model.keep_lower": False,
+        "sample.guidance": 1.0,
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")

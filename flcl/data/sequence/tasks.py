@@ -82,6 +82,11 @@ class TaskData:
             counts={k: v for k, v in self.counts.items() if k != number},
         )
 
+    def splits(self) -> list[Split]:
+        """The training and test images of every source whose images are here."""
+        sources = [self.source, *(each.source for each in self.learned)]
+        return [half for each in sources if each is not None for half in (each.train, each.test)]
+
     def here(self, task: Task) -> bool:
         """Whether the images of a task or group are here."""
         return task.index not in self.counts

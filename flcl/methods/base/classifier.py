@@ -42,7 +42,8 @@ class Moved(NamedTuple):
 class Classifier(Method):
     """A continual method that predicts the class of an image without its task id.
 
-    A batch is `{"images": uint8 [B, H, W, C], "labels": int32 [B]}`. `describe` gives
+    A batch is `{"images": uint8 [B, H, W, C], "labels": int32 [B]}`. If the method keeps blocks,
+    outputs of `lower` may take the place of images everywhere. `describe` gives
     `trunk_parameters`, `shared_parameters` (adapter parameters common to all tasks),
     `parameters_per_task` (what each later task adds), `head_parameters`, `prompt_parameters` if
     there is a prompt, `trained_parameters` and `bytes_per_task` (one number for each task).
@@ -66,7 +67,23 @@ class Classifier(Method):
     def abstract_batch(self, phase: int) -> dict[str, jax.ShapeDtypeStruct]:
         del phase  # the same in all tasks
         size = self.run.train.batch_size
-        return batch_of(self.run.data, (size,), (size,))
+        return batch_of(self.run.data, (size,), (size,)) | {"images": self.inputs(size)}
+
+    @property
+    def kept_blocks(self) -> int:
+        """The number of blocks whose outputs are kept for each image: see `model.keep_lower`."""
+        return self.run.kept_blocks
+
+    def inputs(self, count: int) -> jax.ShapeDtypeStruct:
+        """Shape and type of what a run reads for `count` images: the images, or kept outputs."""
+        return batch_of(self.run.data, (count,), ())["images"]
+
+    @abc.abstractmethod
+    def lower(self, memory: Memory, images: jax.Array) -> jax.Array:
+        """The outputs of the kept blocks, [B, ...], of images uint8 [B, H, W, C]; traced.
+
+        They depend on nothing that a task changes, so the memory may be that of any task.
+        """
 
     @abc.abstractmethod
     def features(self, memory: Memory, images: jax.Array) -> jax.Array:

@@ -46,7 +46,11 @@ class LowRank:
                 f"lora.rank={self.rank}: exceeds the width {sizes.width} of "
                 f"model.variant={model.variant!r}"
             )
-        vit_blocks(self.blocks, sizes.depth)
+        self.of_depth(sizes.depth)
+
+    def of_depth(self, depth: int) -> tuple[int, ...]:
+        """Indices of the adapted blocks; raises `ValueError` for an invalid text."""
+        return vit_blocks(self.blocks, depth)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

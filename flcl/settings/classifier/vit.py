@@ -54,6 +54,7 @@ class ViT:
     # The values for a method without these keys: its trunk is not frozen, or has no gradient.
     trunk_dtype = "float32"
     remat = "cheap"
+    keep_lower = False
 
     variant: str = key(
         "weights",
@@ -176,6 +177,11 @@ class FrozenViT(ViT):
 
     trunk_dtype: Literal["float32", "bfloat16"] = key(
         "float32", "type in which the frozen trunk is stored"
+    )
+    keep_lower: bool = key(
+        False,
+        "compute the blocks below all that trains once for each image and keep their outputs in "
+        "memory; needs data.flip=False and train.min_crop=1",
     )
 
 
