@@ -190,6 +190,7 @@ class Sampling:
 
     solver: str
     num_steps: int
+    grid: str = "uniform"
     rtol: float
     atol: float
     chunk: int
