@@ -18,6 +18,7 @@ CLASSIFIER = "configs/fmlora_digits.py"
 # Values that fit the digits config where twice or half of the value would not.
 FITTING = {
     "data.image_size": "32",
+    "sample.grid": "power:2",
     "judge.stages": "2",
     "guide.stages": "2",
     "judge.metrics": "fd,copies",

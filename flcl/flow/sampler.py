@@ -5,6 +5,7 @@ from collections.abc import Callable
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from flcl import settings
 from flcl.ops.pixels import to_uint8
@@ -42,8 +43,8 @@ def arrived(calls, sample: settings.Sample):
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 
-    Fixed-step solvers advance all images together over `sample.num_steps` equal steps. dopri5
-    controls the step of every image separately, so no image depends on the others. It reports the
+    Fixed-step solvers advance all images together over `sample.num_steps` steps with the
+    times of `sample.grid`. dopri5 controls the step of every image separately, so no image depends on the others. It reports the
     evaluations of the slowest image, which is how often the network ran. A number above
     `most_evaluations()` means that an image did not reach t = 1.
 
@@ -65,7 +66,7 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     # The step of the solver instead of `diffeqsolve`, which checks the times in a call to the host;
     # JAX does not store such a program in its compile cache.
     term, method = diffrax.ODETerm(field), getattr(diffrax, name)()
-    times = jnp.linspace(0.0, 1.0, sample.num_steps + 1)
+    times = _times(sample)
 
     def advance(carry, span):
         x, state = carry
@@ -75,6 +76,16 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     start = (noise, method.init(term, times[0], times[1], noise, None))
     (images, _), _ = jax.lax.scan(advance, start, (times[:-1], times[1:]))
     return images, jnp.asarray(calls * sample.num_steps)
+
+
+def _times(sample: settings.Sample) -> jax.Array:
+    """The times of the fixed steps from 0 to 1: [num_steps + 1], see `sample.grid`."""
+    if sample.grid == "uniform":
+        return jnp.linspace(0.0, 1.0, sample.num_steps + 1)
+    # In float64, so that the steps near t = 1 are not the differences of rounded numbers.
+    u = np.linspace(0.0, 1.0, sample.num_steps + 1)
+    times = (1 - np.cos(np.pi * u)) / 2 if sample.power is None else u**sample.power
+    return jnp.asarray(times, jnp.float32)
 
 
 def _adaptive(velocity: Velocity, noise: jax.Array, sample: settings.Sample):

@@ -91,7 +91,8 @@ def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
 
 def _sampling(sampling: Sampling) -> Iterator[tuple[str, str]]:
     """How the images of a generator were sampled."""
-    yield "solver", f"{sampling.solver}, {amount(sampling.num_steps)} steps"
+    grid = "" if sampling.grid == "uniform" else f", grid {sampling.grid}"
+    yield "solver", f"{sampling.solver}, {amount(sampling.num_steps)} steps{grid}"
     yield "function evaluations per image", amount(sampling.function_evaluations)
     counts = sorted(set(sampling.images_per_class))
     span = " to ".join(map(amount, counts if len(counts) < 3 else (counts[0], counts[-1])))

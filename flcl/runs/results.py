@@ -192,6 +192,7 @@ class Sampling:
 
     solver: str
     num_steps: int
+    grid: str = "uniform"
     rtol: float
     atol: float
     chunk: int

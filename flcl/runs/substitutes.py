@@ -122,8 +122,10 @@ def _checked(setup: Setup) -> tuple[dict, str]:
         last = _last_task(place, tasks, stored["class_names"], old, len(learned))
         digests = [checkpoints.digest_of(task) for task in learned[:last]]
     sample = [getattr(generator.sample, name) for name in _DECIDE]
-    if generator.sample.guidance != 1.0:  # without it the digest is that of earlier versions
+    if generator.sample.guidance != 1.0:  # otherwise the digest is that of earlier versions
         sample.append(generator.sample.guidance)
+    if generator.sample.grid != "uniform":
+        sample.append(generator.sample.grid)
     told = json.dumps([digests, stored["class_names"], tasks.fingerprint, sample])
     sha256 = hashlib.sha256(told.encode()).hexdigest()
     if run.memory.sha256 not in ("", sha256):

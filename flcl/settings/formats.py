@@ -72,6 +72,7 @@ ADDED: dict[int, dict[str, object]] = {
         "judge.features": "judge",
         "judge.metrics": [],
         "model.keep_lower": False,
+        "sample.grid": "uniform",
         "sample.guidance": 1.0,
     },
 }

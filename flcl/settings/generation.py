@@ -1,6 +1,7 @@
 """Keys of the continual generators."""
 
 import dataclasses
+import re
 from typing import Literal
 
 from flcl.settings.keys import (
@@ -17,6 +18,11 @@ from flcl.settings.shared import BATCH, EPOCHS, Run, TrainingData
 
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
+
+GRIDS = ("uniform", "cosine", "power:K")
+"""The forms of `sample.grid`."""
+GRID_POWERS = (0.1, 10)
+"""The smallest and the largest K of `power:K`."""
 
 METRICS = ("fd", "kd", "prdc", "copies")
 """What can be measured of generated images beside real ones; see `judge.metrics`."""
@@ -147,6 +153,11 @@ class Sample:
 
     solver: SolverName = key("heun", "euler and midpoint/heun: fixed steps; dopri5: adaptive")
     num_steps: int = key(50, "steps of the fixed-step solvers", at_least(1, 1_000_000))
+    grid: str = key(
+        "uniform",
+        "times of the fixed steps, u = i / num_steps: uniform: u | cosine: (1 - cos(pi u)) / 2, "
+        "short steps at both ends | power:K: u^K (ours)",
+    )
     rtol: float = key(1e-5, "relative tolerance of dopri5, per image", above(0))
     atol: float = key(1e-5, "absolute tolerance of dopri5, per image", above(0))
     chunk: int = key(
@@ -155,6 +166,24 @@ class Sample:
         BATCH,
         free=True,
     )
+
+    @property
+    def power(self) -> float | None:
+        """K of the grid `power:K`; None for another grid, and for a K that is not accepted."""
+        kind, _, exponent = self.grid.partition(":")
+        if kind != "power" or not re.fullmatch(r"\d{1,2}(\.\d{1,6})?", exponent, re.ASCII):
+            return None
+        least, most = GRID_POWERS
+        return float(exponent) if least <= float(exponent) <= most else None
+
+    def check(self) -> None:
+        """Raises `ValueError` for times of steps that have no such name."""
+        if self.grid not in ("uniform", "cosine") and self.power is None:
+            least, most = GRID_POWERS
+            raise ValueError(
+                f"sample.grid={self.grid!r}: accepted are {', '.join(GRIDS)}, with K from {least} "
+                f"to {most}, such as power:2"
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,6 +256,7 @@ class GeneratorRun(Run):
         self.model.check(self.data.image_size)
         self.phase1.check("phase1")
         self.phase2.check("phase2")
+        self.sample.check()
         self.judge.check()
         if self.judge.crop > self.data.image_size:
             raise ValueError(

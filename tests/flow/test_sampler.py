@@ -116,6 +116,35 @@ def test_one_program_builds_the_kernels_of_any_class_once():
     assert len(built) == 1
 
 
+GRIDS = {
+    "uniform": lambda u: u,
+    "cosine": lambda u: (1 - math.cos(math.pi * u)) / 2,
+    "power:0.5": lambda u: math.sqrt(u),
+    "power:2": lambda u: u * u,
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_euler_adds_the_field_at_the_times_of_the_grid(grid):
+    """dx/dt = t: one Euler step from t to s adds t (s - t), so the sum tells the times."""
+    times = [GRIDS[grid](i / 5) for i in range(6)]
+    added = sum(t * (s - t) for t, s in zip(times, times[1:], strict=False))
+    got, calls = solve(
+        lambda x, t: jnp.broadcast_to(t[:, None, None, None], x.shape),
+        NOISE,
+        sample("euler", 5, grid=grid),
+    )
+    np.testing.assert_allclose(got, NOISE + added, atol=1e-6)
+    assert int(calls) == 5
+
+
+def test_a_grid_converges_to_the_same_end():
+    exact = NOISE * math.exp(math.sin(1.0))
+    for grid in ("cosine", "power:2"):
+        got, _ = solve(growth, NOISE, sample("midpoint", 64, grid=grid))
+        np.testing.assert_allclose(got, exact, rtol=2e-4)
+
+
 def test_only_dopri5_can_fail_to_arrive():
     assert arrived(10**6, sample("heun", 500_000))
     assert arrived(most_evaluations(), sample("dopri5"))

@@ -289,6 +289,10 @@ def test_value_out_of_range_is_refused_by_name(name, value):
             ("judge.features", value, f"judge.features={value!r}: accepted are judge, vit:FILE, in")
             for value in ("dino", "vit:", "inception", "file:x", "")
         ),
+        *(
+            ("sample.grid", value, f"sample.grid={value!r}: accepted are uniform, cosine, power:K")
+            for value in ("power", "power:", "power:0", "power:11", "power:1e1", "cosine:2", "")
+        ),
     ],
 )
 def test_what_is_measured_of_samples_is_known(name, value, message):
