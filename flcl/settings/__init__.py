@@ -30,23 +30,13 @@ from flcl.settings.classifier.combined import PARTS, Combined
 from flcl.settings.classifier.peers import FirstSessionRun, InfLoRARun, RSIATRun, SLCARun
 from flcl.settings.classifier.training import HeadTrain, Testing, Train
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
-from flcl.settings.generation import (
-    Adapter,
-    FamilyName,
-    FinetuneRun,
-    Flow,
-    FunLoRARun,
-    GeneratorRun,
-    GuidedSample,
-    Judge,
-    Phase,
-    Replay,
-    ReplayRun,
-    Sample,
-    Trunk,
-    UNet,
-)
+from flcl.settings.generation import FinetuneRun, FunLoRARun, GeneratorRun, Replay, ReplayRun
+from flcl.settings.generator.factors import Adapter, FamilyName
+from flcl.settings.generator.judge import Judge
+from flcl.settings.generator.network import Trunk, UNet
 from flcl.settings.generator.rivals import DDGRRun, GUIDERun, JDCLRun
+from flcl.settings.generator.sampling import GuidedSample, Sample
+from flcl.settings.generator.training import Flow, Phase
 from flcl.settings.shared import (
     ClassStream,
     Data,
