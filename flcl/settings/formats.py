@@ -68,7 +68,7 @@ ADDED: dict[int, dict[str, object]] = {
         "memory.per_class": 100,
     },
     5: {"model.weights": "", "model.sha256": ""},
-    6: {},
+    6: {"drift.sha256": ""},
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
