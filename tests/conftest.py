@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,8 @@ gc.set_threshold(100_000, 20, 20)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault("COLUMNS", "120")
+# Otherwise the compiler for TPUs leaves a folder of logs.
+os.environ.setdefault("TPU_LOG_DIR", "disabled")
 
 import jax  # noqa: E402
 
@@ -103,6 +106,19 @@ def _programs_of_its_own(request):
     yield
     if changes_code:
         compiling.forget_programs()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary_files(tmp_path_factory):
+    """Temporary files of tests and of the programs that they start go where pytest cleans up.
+
+    TFDS leaves an empty folder for each builder, and a program that is killed leaves all of them.
+    """
+    folder = str(tmp_path_factory.mktemp("temporary"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", folder)
+        patch.setattr(tempfile, "tempdir", folder)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

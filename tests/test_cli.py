@@ -37,8 +37,11 @@ FITTING = {
     "lora.capacity": "20",
     "bottleneck.blocks": "0-2",
 }
-# Keys that need another one in a method whose features follow no map.
+# Keys that need others; in SLCA, features follow no map.
+_IMAGES = "--config.drift.images=digits"
 BESIDE = {
+    **{(n, "drift.sha256"): _IMAGES for n, c in settings.RUNS.items() if hasattr(c, "fits_map")},
+    ("slca", "drift.sha256"): f"{_IMAGES} --config.drift.correction=shift",
     ("funlora", "model.sha256"): "--config.model.weights=trunk.safetensors",
     ("slca", "drift.images"): "--config.drift.correction=shift",
     ("slca", "memory.generator"): "--config.drift.correction=shift",
@@ -99,7 +102,7 @@ KEYS = [
 
 @pytest.mark.parametrize(("method", "name"), KEYS)
 def test_every_key_can_be_overridden(method, name):
-    beside = [BESIDE[method, name]] if (method, name) in BESIDE else []
+    beside = BESIDE.get((method, name), "").split()
     before = parse(*beside, spec=_spec(method))
     old = bridge.value(before, name)
     kind = dict(bridge.keys(type(before)))[name].type

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from flcl import hints, settings
-from flcl.data import base, subset, tfds_source
+from flcl.data import base, digest, subset, tfds_source
 from flcl.data.arrays import embedded, npz
 from flcl.data.base import Begun, Source, Split, check_classes
 from flcl.data.encoded import usable
@@ -111,8 +111,8 @@ def load_labelled(
 
 def load_unlabelled(
     spec: str, data: settings.Data, *, threads: int = 4, progress: Progress = silent
-) -> Split:
-    """Images that are used without their labels, in the shape of `data`.
+) -> tuple[Split, str]:
+    """Images that are used without their labels, in the shape of `data`, and their SHA-256.
 
     spec: folder:PATH with pictures and no folders in it gives all of them; any other source in the
     form of `data.source`, which is itself not read, gives all its training images. Unreadable
@@ -127,13 +127,13 @@ def load_unlabelled(
         if loader is folders.load_folder:
             pictures = folders.load_pictures(argument, data)
         source = Source(spec, pictures, nothing, ()) if pictures else loader(argument, data)
-        source = dataclasses.replace(source, test=nothing)
+        source, every = dataclasses.replace(source, test=nothing), source.train.images
         train = usable.checked(source, data, threads, None, progress).train
     except ValueError as error:
         raise ValueError(f"{key}: {error}") from None
     if not len(train.labels):
         raise ValueError(f"{key}={spec!r}: no image of it can be used")
-    return train
+    return train, digest.sha256(every)
 
 
 def _loader(key: str, spec: str) -> tuple[Callable[[str, settings.Data], Source], str]:

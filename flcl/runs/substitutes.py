@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from flcl import hints, settings
@@ -18,6 +19,7 @@ from flcl.data.encoded.check import Progress
 from flcl.data.selection import Selection, everything
 from flcl.data.sequence.stream import Task, TaskStream
 from flcl.data.sources import load_unlabelled
+from flcl.devices import hosts
 from flcl.rng import stream_key
 from flcl.runs.opened import run as opened
 from flcl.runs.opened.generator import GeneratorOnDisk
@@ -77,27 +79,55 @@ class Substitutes:
 def prepare(setup: Setup, progress: Progress) -> tuple[Setup, Substitutes]:
     """Checks and opens what stands for old images; the setup has what `results.json` says of it.
 
-    Raises `ValueError` in one line if `drift.images` cannot be read, and if `memory.generator` does
-    not know all classes that will be old, is another one than `memory.sha256` says, or has samples
-    of a size that `data.resize=False` refuses.
+    Raises `ValueError` in one line if `drift.images` cannot be read or are others than
+    `drift.sha256` says, and if `memory.generator` does not know all classes that will be old, is
+    another one than `memory.sha256` says, or has samples of a size that `data.resize=False`
+    refuses.
     """
     run = setup.run
     if not isinstance(run, settings.MovingRun):
         return setup, Substitutes(setup, None)
     facts, unlabelled = {}, None
-    if run.drift.images:
-        threads = run.runtime.threads
-        split = load_unlabelled(run.drift.images, run.data, threads=threads, progress=progress)
-        unlabelled = everything(split.images)
-        facts["unlabelled_images"] = len(unlabelled)
-    if run.memory.generator:
-        generator, sha256 = _checked(setup)
-        facts["generator"] = generator
-        facts["samples_per_class"] = run.memory.per_class
-        memory = dataclasses.replace(run.memory, sha256=sha256)
-        run = dataclasses.replace(run, memory=memory)
+    # What fails in one process alone ends before the exchange that follows.
+    with hosts.together():
+        if run.drift.images:
+            unlabelled, sha256 = _unlabelled(run, progress)
+            facts["unlabelled_images"] = len(unlabelled)
+            run = dataclasses.replace(run, drift=dataclasses.replace(run.drift, sha256=sha256))
+        if run.memory.generator:
+            generator, sha256 = _checked(setup)
+            facts["generator"] = generator
+            facts["samples_per_class"] = run.memory.per_class
+            run = dataclasses.replace(run, memory=dataclasses.replace(run.memory, sha256=sha256))
+    _check_same(run)
     setup = dataclasses.replace(setup, run=run, substitutes=facts)
     return setup, Substitutes(setup, unlabelled)
+
+
+def _unlabelled(run: settings.MovingRun, progress: Progress) -> tuple[Selection, str]:
+    """The images `drift.images`, and their SHA-256."""
+    spec, wanted = run.drift.images, run.drift.sha256
+    split, sha256 = load_unlabelled(spec, run.data, threads=run.runtime.threads, progress=progress)
+    if wanted not in ("", sha256):
+        raise ValueError(
+            f"drift.sha256={wanted!r}: drift.images={spec!r} has the SHA-256 {sha256}; bring the "
+            "other images back, or begin again in another workdir"
+        )
+    return everything(split.images), sha256
+
+
+def _check_same(run: settings.MovingRun) -> None:
+    """Raises `ValueError` in all processes if one has others than the first one."""
+    places = {"drift.images": run.drift, _KEY: run.memory}
+    digests = {key: section.sha256 for key, section in places.items()}
+    first = hosts.from_main(digests)
+    with hosts.together():
+        for key in digests:
+            if digests[key] != first[key]:
+                raise ValueError(
+                    f"{key}: process {jax.process_index()} has another content than the first "
+                    "process; give all processes the same"
+                )
 
 
 def _checked(setup: Setup) -> tuple[dict, str]:

@@ -76,6 +76,11 @@ class MovingRun(ClassifierRun):
     def check(self) -> None:
         super().check()
         self.memory.check(self.drift, self.stream.scenario)
+        if self.drift.sha256 and not self.drift.images:
+            raise ValueError(
+                f"drift.sha256={self.drift.sha256!r}: drift.images is empty, so there is nothing "
+                "to compare"
+            )
         if self.drift.images and not self.fits_map:
             key = (
                 "memory.use='statistics'"

@@ -69,6 +69,7 @@ ADDED: dict[int, dict[str, object]] = {
     },
     5: {"model.weights": "", "model.sha256": ""},
     6: {
+        "drift.sha256": "",
         "judge.features": "judge",
         "judge.metrics": [],
         "model.keep_lower": False,

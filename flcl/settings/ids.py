@@ -3,7 +3,7 @@
 import csv
 import numbers
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from flcl import hints
 
@@ -36,6 +36,41 @@ def resolve(entry: int | str, names: Sequence[str], what: str) -> int:
             f"a name.{hints.did_you_mean(text, list(names))}"
         )
     return min(readings.values())
+
+
+def listed(argument: str, entries, names: Sequence[str], *, default: str = "") -> list[int]:
+    """The ids of the classes that a user lists; an id is a position in `names`.
+
+    They keep their order, and one that comes twice stays twice.
+
+    Args:
+      argument: the name of what the user has given, for messages.
+      entries: an id or a name as in `resolve`, several of them in a text such as "3,5", or any
+        number of these in a list or an array of NumPy or JAX.
+      names: the names of all classes.
+      default: what None would mean instead, for messages; empty = nothing.
+
+    Raises `ValueError` for what is no list, for an empty one and for a class that does not exist.
+    """
+    given = entries.tolist() if hasattr(entries, "dtype") else entries
+    if isinstance(given, str | numbers.Integral):
+        given = [given]
+    shown = f"{argument}={hints.quoted(entries)}"
+    if not isinstance(given, Iterable):
+        raise ValueError(f"{shown}: a list of ids or names is needed, such as [3, 5]")
+    words = [word for entry in given for word in _words(entry, names)]
+    if not words:
+        raise ValueError(
+            f"{shown}: at least one is needed" + (f"; None = {default}" if default else "")
+        )
+    return [resolve(word, names, "class") for word in words]
+
+
+def _words(entry, names: Sequence[str]) -> list:
+    """The ids and names in an entry of a list; a name may have a comma."""
+    if not isinstance(entry, str) or entry in names or entry.removeprefix("name:") in names:
+        return [entry]
+    return separated(entry)
 
 
 def separated(text: str) -> list[str]:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import types
 from pathlib import Path
 
@@ -366,8 +367,10 @@ def ours(tmp_path, data, name, **values) -> settings.Data:
 def test_official_archives_are_prepared(tmp_path, data, official, name, subfolder):
     folder = tmp_path / "manual" / (name if subfolder else "")
     expected = getattr(official, name)(folder)
-    made = ours(tmp_path, data, name)
+    made, temporary = ours(tmp_path, data, name), Path(tempfile.gettempdir())
+    before = sorted(temporary.iterdir())
     source = sources.load_source(made)
+    assert sorted(temporary.iterdir()) == before
     shutil.rmtree(tmp_path / "manual")  # prepared once, the archive is not needed again
     for found in (source, sources.load_source(made)):
         for part, split in (("train", found.train), ("test", found.test)):

@@ -295,3 +295,34 @@ def test_any_source_gives_its_training_images_without_labels(run, data):
     prepared, old = substitutes.prepare(setup.prepare(changed)[0], silent)
     assert len(old.unlabelled) == prepared.substitutes["unlabelled_images"] == 6 * 24
     assert old.unlabelled.labels is None and old.unlabelled[[0]].shape == (1, 8, 8, 3)
+
+
+def test_other_images_without_labels_are_refused(run, finished, pictures, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    config = json.loads((workdir / "config.json").read_text())
+    stored, picture = config["drift"]["sha256"], pictures / "3.png"
+    assert len(stored) == 64
+    resolved = dataclasses.replace(run, drift=dataclasses.replace(run.drift, sha256=stored))
+    before = picture.read_bytes()
+    Image.effect_noise((20, 12), 99).save(picture)  # the same number of images
+    with pytest.raises(ValueError, match=f"drift.sha256: '{stored}' -> '[0-9a-f]{{64}}'"):
+        flcl.run(run, workdir)
+    line = f"drift.sha256='{stored}': drift.images='folder:.*' has the SHA-256 [0-9a-f]{{64}}; br"
+    with pytest.raises(ValueError, match=line) as caught:
+        flcl.run(resolved, workdir)
+    assert "\n" not in str(caught.value)
+    picture.write_bytes(before)
+    results = (workdir / "results.json").read_bytes()
+    # A run of an older version knows no SHA-256, and goes on with one.
+    del config["drift"]["sha256"]
+    (workdir / "config.json").write_text(json.dumps({**config, "format": 5}))
+    (workdir / "digests.json").unlink()
+    flcl.run(run, workdir)
+    assert (workdir / "results.json").read_bytes() == results
+    assert json.loads((workdir / "config.json").read_text())["drift"]["sha256"] == stored
+
+
+def test_a_digest_needs_images(run):
+    drift = dataclasses.replace(run.drift, images="", sha256="00")
+    with pytest.raises(ValueError, match="drift.sha256='00': drift.images is empty"):
+        dataclasses.replace(run, drift=drift).check()

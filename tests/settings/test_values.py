@@ -17,7 +17,7 @@ OTHERS = [True, None, [], [1], [math.nan], [10**30], [1] * 1000, {}, {"a": 1}, b
 FREE_TEXT = {"name", "data.source", "data.tfds_dir", "data.manual_dir", "stream.tasks"}
 FREE_TEXT |= {"stream.class_order", "stream.domain_order", "model.weights", "adapter.layers"}
 FREE_TEXT |= {"runtime.compile_cache", "model.sha256"}
-FREE_TEXT |= {"drift.images", "memory.generator", "memory.sha256"}
+FREE_TEXT |= {"drift.images", "drift.sha256", "memory.generator", "memory.sha256"}
 
 
 # Each key is tried with the first method that has it.

@@ -19,6 +19,13 @@ from flcl.data.archives import images as image_archives
 from flcl.data.archives import numeric
 
 
+class _Info(tfds.core.DatasetInfo):
+    """What a data set tells of itself, from its builder alone."""
+
+    def initialize_from_bucket(self) -> None:
+        """Does nothing: no bucket has our data sets, and TFDS would leave an empty folder."""
+
+
 class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """Data set of an official archive; subclasses name the files of the archive."""
 
@@ -32,7 +39,7 @@ class ArchiveBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _info(self) -> tfds.core.DatasetInfo:
         label = tfds.features.ClassLabel(names=self._archive.class_names)
-        return tfds.core.DatasetInfo(
+        return _Info(
             builder=self,
             features=tfds.features.FeaturesDict({**self._features(), "label": label}),
             supervised_keys=("image", "label"),

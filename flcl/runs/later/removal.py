@@ -32,7 +32,7 @@ from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.removed import Removal, Removals
-from flcl.settings.ids import resolve
+from flcl.settings.ids import listed
 from flcl.storage import paths
 from flcl.storage.seals import Seals
 
@@ -41,12 +41,14 @@ WINDOW = 16
 """Bytes: so many of a class's numbers, anywhere in a file, are a trace of the class."""
 
 
-def remove_classes(workdir: str | Path, classes: Sequence[int | str]) -> tuple[Removal, ...]:
+def remove_classes(
+    workdir: str | Path, classes: Sequence[int | str] | int | str
+) -> tuple[Removal, ...]:
     """Removes learned classes from a run; returns what was removed.
 
-    classes: ids or names, as for `sample`. An empty list only ends a removal that was stopped.
-    Pictures of a class stay, and so do its numbers in the results. The reference features of its
-    groups are deleted: these groups are not tested any more.
+    classes: ids or names as for `sample`, such as "3,5". An empty list only ends a removal that was
+    stopped. Pictures of a class stay, and so do its numbers in the results. The reference features
+    of its groups are deleted: these groups are not tested any more.
 
     Raises `ValueError` for a class that is not learned or already removed, a run that another
     process uses or that has not learned all of its tasks, a generator whose classes share
@@ -122,9 +124,9 @@ def _windows(content: bytes, step: int) -> set[bytes]:
 
 
 def _checked_ids(run: opened.Run, classes, before: Removals) -> list[int]:
-    ids = list(dict.fromkeys(resolve(entry, run.class_names, "class") for entry in classes))
-    if not ids and not before.unfinished:
-        raise ValueError("classes=[]: at least one is needed")
+    only_ends = before.unfinished and isinstance(classes, Sequence) and not len(classes)
+    ids = [] if only_ends else listed("classes", classes, run.class_names)
+    ids = list(dict.fromkeys(ids))
     if len(run.learned) < len(run.stream.tasks):
         raise ValueError(
             f"workdir {run.workdir} has learned {len(run.learned)} of {len(run.stream.tasks)} "

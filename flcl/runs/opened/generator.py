@@ -4,7 +4,7 @@ import functools
 import numbers
 import os
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,7 +24,6 @@ from flcl.runs.opened import run as opened
 from flcl.runs.outside import class_files, exporting, pure
 from flcl.runs.results import GeneratorResults
 from flcl.runs.setup import Setup
-from flcl.settings.ids import resolve, separated
 
 
 class Samples(NamedTuple):
@@ -69,7 +68,7 @@ class GeneratorOnDisk(opened.Run):
         classes: Sequence[int | str] | int | str | None = None,
         per_class: int | None = None,
         *,
-        labels: Sequence[int | str] | None = None,
+        labels: Sequence[int | str] | int | str | None = None,
         num_steps: int | None = None,
         solver: str | None = None,
         guidance: float | None = None,
@@ -123,7 +122,7 @@ class GeneratorOnDisk(opened.Run):
     def _of_classes(self, classes, per_class: int, last: Task, draw) -> Samples:
         if classes is None:
             classes = self._learned(last)
-        ids, labels = self._known("classes", classes, last)
+        ids, labels = self._named("classes", classes, last, "all learned classes")
         _check_integer("per_class", per_class, 1, 1_000_000)
         subject = f"per_class={per_class}: the images of {len(ids)} classes"
         room.check_samples(subject, len(ids) * per_class, self.settings.data)
@@ -133,7 +132,7 @@ class GeneratorOnDisk(opened.Run):
         return self._samples(np.stack([images for images, _ in drawn]), ids, calls)
 
     def _of_labels(self, entries, last: Task, draw) -> Samples:
-        ids, labels = self._known("labels", entries, last)
+        ids, labels = self._named("labels", entries, last)
         data, labels = self.settings.data, np.asarray(labels)
         room.check_samples(f"labels: {len(ids)} images", len(ids), data)
         shape = (data.image_size, data.image_size, data.channels)
@@ -321,7 +320,7 @@ class GeneratorOnDisk(opened.Run):
 
     def export_classes(
         self,
-        classes: Sequence[int | str] | None,
+        classes: Sequence[int | str] | int | str | None,
         out: str | Path,
         *,
         merged: bool = False,
@@ -353,44 +352,6 @@ class GeneratorOnDisk(opened.Run):
         class of another trunk (with the SHA-256 of both), family, p, set of layers or image size.
         """
         return class_files.read_class(self, path)
-
-    def _known(self, name: str, entries, last: Task) -> tuple[list[int], list[int]]:
-        """Ids and labels of the classes that the argument `name` of a user lists."""
-        ids = [resolve(entry, self.class_names, "class") for entry in self._listed(name, entries)]
-        return ids, self._learned_labels(ids, last)
-
-    def _listed(self, name: str, entries) -> list:
-        """The classes that a user names, as a list of ids and names."""
-        listed = entries
-        if hasattr(entries, "dtype"):  # arrays of NumPy or JAX, of any rank
-            listed = np.asarray(entries).tolist()
-        elif isinstance(entries, str) and entries not in self.class_names:
-            listed = separated(entries)
-        if isinstance(listed, str | numbers.Integral):
-            listed = [listed]
-        if not isinstance(listed, Iterable):
-            raise ValueError(
-                f"{name}={hints.quoted(entries)}: a list of ids or names is needed, such as [3, 5]"
-            )
-        if not (listed := list(listed)):
-            raise ValueError(
-                f"{name}={hints.quoted(entries)}: at least one is needed"
-                + ("; None = all learned classes" if name == "classes" else "")
-            )
-        return listed
-
-    def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
-        known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
-        # A user counts classes as the data set does; inside, a label is a place in the class order.
-        labels = self._labels(ids)
-        for class_id, label in zip(ids, labels, strict=True):
-            self.check_not_removed(class_id)
-            if label not in known:
-                raise ValueError(
-                    f"class {class_id} ({self.class_names[class_id]}) is not learned after task "
-                    f"{last.index}"
-                )
-        return labels
 
 
 def _check_integer(name: str, value, least: int, most: int) -> None:

@@ -28,6 +28,7 @@ from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
 from flcl.settings import bridge, formats
+from flcl.settings.ids import listed
 from flcl.storage import foreign
 from flcl.storage.seals import Seals, digest
 
@@ -154,7 +155,9 @@ class Run:
         self._act("learn", data, changes or {}, distinct=distinct)
         return self.results
 
-    def remove_classes(self, classes: Sequence[int | str]) -> tuple[removed.Removal, ...]:
+    def remove_classes(
+        self, classes: Sequence[int | str] | int | str
+    ) -> tuple[removed.Removal, ...]:
         """Forgets learned classes exactly: see `flcl.runs.later.removal.remove_classes`."""
         return self._act("remove_classes", classes)
 
@@ -226,6 +229,30 @@ class Run:
         """Raises `ValueError` for a class that was removed."""
         if removal := self.removed.of(class_id):
             raise ValueError(f"class {class_id} ({removal.name}) was removed on {removal.when}")
+
+    def _named(
+        self, argument: str, entries, last: Task, default: str = ""
+    ) -> tuple[list[int], list[int]]:
+        """Ids and labels of the classes that a user lists: see `settings.ids.listed`.
+
+        Raises `ValueError` also for a class that is not learned after the task `last`.
+        """
+        ids = listed(argument, entries, self.class_names, default=default)
+        return ids, self._learned_labels(ids, last)
+
+    def _learned_labels(self, ids: Sequence[int], last: Task) -> list[int]:
+        known = {label for task in self.stream.tasks[: last.index] for label in task.labels}
+        # A user counts classes as the data set does; inside, a label is the place in the class
+        # order.
+        labels = self._labels(ids)
+        for class_id, label in zip(ids, labels, strict=True):
+            self.check_not_removed(class_id)
+            if label not in known:
+                raise ValueError(
+                    f"class {class_id} ({self.class_names[class_id]}) is not learned after task "
+                    f"{last.index}"
+                )
+        return labels
 
     def _restore(self, last: int) -> Memory:
         # From the first task on, because a task stores only what it has added.

@@ -13,7 +13,6 @@ from flcl.data.sequence.stream import Task
 from flcl.runs.opened.run import Run
 from flcl.runs.saved.stored import read_stream
 from flcl.settings import bridge
-from flcl.settings.ids import resolve
 from flcl.storage import paths
 from flcl.storage.seals import digest
 
@@ -23,7 +22,7 @@ _LONGEST = 50  # characters of a class name in the name of its file; one may nee
 
 def export_classes(
     run: Run,
-    classes: Sequence[int | str] | None,
+    classes: Sequence[int | str] | int | str | None,
     folder: str | Path,
     *,
     merged: bool = False,
@@ -165,20 +164,13 @@ def _model(run: Run) -> dict:
     return bridge.as_dict(run.settings)["model"]
 
 
-def _ids(run: Run, classes: Sequence[int | str] | None) -> list[int]:
+def _ids(run: Run, classes: Sequence[int | str] | int | str | None) -> list[int]:
     """The ids of learned classes that a user names; None = all of them."""
+    last = run._task(None)
     if classes is None:
-        return run._learned(run._task(None))
-    if isinstance(classes, str | int):
-        classes = [classes]
-    if not len(classes):
-        raise ValueError("classes=[]: at least one is needed; None = all learned classes")
-    ids = list(dict.fromkeys(resolve(entry, run.class_names, "class") for entry in classes))
-    for number in ids:
-        run.check_not_removed(number)
-        if run.task_of(number) is None:
-            raise ValueError(f"class {number} ({run.class_names[number]}) is not learned yet")
-    return ids
+        return run._learned(last)
+    ids, _ = run._named("classes", classes, last, "all learned classes")
+    return list(dict.fromkeys(ids))
 
 
 def _check_new(path: Path, overwrite: bool) -> Path:

@@ -126,7 +126,10 @@ def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
                 "another workdir, or use the config of that run"
             )
         return ""
-    lines = differing_keys(decisive(stored), decisive(bridge.as_dict(run)))
+    wanted = bridge.as_dict(run)
+    if stored.get("drift", {}).get("sha256") == "":  # before format 6 a run did not store it
+        wanted["drift"]["sha256"] = ""
+    lines = differing_keys(decisive(stored), decisive(wanted))
     # If the method differs, nearly every key differs.
     lines = [line for line in lines if line.startswith("method:")] or lines
     if len(lines) > _MOST_KEYS:

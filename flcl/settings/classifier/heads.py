@@ -95,6 +95,7 @@ class Drift:
         "images without labels that the map also sees: a data.source, or folder:PATH of pictures; "
         "empty = none",
     )
+    sha256: str = key("", "these images must have this SHA-256; empty = any")
     diagnose: bool = key(
         False,
         "also test the head with uncorrected and with true statistics; reads all old images",

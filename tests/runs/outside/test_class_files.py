@@ -134,7 +134,7 @@ def test_a_class_that_is_not_learned_yet(finished, tmp_path):
     shutil.rmtree(begun / "checkpoints" / "tasks" / "3")
     run = flcl.open_run(begun)
     assert [entry.task for entry in run.classes()] == [1, 1, 2, 2, None, None]
-    with pytest.raises(ValueError, match=r"class 5 \(fox\) is not learned yet"):
+    with pytest.raises(ValueError, match=r"class 5 \(fox\) is not learned after task 2"):
         run.export_classes(["fox"], tmp_path)
     assert len(run.export_classes(None, tmp_path / "out")) == 4
 
