@@ -13,10 +13,11 @@ from flcl import settings
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sequence.tasks import TaskData
 from flcl.devices import hosts
-from flcl.runs import experiment, substitutes
+from flcl.runs import experiment
 from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.setup import prepare
+from flcl.runs.statistics import substitutes
 
 
 def run(

@@ -25,7 +25,7 @@ from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
 from flcl.methods.base import Classifier, Generator, Memory, Method
 from flcl.rng import stream_key
-from flcl.runs import room, substitutes
+from flcl.runs import room
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
@@ -36,7 +36,8 @@ from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
 from flcl.runs.saved.earlier import Earlier
 from flcl.runs.saved.timing import Times
 from flcl.runs.setup import Setup, prepare, use_compile_cache
-from flcl.runs.statistics import Statistics
+from flcl.runs.statistics import substitutes
+from flcl.runs.statistics.gathering import Statistics
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
 from flcl.training.complexity import held_out_losses

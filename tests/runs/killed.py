@@ -19,7 +19,7 @@ from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.runs.saved.checkpoint import Checkpoints
-from flcl.runs.statistics import Statistics
+from flcl.runs.statistics.gathering import Statistics
 from flcl.stopping import StoppedError
 from flcl.training import complexity
 from flcl.training.loop import TaskTraining

@@ -17,12 +17,13 @@ from flcl.data.selection import joined
 from flcl.evaluate.features import Inference, silent
 from flcl.evaluate.sampling import ClassSampler
 from flcl.rng import stream_key
-from flcl.runs import experiment, setup, substitutes
+from flcl.runs import experiment, setup
 from flcl.runs.later import sources
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.runs.saved.checkpoint import Checkpoints
-from flcl.runs.statistics import Statistics
+from flcl.runs.statistics import substitutes
+from flcl.runs.statistics.gathering import Statistics
 
 SAMPLES, PICTURES = 8, 5
 

@@ -14,7 +14,6 @@ from flcl import settings, stopping
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sequence.stream import Task
 from flcl.devices import hosts
-from flcl.runs import substitutes
 from flcl.runs.experiment import Experiment
 from flcl.runs.memory import empty_memory, restore_task
 from flcl.runs.opened.generator import GeneratorOnDisk
@@ -23,6 +22,7 @@ from flcl.runs.reporter import Reporter
 from flcl.runs.saved import workdir as workdirs
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.setup import Setup, prepare, use_compile_cache
+from flcl.runs.statistics import substitutes
 from flcl.storage import paths
 from flcl.storage.seals import Seals
 

@@ -7,7 +7,7 @@ from flcl.data.sequence.stream import Task
 from flcl.evaluate.features import Inference, Progress
 from flcl.methods.base import Labelled, Memory, Moved
 from flcl.runs.setup import Setup
-from flcl.runs.substitutes import Substitutes
+from flcl.runs.statistics.substitutes import Substitutes
 
 
 class Statistics:
