@@ -102,8 +102,9 @@ def default(runs: Sequence[StoredRun], reference: bool) -> list[str]:
         others = [f"{head}.{first}" for head in heads if answers != {head}]
         rest = ["average_incremental_accuracy", "forgetting", *others, "drift", "seconds"]
     else:
-        rest = ["average_incremental_accuracy", "forgetting", "fidelity", "ceiling"]
-        rest += ["bytes_per_class", "seconds"]
+        rest = ["average_incremental_accuracy", "forgetting"]
+        # Fidelity says nothing of the diversity: that of class means is 100 %.
+        rest += ["fidelity", "recall", "ceiling", "bytes_per_class", "seconds"]
     return [first, *more, *(name for name in rest if name in known)]
 
 
@@ -186,6 +187,7 @@ def _overall(name: str) -> Value:
 _TIMES = ("training_seconds", "evaluation_seconds")
 _OTHERS: dict[str, tuple[str, Literal["percent", "seconds", "count"], Value]] = {
     "fidelity": ("fidelity", "percent", _overall("fidelity")),
+    "recall": ("recall", "percent", _overall("recall")),
     "ceiling": ("ceiling", "percent", _overall("ceiling")),
     "drift": ("drift", "percent", _drift),
     "bytes_per_class": ("bytes per class", "count", _bytes_per_class),

@@ -8,7 +8,8 @@ from flcl.comparison.stored import StoredRun
 # Of keys: the tasks, the data and its size, and how a generator is sampled and judged.
 _SECTIONS = ("data", "sample", "judge")
 _STREAM = ("stream.scenario", "stream.tasks")
-_TRAINING = ("data.flip",)  # a key of the training, in the section of the data
+# A key of the training in the section of the data, and what is measured beside the accuracy.
+_OTHERS = ("data.flip", "judge.metrics")
 _SHOWN = 3  # workdirs and keys that an error names
 
 
@@ -21,7 +22,7 @@ def keys(run: StoredRun, heads_are_named: bool) -> dict[str, object]:
     known = run.keys()
     chosen = {name: value for name, value in known.items() if name in _STREAM}
     for name, value in known.items():
-        if name.partition(".")[0] in _SECTIONS and name not in _TRAINING:
+        if name.partition(".")[0] in _SECTIONS and name not in _OTHERS:
             chosen[name] = value
     chosen |= {f"stream.json:{name}": value for name, value in run.data.items()}
     if run.head and not heads_are_named:
