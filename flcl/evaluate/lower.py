@@ -2,7 +2,8 @@
 
 Where all that trains sits in the last blocks, and no image is changed at random, the blocks below
 give an image the same output for ever. A selection of these outputs then takes the place of a
-selection of images: see `model.keep_lower`.
+selection of images: see `model.keep_lower`. Two programs then take the place of one, and the
+last bits of a gradient may be rounded otherwise.
 """
 
 from collections.abc import Callable, Mapping
