@@ -49,7 +49,10 @@ def test_ranks_are_those_of_the_naive_matrix(run, files):
             for name in ("a", "b", "alpha", "omega")
         }
         product = np.outer(of_layer["b"], of_layer["a"])
-        terms = [a * np.cos(w * product) for a, w in zip(of_layer["alpha"], of_layer["omega"])]
+        terms = [
+            a * np.cos(w * product)
+            for a, w in zip(of_layer["alpha"], of_layer["omega"], strict=True)
+        ]
         matrix = np.mean(terms, axis=0)
         assert int(row["largest_possible"]) == min(matrix.shape)
         assert float(row["effective_rank"]) == pytest.approx(entropy_rank(matrix), rel=1e-3)
