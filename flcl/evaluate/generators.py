@@ -27,6 +27,8 @@ class GeneratorEvaluation:
 
     method: that of the newest task. sampler: (task) -> what generates the images after it. store:
       stores the judge trained on real images; None = every process trains this judge again.
+    beside: an evaluation of the same run whose judge of the real images, features and metrics are
+      used; None = its own.
 
     Attributes:
       drawn: the newest samples by label.
@@ -41,14 +43,15 @@ class GeneratorEvaluation:
         mesh,
         progress: Progress,
         store: JudgeStore | None = None,
+        beside: "GeneratorEvaluation | None" = None,
     ):
         run = method.run
         self.method, self.data, self.judge_settings = method, data, run.judge
         self.drawn: dict[int, np.ndarray] = {}
         self._progress, self._sampler = progress, sampler
         self._judging = Judging(run, data, mesh, progress)
-        self.real_judge = RealJudge(self._judging, store)
-        self._quality = Likenesses(run.judge, data, mesh, progress)
+        self.real_judge = beside.real_judge if beside else RealJudge(self._judging, store)
+        self._quality = beside._quality if beside else Likenesses(run.judge, data, mesh, progress)
         self._calls: int | None = None
 
     def load(self, stored: dict) -> None:

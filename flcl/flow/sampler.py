@@ -43,10 +43,10 @@ def arrived(calls, sample: settings.Sample):
 def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
     """Images [B, H, W, C] at t = 1 and the number of function evaluations.
 
-    Fixed-step solvers advance all images together over `sample.num_steps` steps with the
-    times of `sample.grid`. dopri5 controls the step of every image separately, so no image depends on the others. It reports the
-    evaluations of the slowest image, which is how often the network ran. A number above
-    `most_evaluations()` means that an image did not reach t = 1.
+    Fixed-step solvers advance all images together over `sample.num_steps` steps, with the times of
+    `sample.grid`. dopri5 controls the step of every image separately, so no image depends on the
+    others. It reports the evaluations of the slowest image, which is how often the network ran. A
+    number above `most_evaluations()` means that an image did not reach t = 1.
 
     Args:
       velocity: ([B, H, W, C], [B]) -> [B, H, W, C].

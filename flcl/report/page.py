@@ -112,6 +112,7 @@ def _pictures(workdir: Path, results: Results) -> dict:
         "samples": list(_samples(workdir, results)),
         "mistakes": [] if kept is None else _mistakes(kept, results.class_names),
         "answers_after": kept and kept.task,
+        "analyses": sorted(path.name for path in (workdir / "analysis").glob("*.png")),
     }
 
 

@@ -1,5 +1,6 @@
 """Solvers on ODEs with known solutions, their cost in evaluations, and what an image depends on."""
 
+import itertools
 import math
 
 import jax
@@ -128,7 +129,7 @@ GRIDS = {
 def test_euler_adds_the_field_at_the_times_of_the_grid(grid):
     """dx/dt = t: one Euler step from t to s adds t (s - t), so the sum tells the times."""
     times = [GRIDS[grid](i / 5) for i in range(6)]
-    added = sum(t * (s - t) for t, s in zip(times, times[1:], strict=False))
+    added = sum(t * (s - t) for t, s in itertools.pairwise(times))
     got, calls = solve(
         lambda x, t: jnp.broadcast_to(t[:, None, None, None], x.shape),
         NOISE,

@@ -83,8 +83,11 @@ def test_the_command_lists_its_programs(word, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["trian"], "'trian': flcl has no such program. Did you mean 'train'? There are benchmark"),
-        (["--workdir=x"], "'--workdir=x': flcl has no such program. There are benchmark, classes"),
+        (
+            ["trian"],
+            "'trian': flcl has no such program. Did you mean 'train'? There are analyse, benchmark",
+        ),
+        (["--workdir=x"], "'--workdir=x': flcl has no such program. There are analyse, benchmark"),
         (["train"], "--config is missing, such as --config=funlora_digits"),
         (["train", "--config=funlora_digits", "--wrkdir=x"], "Did you mean 'workdir'?"),
         (["classify", "--images=x"], "--workdir is missing, such as --workdir=runs/NAME"),

@@ -269,6 +269,22 @@ class Run:
 
     def _evaluate_all(self, run: settings.Run, make: Callable[[Setup], Evaluation]) -> dict:
         """A dictionary like `results.json` for every learned task, with the settings `run`."""
+        setup = self.with_images(run)
+        with jax.set_mesh(setup.mesh):
+            evaluation = make(setup)
+            # As in the run itself: one memory that grows task by task, one row after each task.
+            record, memory = Record(setup, evaluation), empty_memory(self._setup)
+            for index in self.learned:
+                task = self.stream.tasks[index - 1]
+                memory = restore_task(self._setup, self._checkpoints, memory, task)
+                record.add(evaluation.evaluate(memory, task), {})
+        return to_json(record.results())
+
+    def with_images(self, run: settings.Run) -> Setup:
+        """This run with the settings `run` and its images, checked to be those of the run.
+
+        Raises `ValueError` for other images, and if no group can be tested.
+        """
         if isinstance(run, settings.GeneratorRun):
             check_judge(run, self._mesh)
         begun, history = workdirs.begun(self.workdir), workdirs.history(self.workdir, {})
@@ -283,15 +299,7 @@ class Run:
                 f"workdir {self.workdir}: nothing can be tested: every group of classes or domains "
                 "has a class that was removed, or images that are not here"
             )
-        with jax.set_mesh(setup.mesh):
-            evaluation = make(setup)
-            # As in the run itself: one memory that grows task by task, one row after each task.
-            record, memory = Record(setup, evaluation), empty_memory(self._setup)
-            for index in self.learned:
-                task = self.stream.tasks[index - 1]
-                memory = restore_task(self._setup, self._checkpoints, memory, task)
-                record.add(evaluation.evaluate(memory, task), {})
-        return to_json(record.results())
+        return setup
 
     def _labels(self, ids) -> list[int]:
         return [int(label) for label in self.stream.labels_of(np.asarray(ids))]
