@@ -39,7 +39,15 @@ FITTING = {
 }
 # Keys that need others; in SLCA, features follow no map.
 _IMAGES = "--config.drift.images=digits"
+_SAME = "--config.train.min_crop=1.0"
+_LAST = f"{_SAME} --config.lora.blocks=3-5"
 BESIDE = {
+    **{
+        (name, "model.keep_lower"): _LAST
+        for name in ("fmlora", "lora_sequential", "sd_lora", "first_session", "inflora")
+    },
+    ("linear_probe", "model.keep_lower"): _SAME,
+    ("rsiat", "model.keep_lower"): f"{_SAME} --config.bottleneck.blocks=3-5",
     **{(n, "drift.sha256"): _IMAGES for n, c in settings.RUNS.items() if hasattr(c, "fits_map")},
     ("slca", "drift.sha256"): f"{_IMAGES} --config.drift.correction=shift",
     ("funlora", "model.sha256"): "--config.model.weights=trunk.safetensors",
