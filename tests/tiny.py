@@ -151,6 +151,13 @@ def classifier_of(data: Path, method: str = "fmlora", **changes) -> settings.Cla
     return bridge.freeze(run)
 
 
+def both_of(data: Path, method: str = "fmlora", **changes) -> settings.Combined:
+    """Settings of a tiny generator and of a tiny classifier with `changes`."""
+    return settings.Combined(
+        generator=settings_of(data), classifier=classifier_of(data, method, **changes)
+    )
+
+
 def memory_of(workdir: Path):
     """What a run has learned so far: the arrays of its method."""
     import flcl  # late: it loads JAX

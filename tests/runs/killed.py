@@ -1,7 +1,7 @@
 """Named moments of a tiny run at which its process dies, or is asked to stop.
 
-Run as a program it trains and dies at one of them: for test_kill, and for test_processes as one of
-several processes.
+Run as a program it trains and dies at one of them, for test_kill; `paired.py` does so as one of two
+processes.
 """
 
 import os
@@ -15,7 +15,6 @@ import pytest
 import tiny
 
 import flcl
-from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.runs.saved.checkpoint import Checkpoints
@@ -126,17 +125,14 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
         before(GeneratorEvaluation, "_training_set", judging(2), ask)
     elif point == "interrupted in task 3":
         before(TaskTraining, "_means", losses("task 3", 2), interrupt)
-    elif point == "asked to stop while testing task 1":
-        before(ClassifierEvaluation, "evaluate", lambda self, _, task: task.index == 1, ask)
+    elif point == "asked to stop while testing task 2":
+        before(ClassifierEvaluation, "evaluate", lambda self, _, task: task.index == 2, ask)
     elif point != "never":
         raise SystemExit(f"no such moment: {point}")
 
 
 if __name__ == "__main__":
-    data, folder, point, method, *others = sys.argv[1:]
-    if others:
-        coordinator, processes, process = others
-        hosts.start(coordinator, int(processes), int(process))
+    data, folder, point, method = sys.argv[1:]
     install(point, Path(folder), pytest.MonkeyPatch())
     run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:

@@ -12,10 +12,7 @@ from flcl import settings
 
 
 def both_of(data, **changes) -> settings.Combined:
-    return settings.Combined(
-        generator=tiny.settings_of(data),
-        classifier=tiny.classifier_of(data, memory__per_class=4, **changes),
-    )
+    return tiny.both_of(data, memory__per_class=4, **changes)
 
 
 def test_both_are_trained_and_a_killed_classifier_continues(data, tmp_path):

@@ -1,100 +1,66 @@
 """Two processes with two devices each make the run that one process with four devices makes."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import tiny
+from pair import Pair
+from PIL import Image
 
 import flcl
 from flcl import stopping
 from flcl.devices import hosts
 
-ROOT = Path(__file__).resolve().parents[2]
+# The rank is chosen by held-out losses of several models, whose exchanges are those of one, too.
+STEPS = {"runtime__save_every": 2, "runtime__log_every": 1, "rank__selector": "holdout:0.1"}
+TWO = {"stream__tasks": "2", **STEPS}
 
 
-def command(data, workdir, method, point="never", others=()):
-    return [
-        sys.executable,
-        ROOT / "tests" / "runs" / "killed.py",
-        data,
-        workdir,
-        point,
-        method,
-        *others,
-    ]
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+    """`started()` gives the living pair of processes, or a new one.
+
+    `started(words)` ends it, and a command starts the new one.
+    """
+    pairs = []
+
+    def living(words=None) -> Pair:
+        if words is not None and pairs and pairs[-1].living:
+            pairs[-1].close()
+        if not pairs or not pairs[-1].living:
+            pairs.append(Pair(tmp_path_factory.mktemp("pair") / "printed", words))
+            assert not any(ended.error for ended in pairs[-1].began), pairs[-1].began
+        return pairs[-1]
+
+    yield living
+    if pairs and pairs[-1].living:
+        assert pairs[-1].close() == [0, 0]
 
 
-def environment(devices: int) -> dict:
-    return {
-        **os.environ,
-        "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}",
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        # Compiling is nearly all of it.
-        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-    }
+@pytest.fixture(scope="module")
+def halves(data, tmp_path_factory) -> tuple[str, str]:
+    """The first four classes as a source of their own, and the last two."""
+    folder = tmp_path_factory.mktemp("halves")
+    places = [([0, 1, 2, 3], folder / "four.npz"), ([4, 5], folder / "two.npz")]
+    return tuple(str(tiny.part(data, ids, path)) for ids, path in places)
 
 
-def one_process(data, workdir, method) -> None:
-    """Trains, or goes on, with all devices of this process."""
-    flcl.run(tiny.run_of(data, method, runtime__save_every=2, runtime__log_every=1), workdir)
+@pytest.fixture(scope="module")
+def planned(data, tmp_path_factory) -> Path:
+    """FM-LoRA in one process with four devices, with all three tasks planned."""
+    workdir = tmp_path_factory.mktemp("one") / "fmlora"
+    flcl.run(tiny.run_of(data, "fmlora", **STEPS), workdir)
+    return workdir
 
 
-def free_port() -> int:
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
-
-
-def two_processes(data, workdir, method, points=("never", "never")) -> list[tuple[int, str]]:
-    """(exit code, output) of two processes with two devices each that make a run."""
-    return both(
-        lambda number, address: command(
-            data, workdir, method, points[number], (address, "2", str(number))
-        )
-    )
-
-
-def both(words) -> list[tuple[int, str]]:
-    """(exit code, output) of the programs `words(number, address of the first)`."""
-    address = f"127.0.0.1:{free_port()}"
-    started = [
-        subprocess.Popen(
-            words(number, address),
-            env=environment(2),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for number in range(2)
-    ]
-    with ThreadPoolExecutor(len(started)) as pool:
-        outputs = list(pool.map(lambda process: finish(process, started), started))
-    return [(process.returncode, text) for process, text in zip(started, outputs, strict=True)]
-
-
-def finish(process, everyone) -> str:
-    """Output of a process; when it fails the others end with it, as under every launcher."""
-    try:
-        text = process.communicate(timeout=600)[0]
-    finally:
-        if process.returncode != 0:
-            deadline = time.monotonic() + 20  # they may be about to say the same
-            while time.monotonic() < deadline and any(p.poll() is None for p in everyone):
-                time.sleep(0.1)
-            for other in everyone:
-                other.kill()
-    return text
+def assert_ended(ended, code: int = 0) -> None:
+    assert [each.code for each in ended] == [code, code], ended
 
 
 def losses(workdir) -> dict[tuple[int, int], float]:
@@ -103,116 +69,184 @@ def losses(workdir) -> dict[tuple[int, int], float]:
     return {(line["task"], line["step"]): line["loss"] for line in lines if "loss" in line}
 
 
-def assert_same_run(got: Path, want: Path) -> None:
-    """The same losses, and the same results up to one test image."""
+def assert_same_run(got: Path, want: Path, tasks: int) -> None:
+    """The same losses, results and memory after `tasks` tasks, up to rounding."""
     left, right = losses(got), losses(want)
+    right = {place: loss for place, loss in right.items() if place[0] <= tasks}
     assert left.keys() == right.keys()
     np.testing.assert_allclose(list(left.values()), list(right.values()), rtol=2e-5)
-    matrices = []
-    for workdir in (got, want):
-        results = json.loads((workdir / "results.json").read_text())
-        assert results["complete"]
-        matrices.append(np.array(results["matrix"], float))
+    results = [json.loads((workdir / "results.json").read_text()) for workdir in (got, want)]
+    assert results[0]["complete"]
     # Rounding may turn one of a task's sixteen test images.
-    np.testing.assert_allclose(*matrices, atol=1 / 16)
+    for name in ("matrix", *(f"heads.{head}.matrix" for head in results[0].get("heads", ()))):
+        matrices = [_entry(each, name) for each in results]
+        part = [np.array(rows, float)[:tasks, :tasks] for rows in matrices]
+        np.testing.assert_allclose(*part, atol=1 / 16, err_msg=name)
+    for one, other in zip(*(results[k]["diagnosis"][:tasks] for k in (0, 1)), strict=True):
+        assert one.keys() == other.keys()
+        for name, value in one.get("rank_selection", {}).items():
+            values = [np.array(each, float) for each in (value, other["rank_selection"][name])]
+            np.testing.assert_allclose(*values, rtol=1e-4, err_msg=name)
+    memories = [_memory(workdir, tasks) for workdir in (got, want)]
+    for (path, here), (_, there) in zip(*memories, strict=True):
+        here, there = np.asarray(here, np.float32), np.asarray(there, np.float32)
+        limit = 1e-4 * max(1.0, np.abs(there).max(initial=0))
+        np.testing.assert_allclose(here, there, rtol=1e-3, atol=limit, err_msg=str(path))
+
+
+def _entry(results: dict, name: str):
+    for word in name.split("."):
+        results = results[word]
+    return results
+
+
+def _memory(workdir: Path, tasks: int):
+    return jax.tree.leaves_with_path(flcl.open_run(workdir)._memory(tasks))
+
+
+def test_a_command_starts_both_and_they_draw_the_same_images(started, finished, tmp_path):
+    out = tmp_path / "images.npz"
+    words = ["sample", f"--workdir={finished}", f"--out={out}", "--classes=0,4", "--per_class=5"]
+    ended = started(words).began
+    assert_ended(ended)
+    assert "images.npz" in ended[0].printed and "images.npz" not in ended[1].printed
+    with np.load(out) as found:
+        drawn = found["images"].astype(int)
+    own = flcl.open_run(finished).sample([0, 4], 5).images.astype(int)
+    assert np.abs(drawn - own).max() <= 1  # rounding
+
+
+def test_connections_are_made_before_they_are_used(started):
+    """Making one is what another process's long compile can break."""
+    for ended in started().both("connect"):
+        making, using = ended.printed.split("connected\n", 1)
+        assert "[Gloo] Rank" in making  # how a new connection is announced
+        assert using.split() == ["4.0", "2.0", "2.0"]
 
 
 @pytest.fixture(scope="module")
-def references(data, tmp_path_factory):
-    """One process with all of its devices, by method."""
-    workdirs = {}
-    for method in ("funlora", "fmlora"):
-        workdirs[method] = tmp_path_factory.mktemp("one") / method
-        one_process(data, workdirs[method], method)
-    return workdirs
+def learned(started, halves, tmp_path_factory) -> tuple[Path, list, list]:
+    """FunLoRA in two processes: two planned tasks, and one that was not; how both jobs ended."""
+    workdir = tmp_path_factory.mktemp("learned") / "run"
+    job = {"data": halves[0], "workdir": str(workdir), "method": "funlora"}
+    first = started().both("train", changes={"stream__tasks": "2"}, **job)
+    assert_ended(first)
+    words = ["learn", f"--workdir={workdir}", f"--data=npz:{halves[1]}"]
+    then = started().both("command", words=words)
+    assert_ended(then)
+    return workdir, first, then
+
+
+def test_two_processes_learn_the_run_that_one_planned(learned, finished):
+    workdir, first, then = learned
+    assert_same_run(workdir, finished, 3)
+    # The first process alone speaks and writes.
+    for one, other in (first, then):
+        assert "report.html" in one.printed and "accuracy" not in other.printed
+    lines = [(each / "metrics.jsonl").read_text().count("\n") for each in (workdir, finished)]
+    assert lines[0] == lines[1]
+
+
+def test_errors_of_one_process_end_both(started, learned, halves, tmp_path):
+    """Only the first one locks and checks a folder; only the second one lacks the data."""
+    workdir = learned[0]
+    before = (workdir / "config.json").read_bytes()
+    job = {"data": halves[0], "workdir": str(workdir), "method": "fmlora", "changes": TWO}
+    ended = started().both("train", **job)
+    assert_ended(ended, 2)
+    assert all("holds a run of another config" in each.error for each in ended), ended
+    assert (workdir / "config.json").read_bytes() == before
+    job["workdir"] = str(tmp_path / "run")
+    ended = started().both("train", second={"data": str(tmp_path / "none.npz")}, **job)
+    assert_ended(ended, 2)
+    assert all("none.npz: no such file" in each.error for each in ended), ended
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.fixture(scope="module")
-def interrupted(data, tmp_path_factory):
-    """Two processes killed in task 1, a copy of that, then stopped while they test it.
+def pictures(tmp_path_factory):
+    """A folder of pictures without classes."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for number in range(3):
+        Image.effect_noise((8, 8), 40 + number).save(folder / f"{number}.png")
+    return folder
 
-    FM-LoRA, because its programs are the smaller ones.
-    """
-    workdir = tmp_path_factory.mktemp("two") / "run"
-    killed = two_processes(data, workdir, "fmlora", ["in task 1, after its saves"] * 2)
+
+def test_two_processes_sum_the_gradients_that_choose_a_rank(started, halves, tmp_path):
+    changes = {"stream__tasks": "2", "rank__selector": "energy:0.9"}
+    one, two = tmp_path / "one", tmp_path / "two"
+    job = {"data": halves[0], "workdir": str(two), "method": "fmlora", "changes": changes}
+    assert_ended(started().both("train", **job))
+    flcl.run(tiny.run_of(Path(halves[0]), "fmlora", **changes), one)
+    assert_same_run(two, one, 2)
+    for file in ("config.json", "stream.json"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+def test_two_processes_train_a_classifier_with_a_generator(
+    started, finished, data, pictures, tmp_path
+):
+    """Its map sees samples and pictures, and its head is aligned; the generator is complete."""
+    changes = {
+        "drift__correction": "linear",
+        "drift__images": f"folder:{pictures}",
+        "memory__per_class": 4,
+    }
+    for place in ("one", "two"):
+        shutil.copytree(finished, tmp_path / place / "generator")
+    both = {"data": str(data), "workdir": str(tmp_path / "two"), "changes": changes}
+    assert_ended(started().both("train_both", **both))
+    flcl.run(tiny.both_of(data, "rsiat", **changes), tmp_path / "one")
+    assert_same_run(tmp_path / "two" / "classifier", tmp_path / "one" / "classifier", 3)
+    results = (tmp_path / "two" / "generator" / "results.json").read_bytes()
+    assert results == (finished / "results.json").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def killed(started, halves, tmp_path_factory) -> Path:
+    """FM-LoRA in two processes that both die in task 2, after a save."""
+    workdir = tmp_path_factory.mktemp("killed") / "run"
+    job = {"data": halves[0], "workdir": str(workdir), "method": "fmlora", "changes": TWO}
+    ended = started().both("train", point="in task 2, after a save", **job)
     # Both die at the same step, unless one sees the other die first.
-    codes = {code for code, _ in killed}
-    assert -signal.SIGKILL in codes and codes <= {-signal.SIGKILL, -signal.SIGABRT, 1}, killed
-    shutil.copytree(workdir, workdir.with_name("killed"))
-    # Only one of them is told.
-    testing = "asked to stop while testing task 1"
-    stopped = two_processes(data, workdir, "fmlora", ["never", testing])
-    assert [code for code, _ in stopped] == [stopping.STOPPED] * 2, stopped
-    assert re.search(r"continuing task 1 at step [24]", stopped[0][1])
-    assert not (workdir / "results.json").exists()
+    codes = {each.code for each in ended}
+    assert -signal.SIGKILL in codes and codes <= {-signal.SIGKILL, -signal.SIGABRT, 1}, ended
     return workdir
 
 
-@pytest.mark.parametrize("method", ["funlora", "fmlora"])
-def test_two_processes_make_the_same_run(references, interrupted, data, tmp_path, method):
-    """FunLoRA at one go, FM-LoRA after it was killed and stopped."""
-    workdir = tmp_path / "run"
-    if method == "fmlora":
-        shutil.copytree(interrupted, workdir)
-    both = two_processes(data, workdir, method)
-    assert [code for code, _ in both] == [0, 0], both
-    assert_same_run(workdir, references[method])
-    # The first process alone speaks and writes.
-    assert "report.html" in both[0][1] and "accuracy" not in both[1][1]
-    lines = [
-        len((folder / "metrics.jsonl").read_text().splitlines())
-        for folder in (workdir, references[method])
-    ]
-    assert lines[0] == lines[1]
+def test_two_processes_continue_what_was_killed_and_learn_more(
+    killed, started, halves, planned, tmp_path
+):
+    workdir = shutil.copytree(killed, tmp_path / "run")
+    job = {"data": halves[0], "workdir": str(workdir), "method": "fmlora", "changes": TWO}
+    ended = started().both("train", **job)
+    assert_ended(ended)
+    assert re.search(r"continuing task 2 at step [24]", ended[0].printed)
+    assert_ended(started().both("learn", workdir=str(workdir), data=f"npz:{halves[1]}"))
+    assert_same_run(workdir, planned, 3)
+
+
+@pytest.fixture(scope="module")
+def stopped(killed, started, halves, tmp_path_factory) -> Path:
+    """The killed run continued by two processes, of which one is told to stop."""
+    workdir = shutil.copytree(killed, tmp_path_factory.mktemp("stopped") / "run")
+    job = {"data": halves[0], "workdir": str(workdir), "method": "fmlora", "changes": TWO}
+    second = {"point": "asked to stop while testing task 2"}
+    ended = started().both("train", second, **job)
+    assert_ended(ended, stopping.STOPPED)
+    return workdir
 
 
 @pytest.mark.parametrize("left", ["killed", "stopped"])
 def test_what_two_processes_left_continues_in_one(
-    interrupted, references, data, tmp_path, left, capsys
+    killed, stopped, halves, planned, tmp_path, left, capsys
 ):
     """Two processes with two devices each left it; one with four goes on."""
-    workdir = interrupted if left == "stopped" else interrupted.with_name("killed")
-    workdir = shutil.copytree(workdir, tmp_path / "run")
-    one_process(data, workdir, "fmlora")
-    printed = capsys.readouterr().out
-    assert ("continuing task 1 at step" in printed) == (left == "killed")
-    assert_same_run(workdir, references["fmlora"])
-
-
-def test_two_processes_draw_the_same_images(references, tmp_path):
-    out, reference = tmp_path / "images.npz", references["funlora"]
-
-    def words(number, address):
-        program = [sys.executable, ROOT / "launch" / "sample.py", f"--workdir={reference}"]
-        own = [f"--coordinator={address}", "--processes=2", f"--process={number}"]
-        return [*program, f"--out={out}", "--classes=0,4", "--per_class=5", *own]
-
-    ended = both(words)
-    assert [code for code, _ in ended] == [0, 0], ended
-    assert "images.npz" in ended[0][1] and "images.npz" not in ended[1][1]
-    with np.load(out) as found:
-        drawn = found["images"].astype(int)
-    own = flcl.open_run(reference).sample([0, 4], 5).images.astype(int)
-    assert np.abs(drawn - own).max() <= 1  # rounding
-
-
-def test_a_folder_of_another_run_is_refused_by_all(interrupted, data, tmp_path):
-    workdir = shutil.copytree(interrupted, tmp_path / "run")
-    before = (workdir / "config.json").read_bytes()
-    both = two_processes(data, workdir, "funlora")
-    assert all(code == 1 and "holds a run of another config" in text for code, text in both), both
-    assert (workdir / "config.json").read_bytes() == before
-
-
-def test_connections_are_made_before_they_are_used():
-    """Making one is what another process's long compile can break."""
-    script = ROOT / "tests" / "devices" / "connected.py"
-    ended = both(lambda number, address: [sys.executable, script, address, "2", str(number)])
-    assert [code for code, _ in ended] == [0, 0], ended
-    for _, text in ended:
-        making, using = text.split("connected\n", 1)
-        assert "[Gloo] Rank" in making  # how a new connection is announced
-        assert using.split() == ["4.0", "2.0", "2.0"]
+    workdir = shutil.copytree({"killed": killed, "stopped": stopped}[left], tmp_path / "run")
+    flcl.run(tiny.run_of(Path(halves[0]), "fmlora", **TWO), workdir)
+    continued = "continuing task 2 at step" in capsys.readouterr().out
+    assert continued == (left == "killed")
+    assert_same_run(workdir, planned, 2)
 
 
 @pytest.mark.parametrize(
