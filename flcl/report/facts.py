@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from flcl.report import old_classes, reading
+from flcl.report import reading
+from flcl.report.numbers import old_classes
 from flcl.report.reading import percent
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, Sampling, Weights
 

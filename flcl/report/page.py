@@ -11,8 +11,9 @@ import numpy as np
 from PIL import Image
 
 from flcl import files
-from flcl.report import answers, command, facts, old_classes, quality, reading
+from flcl.report import answers, command, facts, reading
 from flcl.report.kept import BEFORE_AFTER, OVER_TASKS, read_picture, samples_name
+from flcl.report.numbers import old_classes, quality
 from flcl.report.pictures import plots, plots_classifier
 from flcl.report.writers import read_metrics
 from flcl.runs.results import NAME as RESULTS

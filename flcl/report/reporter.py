@@ -6,8 +6,9 @@ from pathlib import Path
 import jax
 
 from flcl import settings
-from flcl.report import answers, kept, quality, reading, tables
+from flcl.report import answers, kept, reading, tables
 from flcl.report.console import Console
+from flcl.report.numbers import quality
 from flcl.report.progress import ProgressBar
 from flcl.report.writers import EVALUATION, MetricWriter
 from flcl.runs.results import GeneratorResults, Results

@@ -11,8 +11,9 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from flcl.report import old_classes, quality, reading
+from flcl.report import reading
 from flcl.report.console import Console
+from flcl.report.numbers import old_classes, quality
 from flcl.report.reading import percent
 from flcl.runs.results import (
     ClassifierResults,
@@ -57,7 +58,7 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     for piece in pieces:
         yield _matrix(results, headings, piece, last=piece is pieces[-1])
     if quality.rows(results):
-        wide = _pieces(headings, width - 29, least=15)
+        wide = _pieces(headings, width - 32, least=9)
         for piece in wide:
             yield quality.table(results, headings, piece, last=piece is wide[-1])
     yield from _summaries(results, width)

@@ -12,14 +12,18 @@ import os
 import subprocess
 import sys
 
+import edited
 import numpy as np
 import pytest
+from absl import flags
 from campaign import trial
 from PIL import Image
 
 import flcl
 from flcl import programs, settings, stopping
 from flcl.report import reading
+from flcl.runs.opened.run import changed
+from flcl.settings import bridge
 
 CONFIG = "configs/funlora_digits.py"
 CLASSIFIER = "configs/fmlora_digits.py"
@@ -392,3 +396,14 @@ def test_evaluate_has_a_flag_for_every_key_of_sample_and_judge():
     for section in (settings.Sample, settings.Judge):
         for field in dataclasses.fields(section):
             assert f"--{field.name} " in text
+
+
+def test_a_list_of_metrics_is_one_flag():
+    from flcl.programs import evaluate
+
+    values = flags.FlagValues()
+    evaluate.define(values)
+    values(["evaluate", "--metrics=fd,kd", "--features=vit:tiny"])
+    asked = evaluate._given(values, settings.Judge)
+    judge = changed(bridge.freeze(edited.small()), judge=asked).judge
+    assert judge.metrics == ("fd", "kd") and judge.features == "vit:tiny"

@@ -61,17 +61,19 @@ def test_frechet_distance_of_identical_sets_is_0_also_with_fewer_samples_than_fe
         frechet_distance(Gaussian.of(REAL[:1]), Gaussian.of(REAL))
 
 
-def naive_kernel_distance(first, second):
-    def mean(one, other, same):
-        pairs = [
-            (x @ y / 4 + 1) ** 3
-            for i, x in enumerate(one)
-            for j, y in enumerate(other)
-            if not same or i != j
-        ]
-        return sum(pairs) / len(pairs)
+def mean_kernel(one, other, same: bool) -> float:
+    pairs = [
+        (x @ y / 4 + 1) ** 3
+        for i, x in enumerate(one)
+        for j, y in enumerate(other)
+        if not same or i != j
+    ]
+    return sum(pairs) / len(pairs)
 
-    return mean(first, first, True) + mean(second, second, True) - 2 * mean(first, second, False)
+
+def naive_kernel_distance(first, second):
+    inside = mean_kernel(first, first, True) + mean_kernel(second, second, True)
+    return inside - 2 * mean_kernel(first, second, False)
 
 
 def test_kernel_distance_is_the_double_sum_and_its_error_leaves_one_sample_out():
@@ -89,6 +91,65 @@ def test_kernel_distance_is_the_double_sum_and_its_error_leaves_one_sample_out()
     assert error == pytest.approx(np.sqrt(variance))
     again = kernel_distance(REAL[::-1], RNG.permutation(GENERATED))
     np.testing.assert_allclose(again, (value, error), rtol=1e-10)
+
+
+def naive_stratified_distance(first, second):
+    """With the classes of a set in a list: all pairs of classes by their shares."""
+    shares = [len(each) / sum(map(len, first)) for each in first]
+
+    def expected(one, other, same):
+        return sum(
+            a * b * mean_kernel(x, y, same and i == j)
+            for i, (a, x) in enumerate(zip(shares, one, strict=True))
+            for j, (b, y) in enumerate(zip(shares, other, strict=True))
+        )
+
+    return sum(expected(each, each, True) for each in (first, second)) - 2 * expected(
+        first, second, False
+    )
+
+
+def test_sets_with_fixed_numbers_of_each_class_are_estimated_class_by_class():
+    cuts = ([7, 12], [7, 12])
+    sets = [np.split(each[:17], cut) for each, cut in zip((REAL, GENERATED), cuts, strict=True)]
+    value, error = kernel_distance(REAL[:17], GENERATED, [7, 5, 5])
+    assert value == pytest.approx(naive_stratified_distance(*sets))
+    # The jackknife with the shares as they are: a class without a sample keeps its own.
+    shares, variance = [7 / 17, 5 / 17, 5 / 17], 0
+    for chosen in (0, 1):
+        for number in range(3):
+            without = []
+            for row in range(len(sets[chosen][number])):
+                pair = [list(each) for each in sets]
+                pair[chosen][number] = np.delete(pair[chosen][number], row, axis=0)
+                without.append(
+                    sum(
+                        a * b * mean_kernel(x, y, side == other and i == j) * sign
+                        for side, other, sign in ((0, 0, 1), (1, 1, 1), (0, 1, -2))
+                        for i, (a, x) in enumerate(zip(shares, pair[side], strict=True))
+                        for j, (b, y) in enumerate(zip(shares, pair[other], strict=True))
+                    )
+                )
+            count = len(without)
+            variance += (count - 1) / count * ((without - np.mean(without)) ** 2).sum()
+    assert error == pytest.approx(np.sqrt(variance))
+    with pytest.raises(ValueError, match="do not add up to 23 and 17"):
+        kernel_distance(REAL, GENERATED, [7, 5, 5])
+    with pytest.raises(ValueError, match="at least 2 in each class"):
+        kernel_distance(REAL[:17], GENERATED, [16, 1])
+
+
+def test_two_classes_far_apart_have_no_bias_class_by_class():
+    """Without strata, equal numbers of both classes give a distance far below 0."""
+
+    def draw():
+        return np.concatenate([RNG.normal(size=(6, 2)), RNG.normal(9, size=(6, 2))])
+
+    pairs = [(draw(), draw()) for _ in range(200)]
+    known = np.array([kernel_distance(*pair, [6, 6]).value for pair in pairs])
+    mixed = np.array([kernel_distance(*pair).value for pair in pairs])
+    noise = known.std() / np.sqrt(len(pairs))
+    assert abs(known.mean()) < 4 * noise < -mixed.mean()
 
 
 def test_kernel_distance_of_sets_of_one_kind_is_0_within_its_error():

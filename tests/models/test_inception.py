@@ -1,10 +1,10 @@
 """InceptionV3 of the FID against torch-fidelity 0.4.0 with the same weights.
 
-`inception_reference.npz` has its features of one image with the weights of `weights` below, and a
+`inception_reference.npz` has its features of one image with the weights of `weights` below, and
 some pixels of it resized. With these weights and two sets of 24 images of 20x16 pixels (x86 CPU,
-PyTorch 2.14, 2026-11-28), features differed by at most 4e-7 and those of 320x310 pixels by 3e-7; the
-Frechet distance was 0.103221 in both, the kernel distance 1.5515e-4 here and 1.5521e-4 there, where
-it is computed in float32.
+PyTorch 2.14, 2026-11-28), features differed by at most 4e-7, and those of 320x310 pixels by 3e-7.
+The Frechet distance was 0.103221 in both. The kernel distance was 1.5515e-4 here and 1.5521e-4
+there, where it is computed in float32.
 """
 
 from pathlib import Path

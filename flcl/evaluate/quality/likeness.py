@@ -27,30 +27,51 @@ MOST_COMPARED = 10_000
 _DIGITS = 6  # significant digits that are stored; the errors are far larger
 
 
-class _Images(NamedTuple):
-    """What is kept of the images of one class.
+class _Copies(NamedTuple):
+    """Shares of the samples and of the test images of a class, and how many images they are of."""
 
-    gaussian: statistics of all of them. first: features of the first ones. copies: the share that
-    is too near to a training image, or None.
+    samples: float
+    sample_count: int
+    test: float
+    test_count: int
+
+
+class _Class(NamedTuple):
+    """What is kept of a class, of which `samples` are as many as `real`, or fewer.
+
+    real, samples: features [n, d]. copies: None = not looked for.
     """
 
-    gaussian: Gaussian
-    first: np.ndarray
-    copies: float | None
+    real: np.ndarray
+    samples: np.ndarray
+    copies: _Copies | None
+
+
+class _Group(NamedTuple):
+    """What is kept of a group: it is measured anew only if its samples are others.
+
+    drawn: the images of its classes. real, generated: statistics of all features; those of a class
+    alone would be too many to keep. numbers: over all classes. alone: of each class.
+    """
+
+    drawn: dict[int, np.ndarray]
+    classes: dict[int, _Class]
+    real: Gaussian
+    generated: Gaussian
+    numbers: dict
+    alone: dict[int, dict]
 
 
 class Likenesses:
-    """Measures the samples after every task. Classes that did not change are measured once."""
+    """Measures the samples after every task. Groups that did not change are measured once."""
 
     def __init__(self, judge: settings.Judge, data: TaskData, mesh: Mesh, progress: Progress):
         self._metrics, self._spec = judge.metrics, judge.features
         self._data, self._mesh, self._progress = data, mesh, progress
         self._extractor: Extractor | None = None
         self._made_with: dict | None = None
-        self._pixels: dict[int, np.ndarray] = {}
-        self._generated: dict[int, _Images] = {}
-        self._real: dict[int, _Images] = {}
-        self._measured: dict[tuple[int, ...], dict] = {}
+        self._real: dict[int, np.ndarray] = {}
+        self._groups: dict[tuple[int, ...], _Group] = {}
 
     def entries(
         self,
@@ -66,112 +87,118 @@ class Likenesses:
         """
         if not self._metrics:
             return {}
-        self._use(judge, variables)
-        tested = [group for group in groups if self._data.tested(group)]
-        inside = {group: self._labels(group, drawn) for group in tested}
-        advance = self._progress("comparing samples with real images", len(tested))
-        for done, group in enumerate(tested, start=1):
-            self._add(group, inside[group], drawn)
-            advance(done)
-        every = [label for group in tested for label in inside[group]]
-        alone = {label: self._measure((label,)) for label in every}
+        extractor = self._features_of(judge, variables)
+        advance = self._progress("comparing samples with real images", len(groups))
+        measured: list[_Group | None] = []
+        for group in groups:
+            measured.append(self._group(group, drawn))
+            advance(len(measured))
+        known = [each for each in measured if each]
+        alone = {label: numbers for each in known for label, numbers in each.alone.items()}
+        labels = [label for group in groups for label in group.labels if label in drawn]
         quality = {
-            "features": self._extractor.name,
-            **({"sha256": self._extractor.sha256} if self._extractor.sha256 else {}),
-            "all": self._measure(tuple(every)),
-            "per_task": [
-                self._measure(tuple(inside[group])) if group in inside else None for group in groups
-            ],
-            "per_class": {
-                str(label): alone.get(label)
-                for group in groups
-                for label in group.labels
-                if label in drawn
-            },
+            "features": extractor.name,
+            **({"sha256": extractor.sha256} if extractor.sha256 else {}),
+            "all": self._over(known),
+            "per_task": [each.numbers if each else None for each in measured],
+            "per_class": {str(label): alone.get(label) for label in labels},
         }
         return {"quality": quality}
 
-    def _use(self, judge: Judge, variables: dict) -> None:
+    def _features_of(self, judge: Judge, variables: dict) -> Extractor:
         """Chooses the features; those of another judge make all earlier ones useless."""
         if self._spec != "judge":
             self._extractor = self._extractor or of_file(self._spec, self._mesh)
         elif self._made_with is not variables:
             self._extractor, self._made_with = JudgeFeatures(judge, variables), variables
-            for kept in (self._pixels, self._generated, self._real, self._measured):
-                kept.clear()
+            self._real.clear()
+            self._groups.clear()
+        assert self._extractor is not None
+        return self._extractor
 
-    def _labels(self, group: Task, drawn: Mapping[int, np.ndarray]) -> list[int]:
-        """The classes of a group that have samples and test images."""
+    def _group(self, group: Task, drawn: Mapping[int, np.ndarray]) -> _Group | None:
+        """What a group has, measured if its samples are new; None if it cannot be tested."""
+        if not self._data.tested(group):
+            return None
         counts = zip(group.labels, self._data.images(group).test, strict=True)
-        return [label for label, count in counts if count and label in drawn]
+        inside = {label: drawn[label] for label, count in counts if count and label in drawn}
+        if not inside:
+            return None
+        before = self._groups.get(group.labels)
+        if before and all(before.drawn.get(k) is images for k, images in inside.items()):
+            return before
+        self._groups[group.labels] = self._measured(group, inside)
+        return self._groups[group.labels]
 
-    def _add(self, group: Task, labels: list[int], drawn: Mapping[int, np.ndarray]) -> None:
-        """Adds the features of a group, unless those of the same images are there."""
-        changed = [k for k in labels if self._pixels.get(k) is not drawn[k]]
-        if not changed:
-            return
-        self._measured.clear()
+    def _measured(self, group: Task, drawn: dict[int, np.ndarray]) -> _Group:
         train = self._data.train(group) if "copies" in self._metrics else {}
         test = self._data.test(group)
-        for label in changed:
-            # Each class in batches of its own: so its numbers do not depend on other classes.
-            known = self._features(train[label])[1] if train else None
+        classes, gaussians, alone = {}, [], {}
+        for label, images in drawn.items():
             if label not in self._real:
                 rows = np.flatnonzero(test.labels == label)
-                self._real[label] = self._images(_some(test, rows), known, MOST_COMPARED)
-            most = len(self._real[label].first)
-            self._generated[label] = self._images(everything(drawn[label]), known, most)
-            self._pixels[label] = drawn[label]
-
-    def _images(self, images: Selection, train: np.ndarray | None, most: int) -> _Images:
-        """What is kept of some images. train: features of the training images of their class."""
-        gaussian, features = self._features(images)
-        share = copied(train, features) if train is not None and len(train) > 1 else None
-        # A copy, because a part of an array keeps all of it in memory.
-        return _Images(gaussian, features[:most].copy(), share)
+                self._real[label] = self._features(_some(test, rows))[1]
+            real = self._real[label]
+            gaussian, samples = self._features(everything(images))
+            copies = self._copies(train[label], real, samples) if train else None
+            # A copy, because a part of an array keeps all of it in memory.
+            classes[label] = _Class(real, samples[: len(real)].copy(), copies)
+            gaussians.append((Gaussian.of(real), gaussian))
+            alone[label] = self._numbers([classes[label]], *gaussians[-1])
+        whole = [together(side) for side in zip(*gaussians, strict=True)]
+        numbers = self._numbers(list(classes.values()), *whole)
+        return _Group(drawn, classes, *whole, numbers, alone)
 
     def _features(self, images: Selection) -> tuple[Gaussian, np.ndarray]:
         """Statistics and features [N, d] of the images of one class; at least one."""
+        # Each class in batches of its own: so its numbers do not depend on other classes.
         batches = list(self._extractor(images))
         return together(map(Gaussian.of, batches)), np.concatenate(batches)
 
-    def _measure(self, labels: tuple[int, ...]) -> dict | None:
-        """The numbers of some classes together; None if there is no class."""
-        if not labels:
+    def _copies(self, train: Selection, real: np.ndarray, samples: np.ndarray) -> _Copies | None:
+        """The copies among the features of a class; None with fewer than two training images."""
+        if len(train) < 2:
             return None
-        if labels not in self._measured:
-            self._measured[labels] = self._numbers(labels)
-        return self._measured[labels]
+        known = self._features(train)[1]
+        return _Copies(copied(known, samples), len(samples), copied(known, real), len(real))
 
-    def _numbers(self, labels: tuple[int, ...]) -> dict:
-        real = [self._real[label] for label in labels]
-        generated = [self._generated[label] for label in labels]
+    def _over(self, groups: list[_Group]) -> dict | None:
+        """The numbers over all groups; None if there is no group."""
+        if not groups:
+            return None
+        if len(groups) == 1:
+            return groups[0].numbers
+        classes = [each for group in groups for each in group.classes.values()]
+        real, generated = ([getattr(g, side) for g in groups] for side in ("real", "generated"))
+        return self._numbers(classes, together(real), together(generated))
+
+    def _numbers(self, classes: list[_Class], real: Gaussian, generated: Gaussian) -> dict:
+        """See `results.Likeness`."""
         # As many of both kinds, because precision and recall depend on the numbers of images.
-        most = max(1, MOST_COMPARED // len(labels))
-        counts = [
-            min(len(r.first), len(g.first), most) for r, g in zip(real, generated, strict=True)
-        ]
+        most = max(1, MOST_COMPARED // len(classes))
+        counts = [min(len(each.samples), most) for each in classes]
         pair = [
-            np.concatenate([each.first[:n] for each, n in zip(side, counts, strict=True)])
-            for side in (real, generated)
+            np.concatenate([side[:n] for side, n in zip(sides, counts, strict=True)])
+            for sides in zip(*((each.real, each.samples) for each in classes), strict=True)
         ]
-        whole = [together(each.gaussian for each in side) for side in (real, generated)]
-        numbers = {"generated": whole[1].count, "real": whole[0].count, "compared": sum(counts)}
-        if "fd" in self._metrics and min(each.count for each in whole) > 1:
-            numbers["fd"] = frechet_distance(*whole)
+        numbers = {"generated": generated.count, "real": real.count, "compared": sum(counts)}
+        if "fd" in self._metrics and min(real.count, generated.count) > 1:
+            numbers["fd"] = frechet_distance(real, generated)
         if "kd" in self._metrics and sum(counts) > 1:
-            numbers["kd"], numbers["kd_error"] = kernel_distance(*pair)
+            strata = counts if min(counts) > 1 else None
+            numbers["kd"], numbers["kd_error"] = kernel_distance(*pair, strata)
         if "prdc" in self._metrics and sum(counts) > NEIGHBOURS:
             numbers |= manifolds(*pair)._asdict()
-        numbers["copies"], numbers["copies_of_test"] = _share(generated), _share(real)
+        known = [each.copies for each in classes if each.copies]
+        if known:
+            numbers["copies"] = _mean([(c.samples, c.sample_count) for c in known])
+            numbers["copies_of_test"] = _mean([(c.test, c.test_count) for c in known])
         return {name: _rounded(value) for name, value in numbers.items() if value is not None}
 
 
-def _share(sets: list[_Images]) -> float | None:
-    """The share of copies over all images of several classes; None if it is unknown."""
-    known = [each for each in sets if each.copies is not None]
-    total = sum(each.gaussian.count for each in known)
-    return sum(each.copies * each.gaussian.count for each in known) / total if total else None
+def _mean(shares: list[tuple[float, int]]) -> float:
+    """The mean of shares, weighted by the numbers of images that they are of."""
+    return sum(share * count for share, count in shares) / sum(count for _, count in shares)
 
 
 def _some(images: Selection, rows: np.ndarray) -> Selection:

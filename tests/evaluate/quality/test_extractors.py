@@ -56,7 +56,10 @@ def test_a_transformer_gives_its_class_tokens_and_remembers_them(cache):
     [
         ("vit:nowhere.npz", "judge.features=vit:nowhere.npz: .*no such file"),
         ("inception:nowhere.pth", "judge.features=inception:nowhere.pth: .*: no such file"),
-        ("inception:{root}/README.md", r"README.md: accepted are .pth and .safetensors files"),
+        (
+            "inception:{root}/pyproject.toml",
+            r"toml: accepted are .pth and .safetensors files",
+        ),
     ],
 )
 def test_a_wrong_file_is_named_with_its_key(spec, message, root):

@@ -83,7 +83,7 @@ def expected(world, labels) -> dict:
     first = np.concatenate([each[:TEST] for each in made])
     whole = [np.concatenate(real), np.concatenate(made)]
     train = [plain(world.data.train_images[label]) for label in labels]
-    kernel = kernel_distance(whole[0], first)
+    kernel = kernel_distance(whole[0], first, [TEST] * len(labels))
     return {
         "generated": len(whole[1]),
         "real": len(whole[0]),
@@ -119,11 +119,12 @@ def test_only_what_changed_is_measured_again(world):
     assert world.measure() == first and world.judge.seen == 3 * each
     world.drawn[1] = images(SAMPLES, 1)
     second = world.measure()
-    # Its training images are compared again; its test images are known.
-    assert world.judge.seen == 3 * each + TRAIN + SAMPLES
+    # The training images of its group are compared again; the test images are known.
+    again = 2 * (TRAIN + SAMPLES)
+    assert world.judge.seen == 3 * each + again
     assert second["all"] != first["all"] and second["per_class"]["0"] == first["per_class"]["0"]
     world.measure("judge 2")
-    assert world.judge.seen == 3 * each + TRAIN + SAMPLES + 3 * each
+    assert world.judge.seen == 3 * each + again + 3 * each
 
 
 def test_large_sets_are_compared_in_part(world):

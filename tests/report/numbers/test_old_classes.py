@@ -2,7 +2,8 @@
 
 import pytest
 
-from flcl.report import facts, old_classes, page, tables
+from flcl.report import facts, page, tables
+from flcl.report.numbers import old_classes
 from flcl.runs.results import from_json
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from flcl.report import quality, tables
+from flcl.report import tables
+from flcl.report.numbers import quality
 from flcl.report.page import write_page
 from flcl.runs.results import from_json
 
@@ -10,8 +11,9 @@ from flcl.runs.results import from_json
 def test_rows_have_a_cell_for_each_group_and_leave_out_what_nobody_measured(results):
     del results["quality"]["all"]["density"]
     rows = {row.name: row for row in quality.rows(from_json(results))}
-    names = ["KD", "FD", "precision", "recall", "coverage", "copies", "copies, test images"]
-    assert list(rows) == names
+    names = ["precision", "recall", "coverage", "copies", "copies, test images"]
+    assert list(rows) == ["KD", "KD, ± error", "FD", *names]
+    assert rows["KD"].all == "0.0123" and rows["KD, ± error"].all == "0.0021"
     assert rows["FD"].cells == ("5.5", "", "4") and rows["FD"].all == "3.25"
     assert rows["recall"].cells == ("40.0", "", "50.0") and rows["recall"].all == "45.0"
     assert rows["copies"].all == "30.0" and rows["copies, test images"].all == "35.0"

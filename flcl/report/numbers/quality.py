@@ -12,7 +12,7 @@ from rich.table import Table
 
 from flcl.metrics.frechet import BIASED_BELOW
 from flcl.report.reading import percent
-from flcl.runs.results import GeneratorResults, Likeness, Results
+from flcl.runs.results import GeneratorResults, Results
 
 TITLE = "Samples beside real images"
 UNKNOWN = "not measured"
@@ -100,11 +100,15 @@ def line(results: Results) -> str:
     quality = results.quality if isinstance(results, GeneratorResults) else None
     if quality is None or quality.all is None:
         return ""
-    named = zip(("KD", "FD"), (_kernel, _frechet), strict=True)
-    texts = [(name, value(quality.all)) for name, value in named]
+    every = quality.all
+    error = "" if every.kd_error is None else f" ± {_plain(every.kd_error, 2)}"
+    texts = [
+        "" if every.kd is None else f"KD {_plain(every.kd)}{error}",
+        "" if every.fd is None else f"FD {_plain(every.fd)}",
+    ]
     if not is_biased(results):
         texts.reverse()
-    return ", ".join(f"{name} {text}" for name, text in texts if text)
+    return ", ".join(filter(None, texts))
 
 
 def table(results: Results, headings: list[str], columns: list[int], last: bool) -> Table:
@@ -123,10 +127,13 @@ def table(results: Results, headings: list[str], columns: list[int], last: bool)
 
 def _lines(kernel_first: bool) -> list[tuple]:
     """(name, number as text, meaning) of each line."""
-    kernel = ("KD", _kernel, "unbiased kernel distance to the test images, with standard error")
-    frechet = ("FD", _frechet, "Frechet distance to the test images")
+    kernel = (
+        ("KD", lambda v: _plain(v.kd), "unbiased kernel distance to the test images"),
+        ("KD, ± error", lambda v: _plain(v.kd_error, 2), "standard error of KD"),
+    )
+    frechet = (("FD", lambda v: _plain(v.fd), "Frechet distance to the test images"),)
     return [
-        *((kernel, frechet) if kernel_first else (frechet, kernel)),
+        *((*kernel, *frechet) if kernel_first else (*frechet, *kernel)),
         ("precision", lambda v: percent(v.precision), "samples that are near test images, in %"),
         ("recall", lambda v: percent(v.recall), "test images that have a sample near them, in %"),
         ("density", lambda v: _plain(v.density), "test images around a sample; 1 for real images"),
@@ -144,16 +151,5 @@ def _lines(kernel_first: bool) -> list[tuple]:
     ]
 
 
-def _kernel(value: Likeness) -> str:
-    if value.kd is None:
-        return ""
-    error = "" if value.kd_error is None else f" ± {value.kd_error:.2g}"
-    return f"{value.kd:.3g}{error}"
-
-
-def _frechet(value: Likeness) -> str:
-    return _plain(value.fd)
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+def _plain(value: float | None, digits: int = 3) -> str:
+    return "" if value is None else f"{value:.{digits}g}"
