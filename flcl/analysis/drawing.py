@@ -139,7 +139,7 @@ def update_ranks(data: Frame, title: str, path: Path) -> None:
     """A map, adapted maps x tasks: the effective rank of the sum of all updates."""
     names, tasks = list(dict.fromkeys(data.column("map"))), sorted(set(data.column("task")))
     values = np.array(data.column("effective_rank")).reshape(len(tasks), len(names)).T
-    figure = sheet((2.6 + 0.5 * len(tasks), 1.6 + 0.16 * len(names)), title)
+    figure = sheet((3.2 + 0.5 * len(tasks), 1.6 + 0.16 * len(names)), title)
     axes = figure.add_subplot()
     style(axes, grid=False)
     _heat(figure, axes, values)

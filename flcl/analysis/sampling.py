@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from flcl import settings
 from flcl.analysis import drawing
 from flcl.analysis.frame import Analysis, Frame, mean_and_deviation
 from flcl.analysis.rows import KeptRows
 from flcl.runs.opened.again import NewestAgain
 from flcl.runs.opened.generator import GeneratorOnDisk
+from flcl.settings.generator import grids as times
 
 Tell = Callable[[str], None]
 
@@ -166,7 +166,7 @@ def check(budgets: Sequence[int], grids: Sequence[str], factors: Sequence[float]
         if not 1 <= budget <= 1_000_000:
             raise ValueError(f"--budgets={budget}: whole numbers from 1 to 1000000 are accepted")
     for grid in grids:
-        settings.Sample(grid=grid).check()
+        times.check(grid)
     for factor in factors:
         if not 0 < factor <= 1000:
             raise ValueError(f"--factors={factor:g}: numbers above 0 and up to 1000 are accepted")

@@ -60,7 +60,7 @@ def ranks(run: ClassifierOnDisk) -> Analysis:
         ("task", "rank of the task", "complexity H", "p(rank) or held-out loss", "effective rank"),
         [_of_task(data, chosen.get(task), task) for task in sorted(set(data.column("task")))],
     )
-    title = "Rank of every task, and effective rank of the sum of all updates"
+    title = "Effective rank of all updates"
     draw = functools.partial(drawing.update_ranks, data, title)
     note = "Effective rank: exp of the entropy of the normalised singular values, mean over maps."
     return Analysis(title, data, short, draw, note)

@@ -9,6 +9,7 @@ import numpy as np
 
 from flcl import settings
 from flcl.ops.pixels import to_uint8
+from flcl.settings.generator import grids
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -84,7 +85,8 @@ def _times(sample: settings.Sample) -> jax.Array:
         return jnp.linspace(0.0, 1.0, sample.num_steps + 1)
     # In float64, so that the steps near t = 1 are not the differences of rounded numbers.
     u = np.linspace(0.0, 1.0, sample.num_steps + 1)
-    times = (1 - np.cos(np.pi * u)) / 2 if sample.power is None else u**sample.power
+    exponent = grids.power(sample.grid)
+    times = (1 - np.cos(np.pi * u)) / 2 if exponent is None else u**exponent
     return jnp.asarray(times, jnp.float32)
 
 

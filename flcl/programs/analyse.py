@@ -1,4 +1,4 @@
-"""Pictures and numbers of what a finished run shows about its method, without training it again.
+"""Draws what a finished run shows about its method, with the numbers as CSV beside each picture.
 
 Usage:
   flcl analyse --workdir=DIR [--only=NAME,...] [--out=FOLDER] [flags]

@@ -91,7 +91,7 @@ def _weights(weights: Weights | None) -> Iterator[tuple[str, str]]:
 
 def _sampling(sampling: Sampling) -> Iterator[tuple[str, str]]:
     """How the images of a generator were sampled."""
-    grid = "" if sampling.grid == "uniform" else f", grid {sampling.grid}"
+    grid = "" if sampling.grid in (None, "uniform") else f", grid {sampling.grid}"
     yield "solver", f"{sampling.solver}, {amount(sampling.num_steps)} steps{grid}"
     yield "function evaluations per image", amount(sampling.function_evaluations)
     counts = sorted(set(sampling.images_per_class))

@@ -188,11 +188,14 @@ class Fidelity:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How the images of a generator were sampled; counts are by label."""
+    """How the images of a generator were sampled; counts are by label.
+
+    grid: None in files of older versions, whose steps were uniform.
+    """
 
     solver: str
     num_steps: int
-    grid: str = "uniform"
+    grid: str | None = left_out()
     rtol: float
     atol: float
     chunk: int

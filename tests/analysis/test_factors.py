@@ -1,18 +1,16 @@
 """Ranks, weights and importance of class factors, against closed forms and plain NumPy."""
 
-import csv
-import io
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from frames import entropy_rank, read
 from safetensors.numpy import load_file
 
 import flcl
 from flcl.adapters.layers import select_layers
 from flcl.analysis import factors
-from flcl.analysis.frame import Frame
 from flcl.models.convolutions import convolutions
 from flcl.models.unet import UNet
 from flcl.runs.opened.inside import ClassFactors
@@ -28,16 +26,6 @@ def files(run, tmp_path_factory):
     """The factors of each class by name, from the files that a user exports."""
     folder = tmp_path_factory.mktemp("classes")
     return {path.stem: load_file(path) for path in run.export_classes(None, folder)}
-
-
-def read(frame: Frame) -> list[dict[str, str]]:
-    return list(csv.DictReader(io.StringIO(frame.csv())))
-
-
-def entropy_rank(matrix: np.ndarray) -> float:
-    values = np.linalg.svd(matrix, compute_uv=False)
-    shares = values[values > 1e-12 * values[0]] / values.sum()
-    return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
 def test_ranks_are_those_of_the_naive_matrix(run, files):

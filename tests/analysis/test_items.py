@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import tiny
-from test_factors import entropy_rank, read
+from frames import entropy_rank, read
 
 import flcl
 from flcl import cli

@@ -1,9 +1,9 @@
 """Keys of the ODE solver."""
 
 import dataclasses
-import re
 from typing import Literal
 
+from flcl.settings.generator import grids
 from flcl.settings.keys import (
     above,
     at_least,
@@ -13,12 +13,6 @@ from flcl.settings.keys import (
 from flcl.settings.shared import BATCH
 
 SolverName = Literal["euler", "midpoint", "heun", "dopri5"]
-
-GRIDS = ("uniform", "cosine", "power:K")
-"""The forms of `sample.grid`."""
-
-GRID_POWERS = (0.1, 10)
-"""The smallest and the largest K of `power:K`."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,23 +35,9 @@ class Sample:
         free=True,
     )
 
-    @property
-    def power(self) -> float | None:
-        """K of the grid `power:K`; None for another grid, and for a K that is not accepted."""
-        kind, _, exponent = self.grid.partition(":")
-        if kind != "power" or not re.fullmatch(r"\d{1,2}(\.\d{1,6})?", exponent, re.ASCII):
-            return None
-        least, most = GRID_POWERS
-        return float(exponent) if least <= float(exponent) <= most else None
-
     def check(self) -> None:
         """Raises `ValueError` for times of steps that have no such name."""
-        if self.grid not in ("uniform", "cosine") and self.power is None:
-            least, most = GRID_POWERS
-            raise ValueError(
-                f"sample.grid={self.grid!r}: accepted are {', '.join(GRIDS)}, with K from {least} "
-                f"to {most}, such as power:2"
-            )
+        grids.check(self.grid)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
