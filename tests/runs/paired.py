@@ -11,6 +11,7 @@ import importlib
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -52,8 +53,16 @@ def connect() -> None:
 def train(data: str, workdir: str, method: str, changes: dict, point: str = "never") -> None:
     """Makes or continues a tiny run; point: a moment of `killed`."""
     with pytest.MonkeyPatch.context() as patch:
-        killed.install(point, Path(workdir), patch)
+        killed.install(point, Path(workdir), patch, kill=lambda: _die_after_a_save(workdir))
         flcl.run(tiny.run_of(Path(data), method, **_tuples(changes)), workdir)
+
+
+def _die_after_a_save(workdir: str) -> None:
+    """Dies when a save inside a task is whole: both processes write it in the background."""
+    saves, end = Path(workdir) / "checkpoints" / "running", time.monotonic() + 60
+    while not list(saves.glob("*/commit_success.txt")) and time.monotonic() < end:
+        time.sleep(0.05)
+    killed.die()
 
 
 def train_both(data: str, workdir: str, changes: dict) -> None:
