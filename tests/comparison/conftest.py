@@ -1,4 +1,4 @@
-"""Stored runs: the cells of the table of the digits in `configs/README.md`, without networks."""
+"""Stored runs: the cells of the table of the digits in `configs/RESULTS.md`, without networks."""
 
 import shutil
 import tarfile

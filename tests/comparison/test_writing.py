@@ -25,11 +25,11 @@ def table(digits):
 
 
 def test_the_table_of_the_digits_is_made_by_the_command(digits, root, tmp_path, monkeypatch):
-    """`configs/README.md` has what the command above its table makes of the stored runs."""
-    text = (root / "configs/README.md").read_text()
+    """`configs/RESULTS.md` has what the command above its table makes of the stored runs."""
+    text = (root / "configs/RESULTS.md").read_text()
     written = re.search(r"^flcl compare runs/digits/\*(.*?)^```", text, re.M | re.S)[1]
     words = shlex.split(written.replace("\\\n", " "))
-    assert words[-1] == "--into=configs/README.md#digits"
+    assert words[-1] == "--into=configs/RESULTS.md#digits"
     copy = tmp_path / "README"
     start, end = writing._MARKED.search(text).span("text")
     copy.write_text(f"{text[:start]}nothing\n{text[end:]}")
