@@ -77,7 +77,9 @@ class FileFeatures:
         return self._remembered(images, self._computed)
 
     def _computed(self, images: Selection) -> Iterator[np.ndarray]:
-        size, count = self._size, len(images)
+        # A power of two for fewer images: few programs, and little is computed for nothing.
+        count = len(images)
+        size = min(self._size, meshes.rounded_up(1 << (count - 1).bit_length(), self._mesh))
         for start in range(0, count, size):
             # Copies of the last image fill the last batch, so one program serves all.
             rows = np.minimum(np.arange(start, start + size), count - 1)[hosts.rows(size)]
