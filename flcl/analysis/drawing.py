@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, ScalarFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from flcl.analysis.frame import Frame, mean_and_deviation
 from flcl.report.pictures.canvas import (
@@ -128,7 +128,12 @@ def evaluations(data: Frame, title: str, path: Path) -> None:
         axes.set(xscale="log", xlabel="function evaluations", ylabel=label)
         if name == "fd":
             axes.set_yscale("log")  # that of a single step would hide all others
-        axes.xaxis.set_major_formatter(ScalarFormatter())
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+            axes.tick_params(which="minor", labelsize=8)
+        axes.xaxis.set_major_locator(LogLocator(10, (1, 2, 4)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     panels[-1].axis("off")
     handles, labels = panels[0].get_legend_handles_labels()
     panels[-1].legend(handles, labels, fontsize=8, frameon=False, loc="center")
