@@ -63,12 +63,12 @@ def test_a_stopped_run_that_keeps_outputs_ends_as_the_plain_run(plain, data, tmp
     assert ranks == others
     # Two programs in the place of one may round the last bits of a gradient otherwise.
     memories = [tiny.memory_of(folder) for folder in (workdir, plain)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), *memories)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3), *memories)
     # An opened run reads images, and both runs answer alike.
     with np.load(data) as arrays:
         images = arrays["test_images"]
     features = [flcl.open_run(folder).features(images) for folder in (workdir, plain)]
-    np.testing.assert_allclose(*features, rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(*features, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("features", ["cls", "cls+mean", "layers:2"])
