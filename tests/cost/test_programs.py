@@ -59,6 +59,7 @@ def test_a_classifier_has_the_steps_that_it_trains_and_features(method, names):
         ("fmlora", "survey", {"lora__coverage": True}),
         ("fmlora", "survey", {"rank__selector": "energy:0.9"}),
         ("fmlora", "held_out", {"rank__selector": "holdout:0.01"}),
+        ("frozen", "lower", {"model__keep_lower": True}),
     ],
 )
 def test_the_other_programs_of_a_classifier_are_made_from_shapes(data, method, name, changes):
@@ -71,6 +72,16 @@ def test_the_other_programs_of_a_classifier_are_made_from_shapes(data, method, n
     # The four devices divide the images; features are drawn the same on all.
     assert ("tensor<16x8x8x3xui8>" in text) == (name != "align")
     assert len(jax.live_arrays()) == before
+
+
+def test_the_programs_above_kept_outputs_read_no_images():
+    changes = {"model__keep_lower": True, "lora__blocks": "1", "train__min_crop": 1.0}
+    method = method_of(tiny.classifier_of("nowhere", "lora_sequential", **changes))
+    *above, lower, features = programs.programs_of(method)
+    assert [each.name for each in above] == ["phase1", "phase2"] and lower.name == "lower"
+    for program in (above[0], features):
+        text = program.lower(method, meshes.make_mesh(), None).as_text()
+        assert "tensor<16x5x64xf32>" in text and "ui8" not in text
 
 
 @pytest.mark.parametrize(("strategy", "reason"), [("map", programs.TURNS), ("loop", None)])
