@@ -39,8 +39,8 @@ UNREAD = {
     - {"heads.fit"},
     "first_session": {"drift", "memory", *_HEADS},
     "ranpac_adapted": {"drift", "memory", *_HEADS},
-    "finetune": {"model.trunk_dtype"},
-    "slca": {"model.trunk_dtype", "align", "head"},
+    "finetune": {"model.trunk_dtype", "model.keep_lower"},
+    "slca": {"model.trunk_dtype", "model.keep_lower", "align", "head"},
     "inflora": {"lora.sites", "lora.energy", "lora.final_energy"},
     "rsiat": {"bottleneck", "align", "head", "drift.correction", "train.loss", "train.scale"}
     | {"train.margin", "train.align", "train.steer", "train.steer_warmup", "train.steer_margin"}
