@@ -60,7 +60,8 @@ def tables(results: Results, width: int) -> Iterator[Table]:
     if quality.rows(results):
         wide = _pieces(headings, width - 32, least=9)
         for piece in wide:
-            yield quality.table(results, headings, piece, last=piece is wide[-1])
+            empty = _table("samples", headings, piece)
+            yield quality.fill(empty, results, piece, last=piece is wide[-1])
     yield from _summaries(results, width)
     if drift := reading.last_drift(results):
         # Its names are longer, and it has no column "all".

@@ -7,7 +7,6 @@ has the best one. So wherever fidelity is shown, the recall stands beside it, or
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from rich import box
 from rich.table import Table
 
 from flcl.metrics.frechet import BIASED_BELOW
@@ -111,18 +110,14 @@ def line(results: Results) -> str:
     return ", ".join(filter(None, texts))
 
 
-def table(results: Results, headings: list[str], columns: list[int], last: bool) -> Table:
-    """The rows as a table of some columns; last: with the numbers over all."""
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    shown.add_column("samples", no_wrap=True)
-    for column in columns:
-        shown.add_column(headings[column], justify="right", no_wrap=True)
+def fill(table: Table, results: Results, columns: list[int], last: bool) -> Table:
+    """Adds the rows to a table that has the columns of some groups; last: and one over all."""
     if last:
-        shown.add_column("all", justify="right", style="bold", no_wrap=True)
+        table.add_column("all", justify="right", style="bold", no_wrap=True)
     for row in rows(results):
         cells = [row.cells[column] for column in columns]
-        shown.add_row(row.name, *cells, *([row.all] if last else []))
-    return shown
+        table.add_row(row.name, *cells, *([row.all] if last else []))
+    return table
 
 
 def _lines(kernel_first: bool) -> list[tuple]:

@@ -54,3 +54,11 @@ def test_many_tasks_are_split_to_fit(results):
     for width in (60, 90):
         text = tables.as_text(from_json(results), width)
         assert max(map(len, text.splitlines())) <= width and "…" not in text
+
+
+def test_the_second_line_of_a_heading_is_a_line(results):
+    """It has the classes of a task if their names are short."""
+    results["class_names"] = [f"c{number}" for number in range(len(results["class_names"]))]
+    text = tables.as_text(from_json(results), 200)
+    assert "\\n" not in text
+    assert sum(" c0" in line for line in text.splitlines()) == 2  # also in the accuracy matrix
