@@ -6,12 +6,10 @@ import tempfile
 from pathlib import Path
 from urllib.parse import quote
 
-import jinja2
-
 from flcl import files
 from flcl.comparison import curves, writing
 from flcl.comparison.table import Comparison
-from flcl.shown import shown
+from flcl.report import html
 
 _REPORT = "report.html"
 
@@ -20,14 +18,7 @@ def write(comparison: Comparison, path: Path) -> Path:
     """Writes the page; returns its path. Links lead from its folder to those of the runs."""
     with tempfile.TemporaryDirectory() as folder:
         picture = curves.plot(comparison, Path(folder) / "curves.png").read_bytes()
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("flcl.comparison"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: shown(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment("flcl.comparison")
     text = environment.get_template("comparison.html").render(
         count=sum(len(row.runs) for row in comparison.rows),
         headings=[column.heading for column in comparison.columns],

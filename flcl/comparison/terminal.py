@@ -9,6 +9,7 @@ from rich.text import Text
 from flcl.comparison import writing
 from flcl.comparison.table import Comparison
 from flcl.report.console import Console
+from flcl.report.tables import in_pieces
 
 _GAP = 3  # characters between two columns
 
@@ -34,17 +35,12 @@ def show(comparison: Comparison, console: Console | None = None) -> None:
 
 def _pieces(comparison: Comparison, rows: Sequence, room: int) -> list[list[int]]:
     """The places of the columns, divided into pieces that need at most `room` characters."""
-    pieces, used = [[]], 0
+    sizes = []
     for place, column in enumerate(comparison.columns):
         texts = [entries[place][0] for _, entries in rows]
         # A heading may take several lines, one for each word.
-        size = max(map(len, [*texts, *column.heading.split()])) + _GAP
-        if used + size > room and pieces[-1]:
-            pieces.append([])
-            used = 0
-        pieces[-1].append(place)
-        used += size
-    return pieces
+        sizes.append(max(map(len, [*texts, *column.heading.split()])) + _GAP)
+    return in_pieces(sizes, room)
 
 
 def _cell(text: str, is_shown: bool) -> Text:

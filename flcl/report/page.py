@@ -6,12 +6,11 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-import jinja2
 import numpy as np
 from PIL import Image
 
 from flcl import files
-from flcl.report import answers, command, facts, reading
+from flcl.report import answers, command, facts, html, reading
 from flcl.report.kept import BEFORE_AFTER, OVER_TASKS, read_picture, samples_name
 from flcl.report.numbers import old_classes, quality
 from flcl.report.pictures import plots, plots_classifier
@@ -20,7 +19,6 @@ from flcl.runs.results import NAME as RESULTS
 from flcl.runs.results import ClassifierResults, GeneratorResults, Results, from_json
 from flcl.runs.saved.stored import read_stream, read_timing, typed_stream
 from flcl.settings import formats
-from flcl.shown import shown
 from flcl.storage import foreign
 
 NAME = "report.html"
@@ -44,14 +42,7 @@ def write_page(workdir: str | Path, results: Results | None = None) -> Path:
                 "the folder of a run"
             )
         results = from_json(stored, str(workdir / RESULTS))
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("flcl.report"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        finalize=lambda value: shown(value) if type(value) is str else value,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = html.environment("flcl.report")
     environment.filters.update(percent=reading.percent, heat=_heat)
     text = environment.get_template("page.html").render(
         **_numbers(results), **_pictures(workdir, results), **_setup(workdir, results)

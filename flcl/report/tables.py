@@ -78,7 +78,11 @@ def _pieces(headings: list[str], room: int, least: int = 6) -> list[list[int]]:
 
     least: the characters of a cell.
     """
-    sizes = [max(least, *map(len, heading.split("\n"))) + 3 for heading in headings]
+    return in_pieces([max(least, *map(len, each.split("\n"))) + 3 for each in headings], room)
+
+
+def in_pieces(sizes: Sequence[int], room: int) -> list[list[int]]:
+    """The places of columns of these sizes, in pieces that need at most `room` characters."""
     pieces, used = [[]], 0
     for column, size in enumerate(sizes):
         if used + size > room and pieces[-1]:
