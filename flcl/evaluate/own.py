@@ -8,6 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flcl.compiling import kept
+from flcl.data import loader
 from flcl.data.selection import Selection
 from flcl.data.sequence.stream import Task
 from flcl.data.sequence.tasks import TaskData
@@ -36,12 +37,10 @@ def accuracies(
 def _predicted(method: Generator, memory, images: Selection, mesh: Mesh) -> np.ndarray:
     """Labels int32 [N], in batches of `judge.batch_size`."""
     predict, size, labels = _program(method, mesh), method.run.judge.batch_size, []
-    for start in range(0, len(images), size):
-        # Copies of the last image fill the last batch, so one program serves all.
-        indices = np.minimum(np.arange(start, start + size), len(images) - 1)
-        batch = {"images": np.asarray(images[indices[hosts.rows(size)]])}
-        placed = sharding.place_batch(batch, mesh)["images"]
-        labels.append(np.asarray(predict(memory, placed)))
+    batches = loader.in_order(images, size, hosts.rows(size))
+    for number in range(len(batches)):
+        placed = sharding.place_batch({"images": batches[number]["images"]}, mesh)
+        labels.append(np.asarray(predict(memory, placed["images"])))
     return np.concatenate(labels)[: len(images)]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from flcl import settings
+from flcl.data import loader
 from flcl.data.selection import Selection
 from flcl.devices import hosts, sharding
 from flcl.devices import mesh as meshes
@@ -80,11 +81,11 @@ class FileFeatures:
         # A power of two for fewer images: few programs, and little is computed for nothing.
         count = len(images)
         size = min(self._size, meshes.rounded_up(1 << (count - 1).bit_length(), self._mesh))
-        for start in range(0, count, size):
-            # Copies of the last image fill the last batch, so one program serves all.
-            rows = np.minimum(np.arange(start, start + size), count - 1)[hosts.rows(size)]
-            batch = sharding.place_batch({"images": images[rows]}, self._mesh)
-            yield np.asarray(self._apply(self._parameters, batch["images"]))[: count - start]
+        batches = loader.in_order(images, size, hosts.rows(size))
+        for number in range(len(batches)):
+            batch = sharding.place_batch({"images": batches[number]["images"]}, self._mesh)
+            features = np.asarray(self._apply(self._parameters, batch["images"]))
+            yield features[: count - number * size]
 
 
 def of_file(spec: str, mesh: Mesh) -> FileFeatures:
