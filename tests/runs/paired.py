@@ -7,7 +7,6 @@ starts it again. Equal runs share their compiled programs.
 
 import contextlib
 import gc
-import importlib
 import json
 import os
 import sys
@@ -23,7 +22,7 @@ from jax._src import compiler, distributed
 from jax.sharding import PartitionSpec
 
 import flcl
-from flcl import cli, compiling
+from flcl import compiling, programs
 from flcl.devices import hosts
 from flcl.devices import mesh as meshes
 from flcl.report import page
@@ -85,16 +84,8 @@ def command(words: list[str]) -> int:
     At its end it gives SIGTERM back to Python, so a later job of these processes is not asked to
     stop.
     """
-    program = importlib.import_module(f"flcl.programs.{words[0]}")
-    return cli.main(
-        program.main,
-        doc=program.__doc__,
-        define=program.define,
-        config=program.CONFIG,
-        distributed=program.PROCESSES,
-        takes_words=program.WORDS,
-        argv=["flcl", *words[1:]],
-    )
+    sys.argv[:] = ["flcl", *words[1:]]
+    return programs.run(words[0])
 
 
 JOBS = {job.__name__: job for job in (start, connect, train, train_both, learn, command)}
