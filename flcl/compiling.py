@@ -9,7 +9,7 @@ from jax.experimental.compilation_cache import compilation_cache
 
 _PROGRAMS = 8
 """Results that each `kept` function keeps: bounded, because a compiled program takes memory."""
-_kept: list = []
+_caches: dict[Callable, Callable] = {}
 
 
 def kept(function: Callable) -> Callable:
@@ -18,15 +18,34 @@ def kept(function: Callable) -> Callable:
     So a process that makes the same run again, or opens it, neither traces nor compiles again.
     Arguments are hashable. Results hold programs and what these were traced from, no parameters.
     """
-    cached = functools.lru_cache(maxsize=_PROGRAMS)(function)
-    _kept.append(cached)
-    return cached
+
+    @functools.wraps(function)
+    def made_once(*arguments):
+        return _caches[function](*arguments)
+
+    _caches[function] = _new_cache(function)
+    return made_once
+
+
+def _new_cache(function: Callable) -> Callable:
+    return functools.lru_cache(maxsize=_PROGRAMS)(function)
 
 
 def forget_programs() -> None:
     """Drops all `kept` programs, for code that changes what they were traced from."""
-    for cached in _kept:
-        cached.cache_clear()
+    for function in _caches:
+        _caches[function] = _new_cache(function)
+
+
+@contextlib.contextmanager
+def other_programs() -> Iterator[None]:
+    """Inside, no `kept` program from before is used; after it, only those from before are."""
+    before = dict(_caches)
+    forget_programs()
+    try:
+        yield
+    finally:
+        _caches.update(before)
 
 
 def run_once() -> dict[str, int] | None:

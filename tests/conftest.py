@@ -1,5 +1,6 @@
 """What every test runs on: four fake CPU devices, strict shapes, a cache of compiled programs."""
 
+import contextlib
 import gc
 import hashlib
 import json
@@ -68,6 +69,9 @@ import jax  # noqa: E402
 
 from flcl import compiling  # noqa: E402
 
+# Many different runs are made in this process, and most of them more than once.
+compiling._PROGRAMS = 24
+
 if os.environ["JAX_PLATFORMS"] == "cpu":
     jax.config.update("jax_num_cpu_devices", DEVICES)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -101,11 +105,8 @@ def pytest_collection_modifyitems(items):
 def _programs_of_its_own(request):
     """A test that changes code neither uses programs from before nor leaves its own to others."""
     changes_code = "monkeypatch" in request.fixturenames
-    if changes_code:
-        compiling.forget_programs()
-    yield
-    if changes_code:
-        compiling.forget_programs()
+    with compiling.other_programs() if changes_code else contextlib.nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -94,10 +94,16 @@ def test_few_programs_are_kept():
     def make(number):
         return Made()
 
-    made = [weakref.ref(make(number)) for number in range(20)]
+    most = compiling._PROGRAMS
+    made = [weakref.ref(make(number)) for number in range(most + 12)]
     gc.collect()
     alive = [number for number, each in enumerate(made) if each() is not None]
-    assert alive == list(range(12, 20))
+    assert alive == list(range(12, most + 12))
+    with compiling.other_programs():  # those from before are used again after it
+        inside = weakref.ref(make(most + 11))
+        assert inside() is not made[-1]()
+    gc.collect()
+    assert inside() is None and make(most + 11) is made[-1]()
     compiling.forget_programs()
     gc.collect()
     assert all(each() is None for each in made)
