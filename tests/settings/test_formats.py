@@ -139,6 +139,7 @@ def test_a_folder_without_settings(tmp_path):
         (3, "4fa8a55fabd702f5"),
         (4, "44922d32b9111390"),
         (5, "b0fe4f063230a389"),
+        (6, "42763f98df1d1a6e"),
     ],
 )
 def test_what_a_published_format_means_never_changes(number, digest):
