@@ -21,6 +21,7 @@ TINY = dataclasses.replace(
         "model.head_channels": 8,
         # Compiling the factors of every layer would take most of the time.
         "adapter.layers": "1-3",
+        "adapter.functions": 2,
         "phase1.batch_size": 8,
         "phase2.batch_size": 8,
         "sample.num_steps": 2,
@@ -28,7 +29,7 @@ TINY = dataclasses.replace(
     },
     classifier={
         "data.image_size": 16,
-        "model.variant": "Nano/8",
+        "model.variant": "Pico/8",
         "train.batch_size": 4,
         "rank.selector": "centred",
         "prompt.tokens": 1,

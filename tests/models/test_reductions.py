@@ -54,7 +54,7 @@ BESIDE = {"down": (64, 4), "down_bias": (4,), "up": (4, 64), "up_bias": (64,)}
 
 
 def vit_loss(remat="none", beside=False):
-    model = settings.AdaptedViT(variant="Nano/4", layer_scale=True, dtype="bfloat16", remat=remat)
+    model = settings.AdaptedViT(variant="Pico/4", layer_scale=True, dtype="bfloat16", remat=remat)
     network, images = vit.VisionTransformer(model, 16), noise(6, 16, 16, 3)
     adapter = {"a": noise(64, 4), "core": noise(4, 4), "b": noise(64, 4)}
     parameters = {
@@ -67,7 +67,7 @@ def vit_loss(remat="none", beside=False):
     if beside:
         entry = {name: noise(*shape) for name, shape in BESIDE.items()}
         parameters["adapter"]["block_01"] = {vit.BESIDE: entry}
-        parameters["prompt"] = {"tokens": noise(3, 64), "gates": noise(6)}
+        parameters["prompt"] = {"tokens": noise(3, 64), "gates": noise(2)}
 
     def loss(p):
         variables = {name: p[name] for name in ("params", "adapter")}

@@ -28,6 +28,8 @@ def build(name: str, **changes):
     """A method for six classes in three tasks, without dropout."""
     off = {"phase1__dropout": 0.0, "phase2__dropout": 0.0, "phase2__groups": 4}
     weights = WEIGHTS if name == "jdcl" else {}
+    if name == "guide":
+        weights = {"guide__scale": 0.5}
     run = tiny.settings_of(Path("none.npz"), name, **{**off, **weights, **changes})
     return methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)).exact())
 
@@ -70,18 +72,29 @@ def of_batch(method, batch):
     return points, images, np.tile(batch["labels"], 2)
 
 
-def loss_of(method, phase, trainable, frozen, batch, progress=0.0):
-    @jax.jit
-    def loss(trainable):
-        return method.loss(phase, trainable, frozen, batch, KEY, jnp.float32(progress))
+def slope_of(method, trainable, frozen, batch, progress=0.0):
+    """The loss of phase 2 and its gradient."""
+    return _slope(method)(trainable, frozen, batch, jnp.float32(progress))
 
-    return jax.value_and_grad(loss)(trainable)
+
+@functools.cache  # of each loss and network one program
+def _slope(method):
+    return jax.jit(jax.value_and_grad(functools.partial(_loss, method)))
+
+
+def _loss(method, trainable, frozen, batch, progress):
+    return method.loss(2, trainable, frozen, batch, KEY, progress)
 
 
 def velocity(method, parameters, points, labels):
-    apply = jax.jit(lambda x, t, y: method._model(0.0).apply({"params": parameters}, x, t, y))
+    apply = _network(method)
     rows = [slice(i, i + 1) for i in range(len(labels))]
-    return np.concatenate([apply(points.x[i], points.t[i], labels[i]) for i in rows])
+    return np.concatenate([apply(parameters, points.x[i], points.t[i], labels[i]) for i in rows])
+
+
+@functools.cache
+def _network(method):
+    return jax.jit(lambda p, x, t, labels: method._model(0.0).apply({"params": p}, x, t, labels))
 
 
 def test_ddgr_adds_the_cross_entropy_over_the_classes_so_far(batch):
@@ -94,7 +107,7 @@ def test_ddgr_adds_the_cross_entropy_over_the_classes_so_far(batch):
         total += np.mean((v[i] - points.velocity[i]) ** 2)
         logits = resnet({"params": trainable["classifier"]}, images[i : i + 1], train=False)[0]
         total -= log_softmax(np.asarray(logits, np.float64)[:4])[label]  # 4 and 5 are to come
-    value, _ = loss_of(method, 2, trainable, frozen, batch)
+    value = jax.jit(functools.partial(_loss, method))(trainable, frozen, batch, jnp.float32(0))
     np.testing.assert_allclose(value, total / 8, rtol=1e-5)
 
 
@@ -111,26 +124,34 @@ def test_ddgr_samples_are_guided_to_their_class():
     assert (certain[20.0] > certain[0.0]).all()
 
 
-def naive_guided(method, trainable, frozen, noise, labels, scale):
-    """Euler steps of one image after the other, v + s (1 - t) / t grad log p(promised image)."""
-
-    def log_new(x, t, label):
-        v = method._model(0.0).apply({"params": frozen["generator"]}, x, t, label)
+@functools.cache
+def _slope_of_new(method):
+    def log_new(x, generator, classifier, t, label):
+        v = method._model(0.0).apply({"params": generator}, x, t, label)
         image = x + (1 - t[0]) * v
-        variables = {"params": trainable["classifier"]}
-        logits = method.resnet().apply(variables, image, train=False)[0, :4]
+        logits = method.resnet().apply({"params": classifier}, image, train=False)[0, :4]
         return jnp.max(jax.nn.log_softmax(logits)[2:4]), v  # 2 and 3 are new
 
-    slope = jax.jit(jax.value_and_grad(log_new, has_aux=True))
+    return jax.jit(jax.value_and_grad(log_new, has_aux=True))
+
+
+def naive_guided(method, trainable, frozen, noise, labels, scale):
+    """Euler steps of one image after the other, v + s (1 - t) / t grad log p(promised image)."""
+    slope, networks = _slope_of_new(method), (frozen["generator"], trainable["classifier"])
     steps, images = method.run.sample.num_steps, []
     for i, label in enumerate(labels):
         x = noise[i : i + 1]
         for k in range(steps):
             t = k / steps
-            (_, v), gradient = slope(x, jnp.array([t]), jnp.array([label]))
+            (_, v), gradient = slope(x, *networks, jnp.array([t]), jnp.array([label]))
             x = x + (v + scale * (1 - t) / max(t, 0.05) * gradient) / steps
         images.append(np.clip(np.asarray(x[0]), -1, 1))
     return np.stack(images)
+
+
+@functools.cache
+def _replayed(scale):
+    return jax.jit(build("guide", guide__scale=scale).replayed)
 
 
 def guide_images(method, frozen, batch):
@@ -147,32 +168,31 @@ def test_guide_draws_replay_towards_the_new_classes(batch):
     keys = [jax.random.fold_in(jax.random.fold_in(KEY, 3), i) for i in range(8)]
     noise = jnp.stack([jax.random.normal(key, (8, 8, 1)) for key in keys])
     drawn, certain = {}, {}
-    for scale in (0.0, 0.5, 20.0):
-        guided = build("guide", guide__scale=scale)
-        replayed = jax.jit(guided.replayed)(trainable["classifier"], fixed, data)
+    for scale in (0.5, 20.0):
+        replayed = _replayed(scale)(trainable["classifier"], fixed, data)
         wanted = naive_guided(method, trainable, frozen, noise, data.labels, scale)
         np.testing.assert_allclose(replayed, wanted, atol=1.01 / 127.5)  # one level of uint8
         drawn[scale] = replayed
         certain[scale] = np.mean(method.log_new(trainable["classifier"], frozen, replayed))
-    assert certain[20.0] > certain[0.5] > certain[0.0]
+    assert certain[20.0] > certain[0.5]
 
 
 def test_the_classifier_of_guide_learns_from_new_images_and_guided_replay(batch):
     method, trainable, frozen = second_task("guide")
     fixed, data = guide_images(method, frozen, batch)
-    replayed = np.asarray(jax.jit(method.replayed)(trainable["classifier"], fixed, data))
+    replayed = np.asarray(_replayed(method.run.guide.scale)(trainable["classifier"], fixed, data))
     plain = build("generative_replay")
-    flow, slopes = loss_of(plain, 2, {"model": trainable["model"]}, {}, batch)
+    flow, slopes = slope_of(plain, {"model": trainable["model"]}, {}, batch)
     total = 0.0
     for i, label in enumerate(np.asarray(data.labels)):
         image = np.asarray(data.images)[i] if label in (2, 3) else replayed[i]
         variables = {"params": trainable["classifier"]}
         logits = method.resnet().apply(variables, image[None], train=False)[0]
         total -= log_softmax(np.asarray(logits, np.float64)[:4])[label]
-    value, slope = loss_of(method, 2, trainable, frozen, batch, progress=2 / 6)
+    value, slope = slope_of(method, trainable, frozen, batch, progress=2 / 6)
     np.testing.assert_allclose(value, flow + total / 8, rtol=1e-5)
     # The generator trains as in generative replay; every second step is its own.
-    between, none = loss_of(method, 2, trainable, frozen, batch, progress=3 / 6)
+    between, none = slope_of(method, trainable, frozen, batch, progress=3 / 6)
     assert between == flow
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(none["classifier"]))
     jax.tree.map(
@@ -214,9 +234,8 @@ def test_jdcl_learns_new_images_and_is_taught_old_ones(batch):
         old = np.asarray(answers(frozen["previous"], images[i : i + 1])[0], np.float64)[:2]
         total += weights.distillation * np.mean((v[i] - teacher[i]) ** 2)
         total -= weights.soft_labels * softmax(old) @ log_softmax(logits)[:2]
-    value, slope = loss_of(method, 2, trainable, frozen, batch)
+    value = jax.jit(functools.partial(_loss, method))(trainable, frozen, batch, jnp.float32(0))
     np.testing.assert_allclose(value, total / 8, rtol=1e-5)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(slope))
 
 
 def test_the_classifier_of_jdcl_reads_the_encoder_and_no_label(batch):
