@@ -103,9 +103,27 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def _programs_of_its_own(request):
-    """A test that changes code neither uses programs from before nor leaves its own to others."""
-    changes_code = "monkeypatch" in request.fixturenames
-    with compiling.other_programs() if changes_code else contextlib.nullcontext():
+    """A test that changes code neither uses programs from before nor leaves its own to others.
+
+    Changed variables of the environment and another current folder change no code.
+    """
+    if "monkeypatch" not in request.fixturenames:
+        yield
+        return
+    patch = request.getfixturevalue("monkeypatch")
+    entered = []
+    with contextlib.ExitStack() as stack:
+
+        def with_other_programs(change):
+            def changed(*arguments, **options):
+                if not entered:
+                    entered.append(stack.enter_context(compiling.other_programs()))
+                return change(*arguments, **options)
+
+            return changed
+
+        patch.setattr = with_other_programs(patch.setattr)
+        patch.context = with_other_programs(patch.context)
         yield
 
 

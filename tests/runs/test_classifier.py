@@ -163,13 +163,14 @@ def test_a_joint_run_has_one_row(data, tmp_path):
     assert len(results["matrix"]) == 1 and len(results["matrix"][0]) == 3
 
 
-METHODS = ("linear_probe", "vit_finetune", "sd_lora")
-METHODS += ("rsiat", "inflora")  # aligned after a task; read before and after it
+# The last one reads images before and after a task; `test_kill_heads.py` has one that is aligned.
+METHODS = ("linear_probe", "vit_finetune", "sd_lora", "inflora")
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_peers_run_in_the_same_harness(data, tmp_path, method):
-    run = tiny.classifier_of(data, method, stream__tasks="2", train__epochs=1.0)
+    few = {"lora__blocks": "0"} if "lora" in method else {}
+    run = tiny.classifier_of(data, method, stream__tasks="2", train__epochs=1.0, **few)
     results = flcl.run(run, tmp_path / "run")
     assert results["complete"] and results["rank_selection"] == []
     drift = np.array(results["drift"]["relative"], float)[1, 0]
@@ -177,14 +178,11 @@ def test_peers_run_in_the_same_harness(data, tmp_path, method):
     opened = flcl.open_run(tmp_path / "run")
     assert opened.evaluate_on()["top1"] == pytest.approx(results["summary"]["last_accuracy"])
     memory = memories(tmp_path / "run", run)[1]
-    if method == "rsiat":
-        changed = np.abs(memory["aligned"]["kernel"] - memory["head"]["kernel"])
-        assert np.all(changed.max(axis=0)[:6] > 0) and not changed[:, 6:].any()
     if method == "inflora":
         assert np.trace(memory["occupied"]["block_00"]["q"]) >= 1 and memory["finished"] == 2
 
 
-def test_domains_come_one_after_the_other(tmp_path, monkeypatch):
+def test_domains_come_one_after_the_other(tmp_path):
     """With all that FM-LoRA reads from the images of a task before it trains; stopped inside it."""
     data = tiny.write_domains(tmp_path / "domains.npz")
     run = tiny.classifier_of(
@@ -193,6 +191,7 @@ def test_domains_come_one_after_the_other(tmp_path, monkeypatch):
         stream__tasks="domains",
         stream__domain_order="ink,oil",
         train__first_epochs=1.0,
+        lora__blocks="0",
         lora__bases="gradient",
         lora__capacity=6,
         lora__combine="scaled",
@@ -205,7 +204,8 @@ def test_domains_come_one_after_the_other(tmp_path, monkeypatch):
         stop = {"task 2": lambda done: done == 2}.get(training.name, training.stop)
         return real(dataclasses.replace(training, stop=stop), *arguments)
 
-    with monkeypatch.context() as patch, pytest.raises(StoppedError, match="step 2 of task 2"):
+    stops = pytest.raises(StoppedError, match="step 2 of task 2")
+    with pytest.MonkeyPatch.context() as patch, stops:
         patch.setattr(TaskTraining, "run", stopped)
         flcl.run(run, tmp_path / "run")
     results = flcl.run(run, tmp_path / "run")

@@ -182,19 +182,20 @@ def test_a_complete_run_is_only_read(finished, data):
     assert (finished / "checkpoints" / "tasks" / "1").stat().st_mtime_ns == stamp
 
 
-def test_joint_training_has_one_row_over_all_groups(data, tmp_path):
-    run = tiny.settings_of(data, stream__joint=True)
-    results = flcl.run(run, tmp_path / "run")
-    assert results["complete"] and len(results["matrix"]) == 1
-    assert None not in results["matrix"][0] and len(results["matrix"][0]) == 3
-
-
 def test_unprotected_methods_move_everything(data, tmp_path):
     """Replay is fine-tuning on more images."""
     flcl.run(tiny.settings_of(data, "generative_replay"), tmp_path / "run")
     run = flcl.open_run(tmp_path / "run")
     own, last = (run.sample([0, 1], 4, task=t) for t in (1, 3))
     assert not np.array_equal(own.images, last.images)
+
+
+def test_joint_training_has_one_row_over_all_groups(data, tmp_path):
+    """Fine-tuning has the programs of replay."""
+    run = tiny.settings_of(data, "finetune", stream__joint=True)
+    results = flcl.run(run, tmp_path / "run")
+    assert results["complete"] and len(results["matrix"]) == 1
+    assert None not in results["matrix"][0] and len(results["matrix"][0]) == 3
 
 
 def test_replay_trains_on_samples_of_every_old_class(data):
@@ -209,16 +210,6 @@ def test_replay_trains_on_samples_of_every_old_class(data):
     images = setup.method.training_images(task, setup.data.train(task), None, generate)
     assert sorted(images) == list(range(6))
     assert asked == [(label, 24) for label in range(4)]
-
-
-def test_another_class_order_trains_other_classes_first(data, tmp_path):
-    run = tiny.settings_of(data, stream__class_order="5,4,3,2,1,0", phase2__steps=2)
-    results = flcl.run(run, tmp_path / "run")
-    assert results["class_names"][:2] == ["fox", "eel"]
-    opened = flcl.open_run(tmp_path / "run")
-    assert opened.sample(["fox"], 1, task=1).classes == (5,)
-    with pytest.raises(ValueError, match=r"class 0 \(ant\) is not learned after task 1"):
-        opened.sample([0], 1, task=1)
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_keys(finished, data, tmp_path):

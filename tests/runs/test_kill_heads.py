@@ -4,6 +4,8 @@ The most different parts that a classifier can have are in one of them. Each run
 a task and between the training of a task and its statistics.
 """
 
+import json
+
 import jax
 import killed as moments
 import numpy as np
@@ -29,6 +31,7 @@ RUNS = {
         "fmlora",
         {
             "rank__selector": "holdout:0.01",
+            "lora__blocks": "0",
             "lora__bases": "gradient",
             "lora__capacity": 6,
             "lora__grow": 0.9,
@@ -37,7 +40,7 @@ RUNS = {
             "train__loss": "gaussian",
         },
     ),
-    "rsiat": ("rsiat", {"align__covariance": "class"}),
+    "rsiat": ("rsiat", {"align__covariance": "class", "bottleneck__blocks": "0"}),
 }
 
 
@@ -81,3 +84,10 @@ def test_a_stopped_run_ends_with_the_same_bytes(name, data, tmp_path, pictures):
     assert (alone / "results.json").read_bytes() == (stopped / "results.json").read_bytes()
     got, want = (final_memory(run, folder) for folder in (stopped, alone))
     jax.tree.map(np.testing.assert_array_equal, got, want)
+    if method == "rsiat":
+        results = json.loads((stopped / "results.json").read_text())
+        top1 = flcl.open_run(stopped).evaluate_on()["top1"]
+        assert results["complete"] and results["rank_selection"] == []
+        assert top1 == pytest.approx(results["summary"]["last_accuracy"])
+        changed = np.abs(got["aligned"]["kernel"] - got["head"]["kernel"])
+        assert np.all(changed.max(axis=0)[:6] > 0) and not changed[:, 6:].any()

@@ -44,6 +44,16 @@ def generator(data, tmp_path_factory):
     return folder / "run"
 
 
+def test_another_class_order_trains_other_classes_first(generator):
+    """Its first task are the classes 4 and 2 of the rolled data: cat and ant."""
+    results = json.loads((generator / "results.json").read_text())
+    assert results["class_names"][:2] == ["cat", "ant"]
+    opened = flcl.open_run(generator)
+    assert opened.sample(["cat"], 1, task=1).classes == (4,)
+    with pytest.raises(ValueError, match=r"class 0 \(eel\) is not learned after task 1"):
+        opened.sample([0], 1, task=1)
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
     """A folder of pictures of another size, without class folders."""
