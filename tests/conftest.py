@@ -101,6 +101,19 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """After a file, what is alive is not looked at again: programs are millions of objects.
+
+    Otherwise every `gc.collect` of a later test takes seconds.
+    """
+    result = yield
+    if nextitem is None or nextitem.path != item.path:
+        gc.collect()
+        gc.freeze()
+    return result
+
+
 @pytest.fixture(autouse=True)
 def _programs_of_its_own(request):
     """A test that changes code neither uses programs from before nor leaves its own to others.
