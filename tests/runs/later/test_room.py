@@ -19,8 +19,7 @@ from flcl.runs.setup import Setup
 SCALED = {"lora__combine": "scaled", "lora__coverage": True, "rank__selector": "centred"}
 CASES = {
     "funlora": {},
-    "finetune": {},
-    "ddgr": {},
+    "ddgr": {},  # the network of fine-tuning, and a classifier
     "jdcl": {},
     "fmlora": SCALED,
     "sd_lora": {},
