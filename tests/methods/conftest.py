@@ -1,6 +1,7 @@
 """Tiny classifiers, without data."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import jax
@@ -20,11 +21,28 @@ def build():
     """`build("fmlora", lora__combine="last")`: a method for six classes in three tasks."""
 
     def make(method="fmlora", **changes):
-        run = tiny.classifier_of(Path("none.npz"), method, **changes)
-        run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
-        return methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)).exact())
+        return _built(method, tuple(sorted(changes.items())))
 
     return make
+
+
+@functools.cache
+def _built(name: str, changes: tuple):
+    """A method whose memory before the first task is drawn once: all tests begin with one key."""
+    run = tiny.classifier_of(Path("none.npz"), name, **dict(changes))
+    run = dataclasses.replace(run, model=dataclasses.replace(run.model, normalize="half"))
+    method = methods.build(run, make_stream(run.stream, placeholder(tiny.CLASSES)).exact())
+    draw = method.init
+    first = functools.cache(lambda: draw(jax.random.key(0)))
+
+    def init(key):
+        if isinstance(key, jax.core.Tracer):
+            return draw(key)
+        assert key == jax.random.key(0)
+        return jax.tree.map(lambda leaf: leaf, first())  # new dictionaries of the same arrays
+
+    method.init = init
+    return method
 
 
 @pytest.fixture(scope="session")
