@@ -105,6 +105,8 @@ def test_several_devices_train_as_one_does(setup, at_once, phase, fsdp):
     reduced = found.pop("all-reduce")
     _, (state, *_) = several
     wanted = 4 * sum(leaf.size for leaf in jax.tree.leaves(state.trainable))
+    if phase == 2:  # only the rows of the two classes of a batch
+        wanted *= 2 / len(jax.tree.leaves(state.trainable["factors"])[0])
     assert reduced["count"] == 1 and 0.9 * wanted < reduced["bytes"] <= wanted + 8  # and the loss
     assert set(found) == ({"all-gather"} if fsdp > 1 else set())
     if fsdp > 1:  # no image and no activation
