@@ -193,6 +193,11 @@ def test_full_size_recipe(name):
     assert (run.adapter.functions, run.adapter.layers, run.adapter.sigma) == (10, "all", 0.3)
     assert (run.flow.time, run.flow.coupling) == ("uniform", "independent")
     assert (run.sample.solver, run.sample.num_steps) == ("heun", 50)  # 100 function evaluations
+    judge = run.judge
+    assert (judge.width, judge.epochs, judge.batch_size, judge.learning_rate) == (64, 200, 256, 0.1)
+    assert (judge.weight_decay, judge.crop, judge.flip) == (5e-4, 4, True)
+    assert (judge.images_per_class, judge.oversample, judge.current_task) == (0, 1.0, "synthetic")
+    assert run.data.flip and run.data.channels == 3
 
 
 @pytest.mark.parametrize(
@@ -203,11 +208,6 @@ def test_the_sampler_of_earlier_versions_is_a_word(config, usual, before):
     assert usual in (None, (short.sample.solver, short.sample.num_steps))
     assert (run.sample.solver, run.sample.num_steps) == ("heun", before)
     assert run.name == f"{config}: cosine_learnable heun"
-    judge = run.judge
-    assert (judge.width, judge.epochs, judge.batch_size, judge.learning_rate) == (64, 200, 256, 0.1)
-    assert (judge.weight_decay, judge.crop, judge.flip) == (5e-4, 4, True)
-    assert (judge.images_per_class, judge.oversample, judge.current_task) == (0, 1.0, "synthetic")
-    assert run.data.flip and run.data.channels == 3
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
