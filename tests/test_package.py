@@ -44,7 +44,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def tried(folder, monkeypatch):
+def tried(folder):
     """Executes a user's script in that folder, with a tiny run on the data of each call.
 
     The settings of the script itself are loaded too, so a key that does not exist is an error. What
@@ -62,9 +62,11 @@ def tried(folder, monkeypatch):
         exec(compile(text, "script", "exec"), values)
         return values
 
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(flcl, "load_config", load_config, raising=False)
-    return run
+    # Not the fixture of that name: no program changes, so those of other tests are used again.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(flcl, "load_config", load_config, raising=False)
+        yield run
 
 
 def test_the_calls_of_the_readme(tried, root, capsys):

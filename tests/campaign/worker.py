@@ -17,7 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[0:1] = [str(ROOT), str(ROOT / "tests")]
 
-_TRIALS_OF_PROGRAMS = 10
+_TRIALS_OF_PROGRAMS = 20
 
 
 def main() -> None:
