@@ -133,6 +133,28 @@ def test_other_protocols_are_refused_with_both_sides(copied, file, changes, key)
     assert any(note.startswith(f"Mixed on purpose: {key} (") for note in table.notes)
 
 
+def test_other_images_are_refused_where_they_are_known(copied):
+    """Of a run without digests nothing is known; the order of the tasks does not matter."""
+    folder = copied("frozen*")
+    places = [folder / f"frozen-{name}" for name in ("natural-s0", "seed-1993-s1", "seed-1-s2")]
+
+    def images(place, *digests):
+        results = json.loads((place / "results.json").read_text())
+        for task, value in zip(results["diagnosis"], digests, strict=True):
+            task["images"] = f"{value:064x}"
+        (place / "results.json").write_text(json.dumps(results))
+
+    images(places[0], 1, 2, 3, 4, 2**256 - 1)
+    images(places[1], 2, 4, 1, 2**256 - 1, 3)
+    assert flcl.compare(folder / "*").rows
+    images(places[2], 2, 4, 1, 7, 3)
+    with pytest.raises(
+        ValueError, match=r"\(images\): images is '0{63}9' in .*natural-s0, .*--allow"
+    ):
+        flcl.compare(folder / "*")
+    assert "Mixed on purpose: images (" in " ".join(flcl.compare(places, allow=["images"]).notes)
+
+
 def test_unfinished_runs_are_named(copied):
     folder = copied("frozen*", "default*")
     edit(folder / "default-natural-s0" / "results.json", complete=False)
