@@ -17,8 +17,8 @@ import flcl
 from flcl import stopping
 from flcl.devices import hosts
 
-# The rank is chosen by held-out losses of several models, whose exchanges are those of one, too; the
-# gradients of a task are summed, as all that looks at a task before it trains sums them.
+# The rank is chosen by held-out losses of several models, whose exchanges are those of one, too.
+# `coverage` sums the gradients of a task before it trains, as a rank by energy does.
 STEPS = {"runtime__save_every": 2, "runtime__log_every": 1}
 STEPS |= {"rank__selector": "holdout:0.1", "lora__coverage": True}
 TWO = {"stream__tasks": "2", **STEPS}
