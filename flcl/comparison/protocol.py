@@ -10,6 +10,8 @@ _SECTIONS = ("data", "sample", "judge")
 _STREAM = ("stream.scenario", "stream.tasks")
 # A key of the training in the section of the data, and what is measured beside the accuracy.
 _OTHERS = ("data.flip", "judge.metrics")
+# Keys of some methods, with the value that the samples of all others have.
+_ABSENT = {"sample.guidance": 1.0}
 # The SHA-256 of the images, where a run has one.
 _IMAGES = "images"
 _SHOWN = 3  # workdirs and keys that an error names
@@ -26,6 +28,8 @@ def keys(run: StoredRun, heads_are_named: bool) -> dict[str, object]:
     for name, value in known.items():
         if name.partition(".")[0] in _SECTIONS and name not in _OTHERS:
             chosen[name] = value
+    if not run.head:
+        chosen = {**_ABSENT, **chosen}
     chosen |= {f"stream.json:{name}": value for name, value in run.data.items()}
     if run.images:
         chosen[_IMAGES] = run.images
