@@ -2,6 +2,7 @@
 
 import sys
 
+import jax
 import pytest
 from campaign import run
 from campaign.driver import Driver
@@ -31,8 +32,8 @@ TRIALS = (
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory):
-    """A worker process, and a folder for its runs."""
-    with Driver(tmp_path_factory.mktemp("campaign")) as driver:
+    """A worker process, and a folder for its runs; its programs are those of other tests."""
+    with Driver(tmp_path_factory.mktemp("campaign"), jax.device_count()) as driver:
         yield driver
 
 

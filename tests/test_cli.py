@@ -1,5 +1,6 @@
 """The command line: every key can be overridden, and every mistake is one clear line."""
 
+import functools
 import re
 import subprocess
 import sys
@@ -108,10 +109,14 @@ KEYS = [
 ]
 
 
+_before = functools.lru_cache(parse)
+"""What is parsed once for all keys of a method."""
+
+
 @pytest.mark.parametrize(("method", "name"), KEYS)
 def test_every_key_can_be_overridden(method, name):
     beside = BESIDE.get((method, name), "").split()
-    before = parse(*beside, spec=_spec(method))
+    before = _before(*beside, spec=_spec(method))
     old = bridge.value(before, name)
     kind = dict(bridge.keys(type(before)))[name].type
     text = _another(name, old, kind)

@@ -1,6 +1,7 @@
 """The classifiers' configs: every argument works, protocols and recipes are those they name."""
 
 import dataclasses
+import functools
 import itertools
 import json
 from pathlib import Path
@@ -54,6 +55,7 @@ def _in_the_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@functools.cache
 def load(name: str, arg: str = "") -> settings.ClassifierRun:
     return bridge.freeze(cli.load_config(f"configs/fmlora_{name}.py:{arg}"))
 

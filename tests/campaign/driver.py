@@ -32,10 +32,14 @@ class Result(NamedTuple):
 
 
 class Driver:
-    """Runs trials in worker processes. As a context manager it ends the last one."""
+    """Runs trials in worker processes. As a context manager it ends the last one.
 
-    def __init__(self, folder: Path):
+    devices: of each process, on a CPU.
+    """
+
+    def __init__(self, folder: Path, devices: int = 1):
         self._folder, self._process, self._left = Path(folder), None, 0
+        self._environment = _environment(devices)
         self._folder.mkdir(parents=True, exist_ok=True)
 
     def __enter__(self):
@@ -114,7 +118,11 @@ class Driver:
         command = [sys.executable, str(_WORKER), str(self._folder), str(child_in), str(child_out)]
         with (self._folder / "worker.log").open("w") as log:
             self._process = subprocess.Popen(
-                command, pass_fds=(child_in, child_out), stdout=log, stderr=log, env=_environment()
+                command,
+                pass_fds=(child_in, child_out),
+                stdout=log,
+                stderr=log,
+                env=self._environment,
             )
         os.close(child_in), os.close(child_out)
         self._buffer, self._left = b"", _TRIALS
@@ -127,8 +135,8 @@ class Driver:
             self._process = None
 
 
-def _environment() -> dict[str, str]:
-    """That of the tests, so that both keep their compiled programs in one place; one device."""
+def _environment(devices: int) -> dict[str, str]:
+    """That of the tests, so that both keep their compiled programs in one place."""
     defaults = {
         "JAX_PLATFORMS": "cpu",
         "JAX_COMPILATION_CACHE_DIR": str(Path.home() / ".cache" / "flcl-campaign"),
@@ -139,6 +147,7 @@ def _environment() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(map(str, (_WORKER.parents[2], _WORKER.parents[1]))),
     }
     environment = {**defaults, **os.environ, "PYTHONPATH": defaults["PYTHONPATH"]}
+    environment["JAX_NUM_CPU_DEVICES"] = str(devices)
     if "xla_backend_optimization_level" not in environment.get("XLA_FLAGS", ""):
         flags = environment.get("XLA_FLAGS", "")
         environment["XLA_FLAGS"] = f"{flags} --xla_backend_optimization_level=0".strip()

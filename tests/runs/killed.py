@@ -4,6 +4,7 @@ Run as a program it trains and dies at one of them, for test_kill; `paired.py` d
 processes.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -17,6 +18,7 @@ import tiny
 import flcl
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.report.pictures import canvas
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.statistics.gathering import Statistics
 from flcl.stopping import StoppedError
@@ -133,6 +135,8 @@ def install(point: str, folder: Path, patch: pytest.MonkeyPatch, kill=die) -> No
 
 if __name__ == "__main__":
     data, folder, point, method = sys.argv[1:]
+    gc.set_threshold(100_000, 20, 20)  # as in `conftest`
+    canvas.DPI = 30
     install(point, Path(folder), pytest.MonkeyPatch())
     run = tiny.run_of(Path(data), method, runtime__save_every=2, runtime__log_every=1)
     try:

@@ -144,6 +144,9 @@ def _environment(devices: int) -> dict:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests", ROOT / "tests" / "runs"))),
         "JAX_NUM_CPU_DEVICES": str(devices),
+        # The first process compiles what both run, and the second one waits for it.
+        "JAX_SHARE_BINARY_BETWEEN_HOSTS": "1",
+        "JAX_SHARE_BINARY_BETWEEN_HOSTS_TIMEOUT_MS": str(1000 * _LONGEST // 3),
         # Compiling is nearly all of it.
         "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
     }

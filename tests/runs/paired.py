@@ -18,7 +18,7 @@ import killed
 import numpy as np
 import pytest
 import tiny
-from jax._src import compiler, distributed
+from jax._src import cache_key, compiler, distributed
 from jax.sharding import PartitionSpec
 
 import flcl
@@ -96,8 +96,12 @@ def _prepare() -> None:
     gc.set_threshold(100_000, 20, 20)  # as in `conftest`
     page.write_page = lambda workdir, results=None: workdir / "report.html"
     canvas.DPI = 30
-    # JAX lets only the first process write into the cache of compiled programs, and the second one
-    # has other programs: it would compile all of them in every run of the tests.
+    # Both processes run the same programs, so the first one compiles them and the second one gets
+    # them from it (`pair` switches that on). But JAX's key of a program names the devices that a
+    # process has itself: without them, both have one key.
+    cache_key._hash_accelerator_config = cache_key._hash_devices
+    # Programs on the devices of one process alone differ. JAX lets only the first process write
+    # into the cache: the second one would compile its own in every run of the tests.
     write = compiler._cache_write
 
     def write_as_first(*arguments) -> None:

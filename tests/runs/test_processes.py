@@ -18,7 +18,9 @@ from flcl import stopping
 from flcl.devices import hosts
 
 # The rank is chosen by held-out losses of several models, whose exchanges are those of one, too.
-STEPS = {"runtime__save_every": 2, "runtime__log_every": 1, "rank__selector": "holdout:0.1"}
+# `coverage` sums the gradients of a task before it trains, as a rank by energy does.
+STEPS = {"runtime__save_every": 2, "runtime__log_every": 1}
+STEPS |= {"rank__selector": "holdout:0.1", "lora__coverage": True}
 TWO = {"stream__tasks": "2", **STEPS}
 
 
@@ -172,17 +174,6 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_two_processes_sum_the_gradients_that_choose_a_rank(started, halves, tmp_path):
-    changes = {"stream__tasks": "2", "rank__selector": "energy:0.9"}
-    one, two = tmp_path / "one", tmp_path / "two"
-    job = {"data": halves[0], "workdir": str(two), "method": "fmlora", "changes": changes}
-    assert_ended(started().both("train", **job))
-    flcl.run(tiny.run_of(Path(halves[0]), "fmlora", **changes), one)
-    assert_same_run(two, one, 2)
-    for file in ("config.json", "stream.json"):
-        assert (one / file).read_bytes() == (two / file).read_bytes()
-
-
 def test_two_processes_train_a_classifier_with_a_generator(
     started, finished, data, pictures, tmp_path
 ):
@@ -197,7 +188,12 @@ def test_two_processes_train_a_classifier_with_a_generator(
     both = {"data": str(data), "workdir": str(tmp_path / "two"), "changes": changes}
     assert_ended(started().both("train_both", **both))
     flcl.run(tiny.both_of(data, "rsiat", **changes), tmp_path / "one")
-    assert_same_run(tmp_path / "two" / "classifier", tmp_path / "one" / "classifier", 3)
+    one, two = (tmp_path / place / "classifier" for place in ("one", "two"))
+    assert_same_run(two, one, 3)
+    for file in ("config.json", "stream.json"):
+        assert (two / file).read_text().replace(str(two.parent), str(one.parent)) == (
+            one / file
+        ).read_text()
     results = (tmp_path / "two" / "generator" / "results.json").read_bytes()
     assert results == (finished / "results.json").read_bytes()
 
@@ -224,6 +220,8 @@ def test_two_processes_continue_what_was_killed_and_learn_more(
     assert re.search(r"continuing task 2 at step [24]", ended[0].printed)
     assert_ended(started().both("learn", workdir=str(workdir), data=f"npz:{halves[1]}"))
     assert_same_run(workdir, planned, 3)
+    # The gradients of tasks 2 and 3 were summed; task 1 has no bases before it trains.
+    assert (tiny.memory_of(workdir)["coverage"][:3] > 0).tolist() == [False, True, True]
 
 
 @pytest.fixture(scope="module")

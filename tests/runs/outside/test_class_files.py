@@ -78,9 +78,9 @@ def test_a_merged_network_is_an_ordinary_unet_with_the_velocities_of_the_class(r
     x = jax.random.normal(jax.random.key(0), (4, 8, 8, 1))
     t = jnp.linspace(0.0, 1.0, 4)
     network = UNet(run.settings.model, channels=1)
-    given = network.apply({"params": parameters}, x, t)
-    expected = method.velocity(method.class_parameters(run._memory(3), 2))(x, t)
-    other = method.velocity(method.class_parameters(run._memory(3), 3))(x, t)
+    given = jax.jit(network.apply)({"params": parameters}, x, t)
+    velocity = jax.jit(lambda parameters: method.velocity(parameters)(x, t))
+    expected, other = (velocity(method.class_parameters(run._memory(3), k)) for k in (2, 3))
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert np.abs(given - other).max() > 1e-3
 

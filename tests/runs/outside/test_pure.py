@@ -56,7 +56,9 @@ def test_a_mapped_function_shares_the_kernels_of_a_class(run):
     keys = jnp.stack([run.key(0), run.key(1)])
     over_keys = jax.jit(jax.vmap(sample, in_axes=(None, 0, None)))(parameters, keys, labels)
     indices = jnp.tile(jnp.arange(3)[:, None], (1, 2))
-    over_images = jax.vmap(lambda i: sample(parameters, run.key(), labels, indices=i))(indices)
+    over_images = jax.jit(
+        jax.vmap(lambda indices: sample(parameters, run.key(), labels, indices=indices))
+    )(indices)
     wanted = [run.sample([4, 1], 3, solver="midpoint", num_steps=1, seed=s).images for s in (0, 1)]
     assert same(over_keys, np.stack([each[:, 0] for each in wanted]))
     assert same(over_images, np.swapaxes(wanted[0], 0, 1))
