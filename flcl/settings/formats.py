@@ -76,7 +76,13 @@ ADDED: dict[int, dict[str, object]] = {
         "sample.grid": "uniform",
         "sample.guidance": 1.0,
     },
-    7: {},
+    7: {
+        "adapter.log_ranks": 0,
+        "straighten.steps": 0,
+        "straighten.pairs": 1000,
+        "straighten.num_steps": 20,
+        "straighten.learning_rate": 1e-2,
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
