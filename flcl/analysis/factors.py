@@ -72,7 +72,7 @@ def training_ranks(run: GeneratorOnDisk) -> Analysis:
     exceed p, and when?
     """
     adapter, names = run.settings.adapter, _convolutions(run)
-    records = [record for record in _records(run) if "mean_rank" in record]
+    records = _ranked(run)
     data = Frame(
         ("task", "step", "index", "convolution", "effective_rank"),
         [
@@ -112,16 +112,20 @@ def _convolutions(run: GeneratorOnDisk) -> dict[int, str]:
     return {convolution["index"]: convolution["name"] for convolution in each}
 
 
-def _records(run: GeneratorOnDisk) -> list[dict]:
-    return read_metrics(run.workdir / "metrics.jsonl")
+def _ranked(run: GeneratorOnDisk) -> list[dict]:
+    """The records of `metrics.jsonl` that have the ranks of all adapted convolutions."""
+    names = ["mean_rank", "max_rank", *(f"{_RANK}{index:02d}" for index in _convolutions(run))]
+    records = read_metrics(run.workdir / "metrics.jsonl")
+    return [r for r in records if all(isinstance(r.get(name), int | float) for name in names)]
 
 
 def without_training_ranks(run: GeneratorOnDisk) -> str:
     """Why a run has no ranks inside its tasks; empty if it has them."""
     if missing := without_factors(run):
         return missing
-    logged = any("mean_rank" in record for record in _records(run))
-    return "" if logged else "no ranks were recorded; --config.adapter.log_ranks=1 records them"
+    if _ranked(run):
+        return ""
+    return "no ranks were recorded while it trained; --config.adapter.log_ranks=1 records them"
 
 
 def alphas(run: GeneratorOnDisk) -> Analysis:

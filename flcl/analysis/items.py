@@ -51,12 +51,12 @@ def _seeds(run: Run, options: Options) -> tuple[int, ...]:
 ITEMS: Mapping[str, Mapping[str, Item]] = {
     "generator": {
         "ranks": Item(lambda run, *_: factors.ranks(run), without_factors),
-        "training_ranks": Item(
-            lambda run, *_: factors.training_ranks(run), factors.without_training_ranks
-        ),
         "alphas": Item(lambda run, *_: factors.alphas(run), _lacks_alphas),
         "importance": Item(lambda run, _, o: factors.importance(run, o.top), without_factors),
         "parameters": Item(lambda run, *_: factors.parameters(run), without_factors),
+        "training_ranks": Item(
+            lambda run, *_: factors.training_ranks(run), factors.without_training_ranks
+        ),
         "oversampling": Item(
             lambda run, folder, o: sampling.oversampling(
                 run, folder, o.factors, _seeds(run, o), o.tell

@@ -31,17 +31,17 @@ def plot(comparison: Comparison, path: Path, against: str, by: str = "") -> Path
         near = hints.did_you_mean(by, known)
         raise ValueError(f"--by={hints.quoted(by)}: no run has this key.{near}")
     figure, axes = chart((8.4, 4.6), "")
-    places, names = _places(comparison, across), [row.name for row in comparison.rows]
+    points, names = points_of(comparison, across), [row.name for row in comparison.rows]
     groups: dict[object, list[int]] = {}
-    for number in places:
+    for number in points:
         value = comparison.rows[number].runs[0].keys().get(by)
         groups.setdefault(value if by else number, []).append(number)
     for place, members in enumerate(groups.values()):
         colour = style_of(place, len(groups))[0]
-        line = np.array([places[number][:2] for number in sorted(members, key=places.get)])
+        line = np.array([points[number][:2] for number in sorted(members, key=points.get)])
         axes.plot(*line.T, color=colour, lw=1.2, alpha=0.6)
         for number in members:
-            x, y, deviation = places[number]
+            x, y, deviation = points[number]
             label = f"{number + 1}: {grids.plain(names[number])}"
             axes.errorbar(x, y, deviation, fmt="o", ms=5, capsize=2, color=colour, label=label)
             axes.annotate(
@@ -53,14 +53,14 @@ def plot(comparison: Comparison, path: Path, against: str, by: str = "") -> Path
     return path
 
 
-def _places(comparison: Comparison, across: Column) -> dict[int, tuple[float, float, float]]:
+def points_of(comparison: Comparison, across: Column) -> dict[int, tuple[float, float, float]]:
     """(x, y, deviation of y) of the rows that have both numbers, by the number of the row."""
-    places = {}
+    points = {}
     for number, row in enumerate(comparison.rows):
         x, y = numbers.over_runs([across.value(run) for run in row.runs]), row.cells[0]
         if x.mean is not None and y.mean is not None:
-            places[number] = (x.mean, y.mean, y.sd or 0.0)
-    return places
+            points[number] = (x.mean, y.mean, y.sd or 0.0)
+    return points
 
 
 def _label(column: Column) -> str:
