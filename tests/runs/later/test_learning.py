@@ -108,9 +108,8 @@ def test_ranks_are_recorded_at_the_same_steps_whatever_was_killed(planned, learn
         for each in both
     ]
     assert ranks[0] == ranks[1]
-    assert [(r["task"], r["step"]) for r in ranks[0]] == [
-        (t, s) for t in (1, 2, 3) for s in (2, 4, 6)
-    ]
+    places = [(record["task"], record["step"]) for record in ranks[0]]
+    assert places == [(task, step) for task in (1, 2, 3) for step in (2, 4, 6)]
     assert {"rank/00", "rank/03", "max_rank"} < set(ranks[0][0])
 
 
