@@ -220,7 +220,7 @@ def parameters(run: GeneratorOnDisk) -> Analysis:
     row = (adapter.family, adapter.layers, count, 4 * count, sizes["trunk_parameters"], accuracy)
     data = Frame((*columns, "last_accuracy"), [row])
     short = Frame(("family", "layers", "numbers", "bytes", "trunk", "last accuracy"), [row])
-    note = "One point; the table over families and windows is that of several runs."
+    note = "One point; flcl compare --against=parameters.parameters_per_class draws those of many runs."
     return Analysis("Last accuracy, and numbers and bytes of a class", data, short, None, note)
 
 

@@ -142,7 +142,7 @@ def test_ranks_in_training_are_those_of_the_naive_matrices(run, files, tmp_path)
     # F of ones is constant: rank 1 everywhere.
     assert first["mean_rank"] == pytest.approx(1, abs=1e-3)
     assert run._setup.method.watched({"factors": factors_of}, task) == {}
-    run = SimpleNamespace(**{**vars(run), "workdir": tmp_path}, stream=run.stream)
+    run = SimpleNamespace(**{**vars(run), "workdir": tmp_path})
     assert "--config.adapter.log_ranks=1" in factors.without_training_ranks(run)
     with MetricWriter(tmp_path, tensorboard=False) as writer:
         writer.write(task=1, step=2, phase="phase1", loss=1.0, **first)

@@ -16,10 +16,10 @@ def test_pairs_are_noise_and_where_the_field_moves_it():
     sample = settings.Sample(solver="midpoint", num_steps=2)
     draw = straight.make_pair_sampler(lambda c: lambda x, t: c * x, SHAPE, sample)
     key, indices = jax.random.key(3), jnp.arange(5)
-    pairs = np.asarray(jax.jit(draw)(-0.8, key, 7, indices))
+    pairs = np.asarray(jax.jit(draw)(0.8, key, 7, indices))
     noise = np.asarray(noise_of(key, 7, indices, SHAPE))
     np.testing.assert_array_equal(pairs[:, 0], noise)
-    np.testing.assert_allclose(pairs[:, 1], noise * (1 - 0.4 + 0.08) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(pairs[:, 1], noise * (1 + 0.4 + 0.08) ** 2, rtol=1e-5)
     # Neither rounded to 256 values nor clipped.
     assert np.abs(pairs[:, 1]).max() > 1
 
