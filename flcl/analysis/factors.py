@@ -8,6 +8,7 @@ import functools
 import jax
 import numpy as np
 
+from flcl import called
 from flcl.adapters import functional
 from flcl.analysis import drawing
 from flcl.analysis.frame import Analysis, Frame
@@ -220,7 +221,8 @@ def parameters(run: GeneratorOnDisk) -> Analysis:
     row = (adapter.family, adapter.layers, count, 4 * count, sizes["trunk_parameters"], accuracy)
     data = Frame((*columns, "last_accuracy"), [row])
     short = Frame(("family", "layers", "numbers", "bytes", "trunk", "last accuracy"), [row])
-    note = "One point; flcl compare --against=parameters.parameters_per_class draws those of many runs."
+    many = f"{called.program('compare')} --against=parameters.parameters_per_class"
+    note = f"One point; {many} draws those of several runs."
     return Analysis("Last accuracy, and numbers and bytes of a class", data, short, None, note)
 
 
