@@ -45,6 +45,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("seeds", [], text, **add)
     text = "oversampling: samples of a class, relative to the run; default: 1,2,5,10"
     flags.DEFINE_list("factors", [], text, **add)
+    text = "evaluations: solvers; default: euler,midpoint,heun,dopri5"
+    flags.DEFINE_list("solvers", [], text, **add)
     text = "evaluations: function evaluations of an image; default: 1,2,4,8,16,40,100"
     flags.DEFINE_list("budgets", [], text, **add)
     text = "evaluations: values of sample.grid; default: uniform,cosine,power:2"
@@ -63,6 +65,7 @@ def main(arguments: cli.Arguments) -> None:
         "factors": _numbers(given, "factors", float),
         "budgets": _numbers(given, "budgets", int),
         "grids": tuple(given.grids),
+        "solvers": tuple(given.solvers),
     }
     run = flcl.open_run(workdir)
     from flcl.analysis import items  # late: it loads JAX

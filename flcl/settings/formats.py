@@ -79,8 +79,8 @@ ADDED: dict[int, dict[str, object]] = {
     7: {
         "adapter.log_ranks": 0,
         "straighten.steps": 0,
-        "straighten.pairs": 1000,
-        "straighten.num_steps": 20,
+        "straighten.pairs": 500,
+        "straighten.num_steps": 8,
         "straighten.learning_rate": 1e-2,
     },
 }

@@ -62,8 +62,8 @@ class Straighten:
         "that one or two evaluations suffice; 0 = off",
         at_least(0),
     )
-    pairs: int = key(1000, "pairs per class", at_least(1, 1_000_000))
-    num_steps: int = key(20, "steps of midpoint for the image of a pair", at_least(1, 1_000_000))
+    pairs: int = key(500, "pairs per class", at_least(1, 1_000_000))
+    num_steps: int = key(8, "steps of midpoint for the image of a pair", at_least(1, 1_000_000))
     learning_rate: float = key(1e-2, "of Adam for the factors; no warm-up", above(0))
 
     @property
