@@ -89,9 +89,10 @@ class FunLoRA(base.Generator):
         if phase != base.STRAIGHTENING:
             return super().phase_settings(phase)
         keys = self.run.straighten
-        changed = {"steps": keys.steps, "learning_rate": keys.learning_rate}
-        # The batches and the average are those of phase 2, which trains the same arrays.
-        return dataclasses.replace(self.run.phase2, warmup_steps=0, dropout=0.0, **changed)
+        # Batches, average and learning rate are those of phase 2, which trains the same arrays.
+        phase2 = self.run.phase2
+        changed = {"steps": keys.steps, "learning_rate": keys.learning_rate or phase2.learning_rate}
+        return dataclasses.replace(phase2, warmup_steps=0, dropout=0.0, **changed)
 
     def remedy(self, phase):
         lower = "lower straighten.learning_rate"

@@ -81,7 +81,7 @@ ADDED: dict[int, dict[str, object]] = {
         "straighten.steps": 0,
         "straighten.pairs": 500,
         "straighten.num_steps": 8,
-        "straighten.learning_rate": 1e-2,
+        "straighten.learning_rate": 0.0,
     },
 }
 

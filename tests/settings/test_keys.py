@@ -43,7 +43,7 @@ OUTSIDE = [
     ("straighten.steps", -1),
     ("straighten.pairs", 0),
     ("straighten.num_steps", 0),
-    ("straighten.learning_rate", 0.0),
+    ("straighten.learning_rate", -1.0),
     ("adapter.log_ranks", -1),
     ("sample.chunk", 0),
     ("sample.rtol", 0.0),

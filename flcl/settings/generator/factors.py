@@ -64,7 +64,9 @@ class Straighten:
     )
     pairs: int = key(500, "pairs per class", at_least(1, 1_000_000))
     num_steps: int = key(8, "steps of midpoint for the image of a pair", at_least(1, 1_000_000))
-    learning_rate: float = key(1e-2, "of Adam for the factors; no warm-up", above(0))
+    learning_rate: float = key(
+        0.0, "of Adam for the factors, without a warm-up; 0 = that of phase 2", at_least(0)
+    )
 
     @property
     def teacher(self) -> Sample:
