@@ -95,8 +95,10 @@ class FunLoRA(base.Generator):
         return dataclasses.replace(phase2, warmup_steps=0, dropout=0.0, **changed)
 
     def remedy(self, phase):
-        lower = "lower straighten.learning_rate"
-        return lower if phase == base.STRAIGHTENING else super().remedy(phase)
+        if phase != base.STRAIGHTENING:
+            return super().remedy(phase)
+        # The key may be 0, so the rate itself is named.
+        return f"set straighten.learning_rate below {self.phase_settings(phase).learning_rate:g}"
 
     def abstract_batch(self, phase):
         batch = super().abstract_batch(phase)
