@@ -64,5 +64,8 @@ def points_of(comparison: Comparison, across: Column) -> dict[int, tuple[float, 
 
 
 def _label(column: Column) -> str:
+    # The heading of a table may be short, such as `last`.
+    head, _, name = column.name.rpartition(".")
+    of_head = f" of {head}" if column.head else ""
     unit = {"percent": ", %", "seconds": ", s"}.get(column.unit, "")
-    return f"{column.heading}{unit}"
+    return f"{name.replace('_', ' ')}{of_head}{unit}"
