@@ -43,6 +43,7 @@ class Args:
     small: bool
     baseline: str
     family: str
+    sampler: str
     tasks: str
 
 
@@ -54,6 +55,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
     and words that exclude each other.
     """
     accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
+    accepted["sampler"] = ("heun",)
     flags = ("smoke", "small") if small else ("smoke",)
     words = arguments.words(arg, flags, accepted)
     baseline, family = words.get("baseline", ""), words.get("family", "")
@@ -70,6 +72,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
         small="small" in words,
         baseline=baseline,
         family=family or "cosine_learnable",
+        sampler=words.get("sampler", ""),
         tasks=words.get("tasks", tasks[0]),
     )
 
@@ -89,8 +92,13 @@ def small(config: ml_collections.ConfigDict) -> None:
     config.runtime.save_every = 200
 
 
-def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.ConfigDict:
-    """Changes a complete FunLoRA config as the arguments say, and completes its title."""
+def finish(
+    config: ml_collections.ConfigDict, args: Args, heun: int = 50
+) -> ml_collections.ConfigDict:
+    """Changes a complete FunLoRA config as the arguments say, and completes its title.
+
+    heun: steps of `sampler=heun`.
+    """
     title = f"{args.baseline} " if args.baseline else ""
     if args.baseline in UNPROTECTED:
         config = _unprotected(config, args.baseline)
@@ -98,6 +106,9 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
         title += args.family
         if args.baseline == "joint":
             _joint(config)
+    if args.sampler:
+        config.sample.update(solver=args.sampler, num_steps=heun)
+        title += f" {args.sampler}"
     config.name = f"{config.name}: {title.strip()}"
     if args.smoke:
         _smoke(config)
