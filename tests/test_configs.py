@@ -283,7 +283,7 @@ def test_unprotected_baselines_differ_only_where_they_must(name, method):
     changed = {line.split(":")[0] for line in differing_keys(own, other)}
     allowed = {"adapter", "replay", "method", "name", "phase2.learning_rate", "phase2.dropout"}
     # Of a trunk that is frozen, and of a network without factors.
-    allowed |= {"model.weights", "model.sha256", "sample.guidance"}
+    allowed |= {"model.weights", "model.sha256", "sample.guidance", "straighten"}
     allowed |= {"guide", "jdcl"}  # the classifiers that some have
     assert changed <= allowed | {"phase2.groups"}
     assert other["phase2"]["learning_rate"] == own["phase1"]["learning_rate"]

@@ -15,6 +15,7 @@ import numpy as np
 
 from flcl.adapters.functions import FAMILIES, Factors, Family
 from flcl.adapters.modulate import Modulation, modulated_kernel
+from flcl.metrics.ranks import effective_rank
 
 Bank = dict[str, Factors]
 Layers = dict[str, tuple[int, int]]  # adapted convolution -> (Cin, Cout)
@@ -137,6 +138,13 @@ def lift_all(bank: Bank, family: Family) -> dict[str, jax.Array]:
 def lift_layer(factors: Factors, family_name: str) -> jax.Array:
     """F [..., Cin, Cout] of one layer, for diagnosis."""
     return lift(factors, FAMILIES[family_name])
+
+
+@functools.partial(jax.jit, static_argnames="family_name")
+def effective_ranks(rows: Bank, family_name: str) -> dict[str, jax.Array]:
+    """The effective rank of F of each layer and class: layer name -> [G]."""
+    lifted = lift_all(rows, FAMILIES[family_name])
+    return {name: effective_rank(matrices) for name, matrices in lifted.items()}
 
 
 def modulation_collection(rows: Bank, family_name: str) -> dict:

@@ -39,6 +39,40 @@ def ranks(data: Frame, functions: int, title: str, path: Path) -> None:
     save(figure, path)
 
 
+def training_ranks(
+    records: list[dict], prefix: str, functions: int, title: str, path: Path
+) -> None:
+    """Effective rank over the steps of all tasks: each convolution, the mean and the largest.
+
+    records: of `metrics.jsonl`, in their order. prefix: of the names of the convolutions. Dotted
+    lines end a task; the dashed one is p.
+    """
+    figure, axes = chart((8.4, 4.2), title)
+    layers = [name for name in records[0] if name.startswith(prefix)]
+    start = 0
+    for task in sorted({record["task"] for record in records}):
+        curve = [record for record in records if record["task"] == task]
+        steps = np.array([start + record["step"] for record in curve])
+        values = np.array([[record[name] for name in layers] for record in curve])
+        labels = ("each convolution", "mean", "largest") if not start else (None,) * 3
+        axes.plot(
+            steps,
+            values,
+            color=SOFT,
+            lw=0.8,
+            alpha=0.5,
+            label=[labels[0]] + [None] * (len(layers) - 1),
+        )
+        axes.plot(steps, [r["mean_rank"] for r in curve], color=MAIN, lw=2, label=labels[1])
+        axes.plot(steps, [r["max_rank"] for r in curve], color=OTHERS[0], lw=1.4, label=labels[2])
+        start = steps[-1]
+        axes.axvline(start, color=FAINT, lw=1, ls=":", zorder=0)
+    axes.axhline(functions, color=CEILING, lw=1.2, ls="--", label=f"p = {functions}")
+    axes.set(xlabel="steps of all tasks", ylabel="effective rank of F", ylim=(0, None))
+    _legend(axes)
+    save(figure, path)
+
+
 def alphas(data: Frame, title: str, path: Path) -> None:
     """Two maps, convolutions x functions: the means of alpha_i and, if they are learned, omega_i.
 

@@ -8,12 +8,14 @@ import functools
 import jax
 import numpy as np
 
+from flcl import called
 from flcl.adapters import functional
 from flcl.analysis import drawing
 from flcl.analysis.frame import Analysis, Frame
 from flcl.metrics.ranks import effective_rank, numerical_rank
+from flcl.report.writers import read_metrics
 from flcl.runs.opened.generator import GeneratorOnDisk
-from flcl.runs.opened.inside import ClassFactors, class_factors
+from flcl.runs.opened.inside import ClassFactors, class_factors, without_factors
 
 MOST_CLASSES = 20
 """Classes whose ranks are computed: of more, as many evenly spaced ones."""
@@ -47,8 +49,7 @@ def ranks(run: GeneratorOnDisk) -> Analysis:
         short,
         functools.partial(drawing.ranks, data, adapter.functions, title),
         "Effective rank: exp of the entropy of the singular values, divided by their sum (Roy & "
-        "Vetterli 2007). A row has the classes up to its task. Ranks inside a task are not known: "
-        "a run keeps no factors from there.",
+        "Vetterli 2007). A row has the classes up to its task. Inside a task: training_ranks.",
     )
 
 
@@ -60,6 +61,72 @@ def _of_tasks(data: Frame, task: int) -> tuple:
     numerical = float(np.mean(known.column("numerical_rank")))
     count = len(set(known.column("class")))
     return task, count, float(np.mean(effective)), max(effective), numerical
+
+
+_RANK = "rank/"  # and the index of a convolution: see `FunLoRA.watched`
+
+
+def training_ranks(run: GeneratorOnDisk) -> Analysis:
+    """The effective rank of F while the tasks train, from the records of `adapter.log_ranks`.
+
+    A row is a convolution at a step: the mean over the first classes of the task. Does the rank
+    exceed p, and when?
+    """
+    adapter, names = run.settings.adapter, _convolutions(run)
+    records = _ranked(run)
+    data = Frame(
+        ("task", "step", "index", "convolution", "effective_rank"),
+        [
+            (record["task"], record["step"], index, name, record[f"{_RANK}{index:02d}"])
+            for record in records
+            for index, name in names.items()
+        ],
+    )
+    short = Frame(
+        ("task", "steps", "mean at first", "mean at last", "largest", "above p from step"),
+        [_of_training(task, records, adapter.functions) for task in _tasks(records)],
+    )
+    title = f"Effective rank of F in training, {adapter.family}, p = {adapter.functions}"
+    draw = functools.partial(drawing.training_ranks, records, _RANK, adapter.functions, title)
+    note = (
+        "Means over convolutions and over the first classes of each task, of the averaged factors; "
+        "largest: of any class and convolution; the last column: the first record in which it "
+        "exceeds p."
+    )
+    return Analysis(title, data, short, draw, note)
+
+
+def _of_training(task: int, records: list[dict], functions: int) -> tuple:
+    curve = [record for record in records if record["task"] == task]
+    means = [record["mean_rank"] for record in curve]
+    above = [record["step"] for record in curve if record["max_rank"] > functions]
+    largest = max(record["max_rank"] for record in curve)
+    return task, curve[-1]["step"], means[0], means[-1], largest, min(above, default=None)
+
+
+def _tasks(records: list[dict]) -> list[int]:
+    return sorted({record["task"] for record in records})
+
+
+def _convolutions(run: GeneratorOnDisk) -> dict[int, str]:
+    each = run._setup.method.describe()["adapted_convolutions"]
+    return {convolution["index"]: convolution["name"] for convolution in each}
+
+
+def _ranked(run: GeneratorOnDisk) -> list[dict]:
+    """The records of `metrics.jsonl` that have the ranks of all adapted convolutions."""
+    names = ["mean_rank", "max_rank", *(f"{_RANK}{index:02d}" for index in _convolutions(run))]
+    records = read_metrics(run.workdir / "metrics.jsonl")
+    return [r for r in records if all(isinstance(r.get(name), int | float) for name in names)]
+
+
+def without_training_ranks(run: GeneratorOnDisk) -> str:
+    """Why a run has no ranks inside its tasks; empty if it has them."""
+    if missing := without_factors(run):
+        return missing
+    if _ranked(run):
+        return ""
+    return "no ranks were recorded while it trained; --config.adapter.log_ranks=1 records them"
 
 
 def alphas(run: GeneratorOnDisk) -> Analysis:
@@ -154,7 +221,8 @@ def parameters(run: GeneratorOnDisk) -> Analysis:
     row = (adapter.family, adapter.layers, count, 4 * count, sizes["trunk_parameters"], accuracy)
     data = Frame((*columns, "last_accuracy"), [row])
     short = Frame(("family", "layers", "numbers", "bytes", "trunk", "last accuracy"), [row])
-    note = "One point; the table over families and windows is that of several runs."
+    many = f"{called.program('compare')} --against=parameters.parameters_per_class"
+    note = f"One point; {many} draws those of several runs."
     return Analysis("Last accuracy, and numbers and bytes of a class", data, short, None, note)
 
 

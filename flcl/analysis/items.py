@@ -19,12 +19,14 @@ class Options:
     """What analyses may be asked for beside their names.
 
     seeds: of noise and judges; None = the seed of the run. factors: samples of a class relative to
-    those of the run. budgets, grids: of the function evaluations. top: K of `adapter.layers=top:K`;
-    0 = see `factors.importance`. tell: called with a line before each row that takes long.
+    those of the run. solvers, budgets, grids: of the function evaluations. top: K of
+    `adapter.layers=top:K`; 0 = see `factors.importance`. tell: called with a line before each row
+    that takes long.
     """
 
     seeds: tuple[int, ...] = ()
     factors: tuple[float, ...] = sampling.FACTORS
+    solvers: tuple[str, ...] = sampling.SOLVERS
     budgets: tuple[int, ...] = sampling.BUDGETS
     grids: tuple[str, ...] = sampling.GRIDS
     top: int = 0
@@ -54,6 +56,9 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         "alphas": Item(lambda run, *_: factors.alphas(run), _lacks_alphas),
         "importance": Item(lambda run, _, o: factors.importance(run, o.top), without_factors),
         "parameters": Item(lambda run, *_: factors.parameters(run), without_factors),
+        "training_ranks": Item(
+            lambda run, *_: factors.training_ranks(run), factors.without_training_ranks
+        ),
         "oversampling": Item(
             lambda run, folder, o: sampling.oversampling(
                 run, folder, o.factors, _seeds(run, o), o.tell
@@ -62,7 +67,7 @@ ITEMS: Mapping[str, Mapping[str, Item]] = {
         ),
         "evaluations": Item(
             lambda run, folder, o: sampling.evaluations(
-                run, folder, o.budgets, o.grids, _seeds(run, o), o.tell
+                run, folder, o.solvers, o.budgets, o.grids, _seeds(run, o), o.tell
             ),
             slow=True,
         ),
@@ -92,7 +97,7 @@ def analyse(
         that this run cannot have, and for values that no sampler accepts.
     """
     options, folder = options or Options(), out or run.workdir / FOLDER
-    sampling.check(options.budgets, options.grids, options.factors)
+    sampling.check(options.solvers, options.budgets, options.grids, options.factors)
     names = _chosen(run, only)
     return _made(run, names, folder, options)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from flcl import hints
 from flcl.analysis import drawing
 from flcl.analysis.frame import Analysis, Frame, mean_and_deviation
 from flcl.analysis.rows import KeptRows
@@ -20,6 +21,8 @@ BUDGETS = (1, 2, 4, 8, 16, 40, 100)
 """Function evaluations of an image."""
 GRIDS = ("uniform", "cosine", "power:2")
 """Times of the fixed steps, see `sample.grid`."""
+SOLVERS = ("euler", "midpoint", "heun", "dopri5")
+"""Solvers, see `sample.solver`."""
 TOLERANCES = (1e-2, 1e-3, 1e-5)
 """rtol and atol of dopri5, which chooses its evaluations itself."""
 _CALLS = {"euler": 1, "midpoint": 2, "heun": 2}  # evaluations of a step
@@ -100,6 +103,7 @@ def oversampling(
 def evaluations(
     run: GeneratorOnDisk,
     folder: Path,
+    solvers: Sequence[str],
     budgets: Sequence[int],
     grids: Sequence[str],
     seeds: Sequence[int],
@@ -108,7 +112,7 @@ def evaluations(
     """Accuracy, fidelity, distances and recall against the function evaluations of an image."""
     made = Rows(run, folder / "evaluations.json", tell)
     rows = []
-    for cell in _cells(budgets, grids):
+    for cell in _cells(solvers, budgets, grids):
         for seed in seeds:
             row = made.row(cell.name, cell.sample, {}, seed)
             measured = (row[name] for name in _MEASURED)
@@ -126,15 +130,15 @@ def evaluations(
     return Analysis(title, data, short, draw, note)
 
 
-def _cells(budgets: Sequence[int], grids: Sequence[str]) -> Iterator[_Cell]:
+def _cells(solvers: Sequence[str], budgets: Sequence[int], grids: Sequence[str]) -> Iterator[_Cell]:
     for grid in grids:
         for solver, calls in _CALLS.items():
-            for budget in budgets:
+            for budget in budgets if solver in solvers else ():
                 steps = budget // calls
                 # One step is the same on every grid.
                 if budget % calls == 0 and (steps > 1 or grid == grids[0]):
                     yield _Cell(solver, grid, steps, None)
-    for tolerance in TOLERANCES:
+    for tolerance in TOLERANCES if "dopri5" in solvers else ():
         yield _Cell("dopri5", "uniform", None, tolerance)
 
 
@@ -160,8 +164,19 @@ def _shown(values: list, name: str) -> str | None:
     return text if deviation is None else f"{text} ± {scale * deviation:.{digits}f}"
 
 
-def check(budgets: Sequence[int], grids: Sequence[str], factors: Sequence[float]) -> None:
+def check(
+    solvers: Sequence[str],
+    budgets: Sequence[int],
+    grids: Sequence[str],
+    factors: Sequence[float],
+) -> None:
     """Raises `ValueError` for values that no sampler or judge accepts, before anything is drawn."""
+    for solver in solvers:
+        if solver not in SOLVERS:
+            near = hints.did_you_mean(solver, SOLVERS)
+            raise ValueError(
+                f"--solvers={hints.quoted(solver)}: accepted are {', '.join(SOLVERS)}.{near}"
+            )
     for budget in budgets:
         if not 1 <= budget <= 1_000_000:
             raise ValueError(f"--budgets={budget}: whole numbers from 1 to 1000000 are accepted")

@@ -24,7 +24,7 @@ def plot(comparison: Comparison, path: Path) -> Path:
     head = next((column.head for column in comparison.columns if column.head is not None), "")
     figure, axes = chart((8.4, 4.6), "")
     for number, row in enumerate(comparison.rows):
-        colour, line = _style(number, len(comparison.rows))
+        colour, line = style_of(number, len(comparison.rows))
         accuracies = of_runs(row, head)
         if not accuracies.size:
             continue
@@ -59,7 +59,7 @@ def _curve(run: StoredRun, head: str) -> Sequence[float | None]:
     return run.heads[head].summary.accuracy_per_task if head in run.heads else ()
 
 
-def _style(number: int, count: int) -> tuple:
+def style_of(number: int, count: int) -> tuple:
     """Colour and line of a row: the house's colours while they last."""
     few = (MAIN, *OTHERS)
     if count <= len(few):

@@ -55,7 +55,9 @@ def _names(keys: Sequence[Mapping], titles: Sequence[str]) -> list[str]:
         if len({keys[i]["method"] for i in twins}) > 1:
             title = f"{title}, {keys[place]['method']}" if title else str(keys[place]["method"])
             twins = [i for i in twins if keys[i]["method"] == keys[place]["method"]]
-        differing = [key for key in keys[place] if len({repr(keys[i].get(key)) for i in twins}) > 1]
+        # Sorted, because a name must be the same in every process.
+        named_keys = sorted(keys[place])
+        differing = [key for key in named_keys if len({repr(keys[i].get(key)) for i in twins}) > 1]
         named.append(", ".join([title, *(f"{k}={_text(keys[place][k])}" for k in differing)]))
     return named
 

@@ -52,11 +52,16 @@ class Comparison:
                     return each.cells[place]
         raise KeyError(f"no cell in row {row!r} and column {column!r}")
 
-    def save(self, path: str | os.PathLike) -> Path:
-        """Writes the comparison as the ending of `path` says: see `writing.FORMS`."""
+    def save(self, path: str | os.PathLike, against: str = "", by: str = "") -> Path:
+        """Writes the comparison as the ending of `path` says: see `writing.FORMS`.
+
+        against: a picture shows the first column against this number, such as
+        `parameters.parameters_per_class`, and not the curves over tasks; by: rows with an equal
+        value of this key are joined, see `points.plot`.
+        """
         from flcl.comparison import writing  # late: pictures load matplotlib
 
-        return writing.save(self, path)
+        return writing.save(self, path, against, by)
 
     def __repr__(self) -> str:
         runs = sum(len(row.runs) for row in self.rows)

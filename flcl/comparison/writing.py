@@ -24,15 +24,21 @@ _MARKED = re.compile(
 )
 
 
-def save(comparison: Comparison, path: str | os.PathLike) -> Path:
-    """Writes a comparison in the form of the ending of `path`, completely or not at all."""
+def save(comparison: Comparison, path: str | os.PathLike, against: str = "", by: str = "") -> Path:
+    """Writes a comparison in the form of the ending of `path`, completely or not at all.
+
+    against, by: a picture has this number on its x axis, see `points.plot`; without it, it has the
+    curves over tasks.
+    """
     target = paths.local(path, "path")
     if target.suffix not in FORMS:
         raise ValueError(f"path={str(path)!r}: must end in {', '.join(FORMS)}")
     content = FORMS[target.suffix]
     if target.suffix in PICTURES:
-        from flcl.comparison import curves  # late: it loads matplotlib
+        from flcl.comparison import curves, points  # late: they load matplotlib
 
+        if against:
+            return points.plot(comparison, target, against, by)
         return curves.plot(comparison, target)
     if target.suffix == ".html":
         from flcl.comparison import page  # late: it loads matplotlib

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from jax.stages import Lowered
 
@@ -17,8 +18,9 @@ from flcl.devices import sharding
 from flcl.evaluate import lower as kept
 from flcl.evaluate.features import Inference
 from flcl.evaluate.sampling import ClassSampler
-from flcl.methods.base import Classifier, Generator, Method
+from flcl.methods.base import STRAIGHTENING, Classifier, Generator, Method
 from flcl.training.step import Phase, aligned
+from flcl.training.straighten import pair_chunk, pair_program
 from flcl.training.survey import Survey
 
 TURNS = "the step computes its classes in a loop, and XLA counts the work of only one turn"
@@ -32,7 +34,8 @@ class Program(NamedTuple):
     """A program of a run.
 
     Attributes:
-      name: `phase1`, `phase2`, `sampler`, `survey`, `held_out`, `align`, `lower` or `features`.
+      name: `phase1`, `phase2`, `straighten`, `pairs`, `sampler`, `survey`, `held_out`, `align`,
+        `lower` or `features`.
       batch_key: the setting that is its global batch.
       lower: (method, mesh, platform) -> the lowered program. platform: the target, such as `tpu`,
         if the program is only analysed; None = the platform of the mesh.
@@ -49,7 +52,7 @@ class Program(NamedTuple):
     @property
     def trains(self) -> bool:
         """Whether it is a train step."""
-        return self.name.startswith("phase")
+        return self.name.startswith("phase") or self.name == "straighten"
 
     def images(self, run: settings.Run) -> int:
         """Images of its global batch."""
@@ -60,12 +63,16 @@ class Program(NamedTuple):
 def programs_of(method: Method) -> list[Program]:
     """All programs of a run that grow with its network: train steps, sampler, features and more.
 
-    A classifier may also collect sums over a task (`survey`), measure losses before it
-    (`held_out`), train its head on drawn features (`align`) and keep outputs of blocks that never
-    train (`lower`). The features serve the statistics of a task, too.
+    A generator may also draw pairs (`pairs`) and learn the straight paths between their ends
+    (`straighten`). A classifier may also collect sums over a task (`survey`), measure losses before
+    it (`held_out`), train its head on drawn features (`align`) and keep outputs of blocks that
+    never train (`lower`). The features serve the statistics of a task, too.
     """
     steps = [train_step(method, phase) for phase in phases(method)]
     if isinstance(method, Generator):
+        if method.straightens:
+            steps.append(train_step(method, STRAIGHTENING))
+            steps.append(Program("pairs", "phase2.batch_size", _lower_pairs))
         return [*steps, Program("sampler", "sample.chunk", _lower_sampler)]
     assert isinstance(method, Classifier)
     tasks = method.stream.tasks
@@ -91,10 +98,12 @@ def train_step(method: Method, phase: int) -> Program:
     def lower(method: Method, mesh: Mesh, platform: str | None) -> Lowered:
         return lower_step(method, phase, mesh, platform)
 
-    key, groups = "train.batch_size", 1
+    name, key, groups = f"phase{phase}", "train.batch_size", 1
     if isinstance(method, Generator):
-        key, groups = f"phase{phase}.batch_size", method.phase_settings(phase).groups
-    return Program(f"phase{phase}", key, lower, groups, TURNS if method.takes_turns else None)
+        key, groups = f"{name}.batch_size", method.phase_settings(phase).groups
+    if phase == STRAIGHTENING:  # its batches are those of phase 2
+        name, key = "straighten", "phase2.batch_size"
+    return Program(name, key, lower, groups, TURNS if method.takes_turns else None)
 
 
 def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = None) -> Lowered:
@@ -108,6 +117,11 @@ def lower_step(method: Method, phase: int, mesh: Mesh, platform: str | None = No
 
 def _begun(method: Method, phase: int):
     """Shapes of `(trainable, frozen)` of the first task of a phase."""
+    if phase == STRAIGHTENING:
+        return jax.eval_shape(
+            lambda memory: method.straightening(memory, method.stream.tasks[-1]),
+            abstract_memory(method),
+        )
     task = next(task for task in method.stream.tasks if method.phase(task) == phase)
     return jax.eval_shape(
         lambda memory, key: method.begin(memory, task, key), abstract_memory(method), _key()
@@ -118,6 +132,17 @@ def _lower_sampler(method: Generator, mesh: Mesh, platform: str | None) -> Lower
     """The program that samples one chunk of images of one class."""
     memory = sharding.abstract(abstract_memory(method), mesh, method.divides)
     return ClassSampler(method, method.run.sample, mesh).lower(memory, _key(), platform)
+
+
+def _lower_pairs(method: Generator, mesh: Mesh, platform: str | None) -> Lowered:
+    """The program that draws a chunk of pairs of noise and images of one class."""
+    same = sharding.replicated(mesh)
+    label = jax.ShapeDtypeStruct((), np.int32, sharding=same)
+    chunk = jax.ShapeDtypeStruct((pair_chunk(method, mesh),), np.int32, sharding=same)
+    parameters = jax.eval_shape(method.class_parameters, abstract_memory(method), label)
+    parameters = sharding.abstract(parameters, mesh, method.divides)
+    traced = pair_program(method, mesh).trace(parameters, _key(), label, chunk)
+    return traced.lower(lowering_platforms=platform and (platform,))
 
 
 def _lower_features(method: Classifier, mesh: Mesh, platform: str | None) -> Lowered:

@@ -25,13 +25,14 @@ def class_groups(
 ) -> grain.MapDataset:
     """Endless dataset of batches with `per_group` images of each of `groups` labels.
 
-    `ds[k]` is {"images": uint8 [per_group / shard_count, G, H, W, C], "labels": int32 [G]}. Group g
-    of batch k is entry k * G + g of an endless sequence of all labels, in a new order each time; if
-    there are fewer labels than groups, a label fills several groups. The images of a label come in
-    shuffled epochs, each image exactly once per epoch, independent of the batch boundaries.
-    shard: (index, count) divides the first axis; only the images of this shard are read, and the
-    shards together are the whole batch. Raises `ValueError` for an empty pool, images of different
-    shapes and a `per_group` that the shards do not divide.
+    `ds[k]` is {"images": uint8 [per_group / shard_count, G, H, W, C], "labels": int32 [G]}; what
+    stands in the place of images has its own shape and type. Group g of batch k is entry k * G + g
+    of an endless sequence of all labels, in a new order each time; if there are fewer labels than
+    groups, a label fills several groups. The images of a label come in shuffled epochs, each image
+    exactly once per epoch, independent of the batch boundaries. shard: (index, count) divides the
+    first axis; only the images of this shard are read, and the shards together are the whole batch.
+    Raises `ValueError` for an empty pool, images of different shapes and a `per_group` that the
+    shards do not divide.
     """
     _check_groups(pools, groups, per_group)
     _check_draw(seed, shard)
@@ -44,6 +45,7 @@ def class_groups(
     # Shards are adjacent parts in the order of the processes, as in `hosts.rows`.
     offset = local * shard[0]
     shape = next(iter(pools.values())).images.shape[1:]
+    dtype = next(iter(pools.values())).images.dtype
     # Sorted, because the order of a dictionary must not decide what a batch contains.
     labels = Shuffled(np.array(sorted(pools)), [seed, task, _LABEL_ORDER], _KEPT_EPOCHS)
     rows = {
@@ -54,7 +56,7 @@ def class_groups(
     def batch(k: int) -> dict[str, np.ndarray]:
         chosen = labels.between(k * groups, (k + 1) * groups)
         # Filled in place: a list of images and its stack would be in memory at the same time.
-        images = np.empty((local, groups, *shape), np.uint8)
+        images = np.empty((local, groups, *shape), dtype)
         for group, label in enumerate(chosen.tolist()):
             # Every earlier cycle used per_group images of the label.
             cycle = (k * groups + group) // len(pools)

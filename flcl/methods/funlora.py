@@ -18,14 +18,15 @@ from flcl.adapters import artifact, functional
 from flcl.adapters.layers import select_layers
 from flcl.adapters.modulate import resolved_strategy
 from flcl.data.sequence.stream import Task, TaskStream
-from flcl.flow import guidance
-from flcl.flow.path import draw_points, flow_loss
+from flcl.flow import guidance, straight
+from flcl.flow.path import Points, draw_points, flow_loss
 from flcl.methods import base, optimisation
 from flcl.metrics.ranks import effective_rank
 from flcl.models.convolutions import abstract_parameters, convolutions, init_parameters
 from flcl.models.unet import UNet
 from flcl.ops import accumulate
 from flcl.ops.pixels import random_flip, to_float
+from flcl.settings.generator.factors import FOUND_LAYERS
 
 # Effective ranks are logged for a few layers and classes only, because each needs a singular value
 # decomposition.
@@ -46,15 +47,16 @@ class FunLoRA(base.Generator):
         self.adapted = tuple(all_layers[i] for i in chosen)
         # (Cin, Cout) of a kernel [k, k, Cin, Cout].
         self.layers = {conv.name: conv.shape[2:] for conv in self.adapted}
+        self.straightens = run.straighten.steps > 0
         self.takes_turns = resolved_strategy(run.adapter.strategy) == "map"
 
     @classmethod
     def resolve(cls, run):
         """Reads the trunk of `model.weights`, and replaces `top:K@WORKDIR` by a list of layers.
 
-        Because that workdir may be deleted.
+        Because that workdir may be deleted. All `FOUND_LAYERS` are replaced.
         """
-        if run.adapter.layers.startswith("top:"):
+        if run.adapter.layers.startswith(FOUND_LAYERS):
             names = [conv.name for conv in convolutions(_model(run, 0.0), run.data.image_size)]
             layers = ",".join(map(str, select_layers(run.adapter.layers, names)))
             run = dataclasses.replace(run, adapter=dataclasses.replace(run.adapter, layers=layers))
@@ -83,12 +85,32 @@ class FunLoRA(base.Generator):
             "bank": functional.empty_bank(rows, self.stream.capacity),
         }
 
+    def phase_settings(self, phase):
+        if phase != base.STRAIGHTENING:
+            return super().phase_settings(phase)
+        keys = self.run.straighten
+        # Batches, average and learning rate are those of phase 2, which trains the same arrays.
+        phase2 = self.run.phase2
+        changed = {"steps": keys.steps, "learning_rate": keys.learning_rate or phase2.learning_rate}
+        return dataclasses.replace(phase2, warmup_steps=0, dropout=0.0, **changed)
+
+    def remedy(self, phase):
+        if phase != base.STRAIGHTENING:
+            return super().remedy(phase)
+        # The key may be 0, so the rate itself is named.
+        return f"set straighten.learning_rate below {self.phase_settings(phase).learning_rate:g}"
+
+    def abstract_batch(self, phase):
+        batch = super().abstract_batch(phase)
+        if phase == base.STRAIGHTENING:
+            *leading, height, width, channels = batch["images"].shape
+            pairs = (*leading, 2, height, width, channels)
+            batch["images"] = jax.ShapeDtypeStruct(pairs, np.float32)
+        return batch
+
     def begin(self, memory, task: Task, key):
         first = self.phase(task) == 1
-        rows = len(task.labels) if first else self.stream.trained_rows(task)
-        # Tasks of unequal size share one compiled step; unused rows belong to no class.
-        labels = np.full(rows, -1, np.int32)
-        labels[: len(task.labels)] = task.labels
+        labels = self._rows(task, len(task.labels) if first else self.stream.trained_rows(task))
         frozen = {"labels": jnp.asarray(labels)}
         if first:
             # An unused row, label -1, gets the factors of class 0. No batch has its label.
@@ -98,16 +120,27 @@ class FunLoRA(base.Generator):
         frozen["trunk"] = memory["trunk"]
         return {"factors": self._start(memory, task, key, labels)}, frozen
 
+    def straightening(self, memory, task: Task):
+        # As many rows in every task, so all tasks share one program.
+        labels = self._rows(task, self.stream.trained_rows(task))
+        factors = functional.take(memory["bank"], np.maximum(labels, 0))
+        return {"factors": factors}, {"labels": jnp.asarray(labels), "trunk": memory["trunk"]}
+
+    @staticmethod
+    def _rows(task: Task, count: int) -> np.ndarray:
+        """The labels of a task in `count` rows; unused rows, -1, belong to no class.
+
+        So tasks of unequal size share one compiled step.
+        """
+        labels = np.full(count, -1, np.int32)
+        labels[: len(task.labels)] = task.labels
+        return labels
+
     def loss(self, phase, trainable, frozen, batch, key, progress):
         """Flow-matching loss of a batch; gradients are summed per device and, on CPU, per class."""
         del progress
         key_flip, key_flow, key_dropout = jax.random.split(key, 3)
-        # n first: the axis that is divided over the devices stays the leading one.
-        images = to_float(rearrange(batch["images"], "n g h w c -> (n g) h w c"))
-        if self.run.data.flip:
-            images = random_flip(key_flip, images)
-        groups = len(batch["labels"])
-        points = draw_points(key_flow, images, groups, self.run.flow)
+        points = self._points(phase, batch, key_flip, key_flow)
         # The position of each group's class in the rows of this task.
         position = jnp.argmax(frozen["labels"][None] == batch["labels"][:, None], axis=1)
         rows = functional.take(trainable["factors"], position)
@@ -118,7 +151,7 @@ class FunLoRA(base.Generator):
         def loss(trunk, rows, fixed, data):
             """The loss of images with class factors `rows` and positions `numbers` [B]."""
             points, numbers = data
-            # In phase 2 the trunk is not an argument with a gradient, so none is computed for it.
+            # After phase 1 the trunk is no argument with a gradient, so none is computed for it.
             trunk = trunk if phase == 1 else fixed["trunk"]
             modulation = functional.modulation_collection(rows, family)
             variables = {"params": trunk, "modulation": modulation}
@@ -133,10 +166,20 @@ class FunLoRA(base.Generator):
             rows=rows,
             fixed=fixed,
             # Dropout depends on these numbers, so it does not matter how the batch is divided.
-            data=(points, jnp.arange(len(images))),
-            groups=groups if rows else 1,
+            data=(points, jnp.arange(len(points.x))),
+            groups=len(batch["labels"]) if rows else 1,
             pixels=self.size**2 if self.takes_turns else None,
         )
+
+    def _points(self, phase: int, batch, key_flip, key_flow) -> Points:
+        # n first: the axis that is divided over the devices stays the leading one.
+        images = rearrange(batch["images"], "n g ... -> (n g) ...")
+        if phase == base.STRAIGHTENING:
+            return straight.draw_points(key_flow, images)
+        images = to_float(images)
+        if self.run.data.flip:
+            images = random_flip(key_flip, images)
+        return draw_points(key_flow, images, len(batch["labels"]), self.run.flow)
 
     def end(self, memory, task: Task, trainable):
         kept = functional.take(trainable["factors"], np.arange(len(task.labels)))  # no unused rows
@@ -187,7 +230,7 @@ class FunLoRA(base.Generator):
 
     def optimizer(self, phase: int) -> optax.GradientTransformation:
         train = self.phase_settings(phase)
-        if phase == 2:
+        if phase != 1:
             return optimisation.adam(train)
         # Public code trains such a trunk with 2e-4; at that rate the factors hardly move in a
         # short run (F8).
@@ -220,6 +263,20 @@ class FunLoRA(base.Generator):
                 for task in self.stream.tasks
             ],
         }
+
+    def watched(self, trainable, task: Task):
+        """Effective ranks of F in each convolution, as a mean over the first classes of a task.
+
+        `rank/INDEX` of the convolutions, and the mean and the largest rank of all of them.
+        """
+        count = min(self.run.adapter.log_ranks, len(task.labels))
+        if not count:
+            return {}
+        rows = functional.take(trainable["factors"], np.arange(count))
+        ranks = jax.device_get(functional.effective_ranks(rows, self.run.adapter.family))
+        layers = {f"rank/{c.index:02d}": float(ranks[c.name].mean()) for c in self.adapted}
+        every = np.stack(list(ranks.values()))
+        return {"mean_rank": float(every.mean()), "max_rank": float(every.max()), **layers}
 
     def diagnose(self, memory, task: Task) -> dict:
         """Importance scores after task 1, and the effective rank of F for the first class."""

@@ -9,13 +9,14 @@ Examples:
   flcl analyse --workdir=runs/digits --evaluations --seeds=0,1,2
   flcl analyse --workdir=runs/digits --only=oversampling --factors=1,2,5,10 --seeds=0,1,2
 
-Of FunLoRA: ranks (of F, for each class and convolution, after every task), alphas (alpha_i and
-omega_i), importance (and what adapter.layers=top:K takes), parameters (last accuracy, parameters
-and bytes of a class). Of every generator, if they are named, because they draw and judge samples:
-oversampling (last accuracy with more samples of each class) and evaluations (accuracy, fidelity,
-distances and recall by solver, grid and function evaluations). They need the data of the run; if
-they are stopped, the same command continues. Of classifiers: ranks (of each task, and of the sum
-of all updates in each map), drift, prompt (its length after every task).
+Of FunLoRA: ranks (of F, for each class and convolution, after every task), training_ranks (while
+the tasks train, of a run with adapter.log_ranks), alphas (alpha_i and omega_i), importance (and
+what adapter.layers=top:K takes), parameters (last accuracy, parameters and bytes of a class). Of
+every generator, if they are named, because they draw and judge samples: oversampling (last accuracy
+with more samples of each class) and evaluations (accuracy, fidelity, distances and recall by
+solver, grid and function evaluations). They need the data of the run; if they are stopped, the same
+command continues. Of classifiers: ranks (of each task, and of the sum of all updates in each map),
+drift, prompt (its length after every task).
 
 Each gets NAME.csv and, except parameters, NAME.png in WORKDIR/analysis. Nothing else of the run
 changes, only report.html gets links to them.
@@ -44,6 +45,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("seeds", [], text, **add)
     text = "oversampling: samples of a class, relative to the run; default: 1,2,5,10"
     flags.DEFINE_list("factors", [], text, **add)
+    text = "evaluations: solvers; default: euler,midpoint,heun,dopri5"
+    flags.DEFINE_list("solvers", [], text, **add)
     text = "evaluations: function evaluations of an image; default: 1,2,4,8,16,40,100"
     flags.DEFINE_list("budgets", [], text, **add)
     text = "evaluations: values of sample.grid; default: uniform,cosine,power:2"
@@ -62,6 +65,7 @@ def main(arguments: cli.Arguments) -> None:
         "factors": _numbers(given, "factors", float),
         "budgets": _numbers(given, "budgets", int),
         "grids": tuple(given.grids),
+        "solvers": tuple(given.solvers),
     }
     run = flcl.open_run(workdir)
     from flcl.analysis import items  # late: it loads JAX

@@ -8,6 +8,8 @@ Examples:
   flcl compare runs/digits/* --reference=frozen --out=table.tex --out=curves.svg --out=page.html
   flcl compare runs/digits/* --columns=lda.last_accuracy,difference.lda.last_accuracy,drift
              --reference=frozen
+  flcl compare runs/layers/* --against=parameters.parameters_per_class --by=adapter.family
+             --out=layers.png
   flcl compare runs/digits/* --into=README.md#digits
 
 A row is a group of runs whose settings differ only in seed and order. A difference is taken between
@@ -16,9 +18,10 @@ than three pairs. Runs with different protocols are refused: data, tasks, images
 judge, and the head unless the columns name it. --allow=KEY mixes them, and the table says so.
 
 The endings of --out are .md, .csv, .tex and .json for the table, .png, .svg and .pdf for the curves
-over tasks, and .html for a page with links to the report of each run. --into replaces what stands
-between the lines <!-- compare: NAME --> and <!-- end --> of a Markdown file. Nothing in the folders
-is executed.
+over tasks, and .html for a page with links to the report of each run. With --against=NUMBER a
+picture shows the first column against that number instead of the curves. --into replaces what
+stands between the lines <!-- compare: NAME --> and <!-- end --> of a Markdown file. Nothing in the
+folders is executed.
 """
 
 from absl import flags
@@ -44,6 +47,10 @@ def define(values: flags.FlagValues) -> None:
     text = "parts of the protocol that may differ, such as head or sample; unfinished = leave out"
     flags.DEFINE_list("allow", [], text, **add)
     flags.DEFINE_multi_string("out", [], "file to write, by its ending; may be repeated", **add)
+    text = "pictures: the number on the x axis, such as parameters.parameters_per_class"
+    flags.DEFINE_string("against", "", text, **add)
+    text = "--against: a key; rows with the same value of it have one colour and a line"
+    flags.DEFINE_string("by", "", text, **add)
     flags.DEFINE_boolean("overwrite", False, "replace existing files", **add)
     flags.DEFINE_string("into", None, "Markdown FILE or FILE#NAME: a table to replace", **add)
 
@@ -58,6 +65,10 @@ def main(arguments: cli.Arguments) -> None:
 
     for path in given.out:
         cli.new_file(path, given.overwrite, writing.FORMS)
+    if given.against and not any(path.endswith(writing.PICTURES) for path in given.out):
+        raise ValueError("--against: a picture is needed, such as --out=points.png")
+    if given.by and not given.against:
+        raise ValueError(f"--by={given.by}: is read only with --against")
     compared = comparison.compare(
         arguments.words,
         columns=separated(given.columns),
@@ -67,7 +78,7 @@ def main(arguments: cli.Arguments) -> None:
     )
     terminal.show(compared)
     for path in given.out:
-        print(f"written to {shown(str(compared.save(path)))}")
+        print(f"written to {shown(str(compared.save(path, given.against, given.by)))}")
     if given.into:
         path, _, name = given.into.partition("#")
         print(f"written into {shown(str(writing.into(compared, path, name)))}")

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,12 +24,12 @@ from flcl.evaluate.generators import GeneratorEvaluation
 from flcl.evaluate.lower import Lower
 from flcl.evaluate.references import References
 from flcl.evaluate.sampling import ClassSampler
-from flcl.methods.base import Classifier, Generator, Memory, Method
+from flcl.methods.base import STRAIGHTENING, Classifier, Generator, Memory, Method
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
 from flcl.runs.record import Evaluation, Record
-from flcl.runs.reporter import Reporter
+from flcl.runs.reporter import Reporter, introduce
 from flcl.runs.results import NAME, to_json
 from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
@@ -43,7 +44,10 @@ from flcl.storage.seals import Seals
 from flcl.training.complexity import held_out_losses
 from flcl.training.loop import TaskTraining
 from flcl.training.step import Phase, aligned, phase_of
+from flcl.training.straighten import straightened
 from flcl.training.survey import Survey
+
+_PHASES = {1: "the first task", 2: "all later tasks", STRAIGHTENING: "straight paths"}
 
 
 def run(
@@ -94,7 +98,7 @@ def run(
         # The memory has its own copy. Without this line a large trunk would stay in memory twice.
         del weights
         reporter = make_reporter(workdir, setup.run)
-        _introduce(reporter, setup, notes)
+        introduce(reporter, setup, notes)
         experiment = Experiment(
             setup, workdir, checkpoints, reporter, check_there, seals, old_images
         )
@@ -125,14 +129,6 @@ def _prepared(
     if not (workdir / "config.json").exists():  # a run of an older version goes on
         setup.method.check()
     return setup, weights
-
-
-def _introduce(reporter: Reporter, setup: Setup, notes: list[str]) -> None:
-    """Says what the run has: images, devices, weights, and files that were damaged."""
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
-    reporter.say(f"{setup.data.summary()}, {devices}")
-    for note in filter(None, [setup.note, *notes]):
-        reporter.say(note)
 
 
 class Experiment:
@@ -199,6 +195,9 @@ class Experiment:
         if self.setup.steps(task):
             memory, trainable = self._optimise(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
+        if method.straightens:
+            phase = functools.partial(self._phase, method, STRAIGHTENING)
+            memory = straightened(method, memory, task, phase, self._progress)
         memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
         if isinstance(method, Classifier):
@@ -257,6 +256,8 @@ class Experiment:
         # stops after the step and saves.
         with stopping.held():
             state = training.run(phase, state, frozen, batches)
+        if method.straightens and first < total:
+            training.save(total, state)  # a stop in the next stage does not cost the training, too
         # The average of the weights is what the task keeps (F8). With a decay of 0 these are the
         # last weights.
         return memory, state.ema
@@ -282,6 +283,7 @@ class Experiment:
             save=save,
             stop=lambda done: hosts.stop_now(stopping.received()),
             record=self.reporter.record,
+            watch=lambda state: phase.method.watched(state.ema, task),
             advance=self.reporter.progress(name, total),
         )
 
@@ -311,10 +313,9 @@ class Experiment:
     def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; tasks of the phase with equal room share them."""
         if (method, index) not in self._phases:
-            tasks = "the first task" if index == 1 else "all later tasks"
             self.reporter.say(
-                f"compiling the training step of {tasks}, once: seconds for a small network, "
-                "minutes for a large one"
+                f"compiling the training step of {_PHASES[index]}, once: seconds for a small "
+                "network, minutes for a large one"
             )
             phase = phase_of(method, index, trainable, frozen, self.setup.mesh)
             self._phases[method, index] = phase

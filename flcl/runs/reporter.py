@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Protocol
 
+import jax
+
 from flcl.data.sequence.stream import Task
 from flcl.evaluate.pictures import Pictures
 from flcl.runs.results import Results
+from flcl.runs.setup import Setup
 
 
 class Reporter(Protocol):
@@ -34,3 +37,11 @@ class Reporter(Protocol):
 
     def finished(self, results: Results) -> None:
         """The run is complete."""
+
+
+def introduce(reporter: Reporter, setup: Setup, notes: list[str]) -> None:
+    """Says what the run has: images, devices, weights, and files that were damaged."""
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}"
+    reporter.say(f"{setup.data.summary()}, {devices}")
+    for note in filter(None, [setup.note, *notes]):
+        reporter.say(note)

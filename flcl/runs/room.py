@@ -57,16 +57,20 @@ def check_generated(run: settings.Run, classes: int) -> None:
     """Raises `ValueError` for generated images that need more than the memory of this machine."""
     if not isinstance(run, settings.GeneratorRun):
         return
-    counts = {"judge.images_per_class": run.judge.images_per_class * run.judge.oversample}
+    image, every = run.data.image_size**2 * run.data.channels, f"the images of {classes} classes"
+    judged = run.judge.images_per_class * run.judge.oversample
+    needs = [("judge.images_per_class", every, judged * classes * image)]
     if isinstance(run, settings.ReplayRun):
-        counts["replay.images_per_class"] = run.replay.images_per_class
-    image = run.data.image_size**2 * run.data.channels
-    for name, count in counts.items():
-        if count * classes * image > _host_memory():
+        size = run.replay.images_per_class * classes * image
+        needs.append(("replay.images_per_class", every, size))
+    if isinstance(run, settings.FunLoRARun) and run.straighten.steps:
+        # Noise and images in float32, of at least one class.
+        needs.append(("straighten.pairs", "the pairs of a class", run.straighten.pairs * 8 * image))
+    for name, what, size in needs:
+        if size > _host_memory():
             raise ValueError(
-                f"{name}={bridge.value(run, name)}: the images of {classes} classes need "
-                f"{_gib(count * classes * image)}, and this machine has {_gib(_host_memory())}; "
-                "lower it"
+                f"{name}={bridge.value(run, name)}: {what} need {_gib(size)}, and this machine has "
+                f"{_gib(_host_memory())}; lower it"
             )
 
 

@@ -31,7 +31,7 @@ from flcl.settings.classifier.peers import FirstSessionRun, InfLoRARun, RSIATRun
 from flcl.settings.classifier.training import HeadTrain, Testing, Train
 from flcl.settings.classifier.vit import AdaptedViT, FrozenViT, Sizes, TrainedViT, ViT, vit_sizes
 from flcl.settings.generation import FinetuneRun, FunLoRARun, GeneratorRun, Replay, ReplayRun
-from flcl.settings.generator.factors import Adapter, FamilyName
+from flcl.settings.generator.factors import Adapter, FamilyName, Straighten
 from flcl.settings.generator.judge import Judge
 from flcl.settings.generator.network import Trunk, UNet
 from flcl.settings.generator.rivals import DDGRRun, GUIDERun, JDCLRun
@@ -116,6 +116,7 @@ __all__ = [
     "SLCARun",
     "Sample",
     "Sizes",
+    "Straighten",
     "Stream",
     "TaskLoRAs",
     "Testing",

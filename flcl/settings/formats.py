@@ -76,7 +76,13 @@ ADDED: dict[int, dict[str, object]] = {
         "sample.grid": "uniform",
         "sample.guidance": 1.0,
     },
-    7: {},
+    7: {
+        "adapter.log_ranks": 0,
+        "straighten.steps": 0,
+        "straighten.pairs": 500,
+        "straighten.num_steps": 8,
+        "straighten.learning_rate": 0.0,
+    },
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")

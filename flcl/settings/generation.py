@@ -3,7 +3,7 @@
 import dataclasses
 from typing import Literal
 
-from flcl.settings.generator.factors import Adapter
+from flcl.settings.generator.factors import Adapter, Straighten
 from flcl.settings.generator.judge import Judge
 from flcl.settings.generator.network import Trunk, UNet
 from flcl.settings.generator.sampling import GuidedSample, Sample
@@ -53,6 +53,7 @@ class FunLoRARun(GeneratorRun):
     model: Trunk = section(Trunk)
     sample: GuidedSample = section(GuidedSample)
     adapter: Adapter = section(Adapter)
+    straighten: Straighten = section(Straighten)
 
     def check(self):
         super().check()

@@ -11,7 +11,7 @@ KEYS = (
     *("data.resize", "data.test_fraction", "data.bad_images", "data.flip"),
     *("data.train_per_class", "data.test_per_class"),
     # How the task trains.
-    *("phase2.*", "adapter.warm_start", "adapter.sigma", "replay.images_per_class"),
+    *("phase2.*", "straighten.*", "adapter.warm_start", "adapter.sigma", "replay.images_per_class"),
     *("train.epochs", "train.batch_size", "train.optimizer", "train.head_learning_rate"),
     *("train.learning_rate", "train.schedule", "train.warmup", "train.clip_norm"),
     *("train.min_crop", "train.eval_batch_size", "lora.later_factor", "prompt.later_factor"),

@@ -11,6 +11,7 @@ from flcl import files, hints, settings
 from flcl.runs import results
 from flcl.runs.saved.differences import decisive, differing_keys
 from flcl.settings import bridge, formats
+from flcl.settings.generator.factors import FOUND_LAYERS
 from flcl.sweep.rows import Row
 
 # Values of keys that a run replaces by what it finds, such as the SHA-256 of its weights.
@@ -212,12 +213,17 @@ def _check_folder(name: str, place: Path, run: settings.Run) -> None:
         )
 
 
+def _is_open(value) -> bool:
+    found = isinstance(value, str) and value.startswith(FOUND_LAYERS)
+    return found or value in _OPEN
+
+
 def _without_open(values: dict, given: Mapping) -> dict:
     """A tree of keys without those whose value in `given` a run replaces."""
     kept = {}
     for name, value in values.items():
         if isinstance(value, dict):
             kept[name] = _without_open(value, given.get(name, {}))
-        elif given.get(name, name) not in _OPEN:
+        elif not _is_open(given.get(name, name)):
             kept[name] = value
     return kept

@@ -24,6 +24,8 @@ class TaskTraining:
       save: called with the number of finished steps and the state.
       stop: called with the number of finished steps after each call; True = save and stop.
       record: called with the number of finished steps and the mean metrics since the last record.
+      watch: called with the state at multiples of `log_every` and at the last step; its numbers are
+        recorded, too.
       advance: called with the number of finished steps after each call.
     """
 
@@ -36,6 +38,7 @@ class TaskTraining:
     save: Callable[[int, TrainState], None] = lambda done, state: None
     stop: Callable[[int], bool] = lambda done: False
     record: Callable[[int, dict], None] = lambda done, metrics: None
+    watch: Callable[[TrainState], dict] = lambda state: {}
     advance: Callable[[int], None] = lambda done: None
 
     def run(self, phase: Phase, state: TrainState, frozen, batches: Iterable[dict]) -> TrainState:
@@ -60,8 +63,11 @@ class TaskTraining:
             # There is no save at the last step: the task is stored right after it, and that save
             # is the one that counts.
             saving = stopping or (_passed(before, done, self.save_every) and done < self.steps)
-            if saving or _passed(before, done, self.log_every) or done == self.steps:
-                self.record(done, self._means(pending, done))
+            due = _passed(before, done, self.log_every) or done == self.steps
+            if saving or due:
+                metrics = self._means(pending, done)
+                # Not at a save alone, because a stop makes a save anywhere.
+                self.record(done, metrics | self.watch(state) if due else metrics)
             if saving:
                 self.save(done, state)
             # Only after the save was started: `Checkpoints` waits for it before the program ends.

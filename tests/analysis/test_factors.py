@@ -1,7 +1,9 @@
 """Ranks, weights and importance of class factors, against closed forms and plain NumPy."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,11 +11,17 @@ from frames import entropy_rank, read
 from safetensors.numpy import load_file
 
 import flcl
+from flcl import methods
+from flcl.adapters import functional
 from flcl.adapters.layers import select_layers
 from flcl.analysis import factors
 from flcl.models.convolutions import convolutions
 from flcl.models.unet import UNet
+from flcl.report.writers import MetricWriter
 from flcl.runs.opened.inside import ClassFactors
+from flcl.runs.opened.run import changed
+
+PARTS = ("a", "b", "alpha", "omega")
 
 
 @pytest.fixture(scope="module")
@@ -107,3 +115,46 @@ def test_parameters_are_those_of_a_class_file(run, files):
 def test_of_many_classes_evenly_spaced_ones_are_taken():
     assert factors._evenly(3, 20) == [0, 1, 2]
     assert factors._evenly(100, 5) == [0, 25, 50, 74, 99]
+
+
+def test_ranks_in_training_are_those_of_the_naive_matrices(run, files, tmp_path):
+    """A record has the mean over two classes, and says whether a rank exceeds p = 2."""
+    logged = changed(run.settings, adapter={"log_ranks": 2})
+    method = methods.shared(logged, run._setup.method.stream)
+    memory, task = run._memory(3), run.stream.tasks[0]
+    factors_of = functional.take(memory["bank"], np.array(task.labels))
+    last = method.watched({"factors": factors_of}, task)
+    ones = jax.tree.map(jnp.ones_like, factors_of)
+    first = method.watched({"factors": ones}, task)
+    naive = {}
+    for convolution in method.describe()["adapted_convolutions"]:
+        name, ranks = convolution["name"], []
+        for label in task.labels:
+            f = files[run.class_names[run.stream.class_order[label]]]
+            a, b, alpha, omega = (f[f"{name}/{k}"].astype(float).ravel() for k in PARTS)
+            terms = [x * np.cos(w * np.outer(b, a)) for x, w in zip(alpha, omega, strict=True)]
+            ranks.append(entropy_rank(np.mean(terms, axis=0)))
+        naive[convolution["index"]] = ranks
+    assert last["mean_rank"] == pytest.approx(np.mean(list(naive.values())), rel=1e-3)
+    assert last["max_rank"] == pytest.approx(np.max(list(naive.values())), rel=1e-3)
+    for index, ranks in naive.items():
+        assert last[f"rank/{index:02d}"] == pytest.approx(np.mean(ranks), rel=1e-3)
+    # F of ones is constant: rank 1 everywhere.
+    assert first["mean_rank"] == pytest.approx(1, abs=1e-3)
+    assert run._setup.method.watched({"factors": factors_of}, task) == {}
+    run = SimpleNamespace(**{**vars(run), "workdir": tmp_path})
+    assert "--config.adapter.log_ranks=1" in factors.without_training_ranks(run)
+    with MetricWriter(tmp_path, tensorboard=False) as writer:
+        writer.write(task=1, step=2, phase="phase1", loss=1.0, **first)
+        writer.write(task=1, step=3, phase="phase1", loss=1.0)
+        writer.write(task=1, step=4, phase="phase1", loss=1.0, **last)
+        writer.write(task=1, step=6, phase="phase1", loss=1.0, **(last | {"max_rank": 2.5}))
+    assert factors.without_training_ranks(run) == ""
+    analysis = factors.training_ranks(run)
+    rows = read(analysis.data)
+    assert [row["step"] for row in rows] == ["2"] * 4 + ["4"] * 4 + ["6"] * 4
+    assert float(rows[4]["effective_rank"]) == pytest.approx(np.mean(naive[0]), rel=1e-3)
+    (short,) = analysis.short.rows
+    assert short[:2] == (1, 6) and short[4:] == (2.5, 6 if last["max_rank"] <= 2 else 4)
+    analysis.draw(tmp_path / "ranks.png")
+    assert (tmp_path / "ranks.png").read_bytes()[:4] == b"\x89PNG"

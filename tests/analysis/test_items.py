@@ -85,6 +85,7 @@ def test_mistakes_are_one_line_before_anything_is_written(run, classifier, data,
         (no_factors, [], {}, "no class has factors.*; --only=oversampling,evaluations needs none"),
         (vanilla, ["alphas"], {}, "adapter.family=vanilla_mult has no alpha_i"),
         (run, [], {"budgets": (0,)}, "--budgets=0: whole numbers from 1"),
+        (run, [], {"solvers": ("eular",)}, "--solvers='eular': accepted .* Did you mean 'euler'"),
         (run, [], {"grids": ("square",)}, "sample.grid='square': accepted are uniform, cosine"),
         (run, [], {"factors": (0.0,)}, "--factors=0: numbers above 0"),
     ]
@@ -97,10 +98,8 @@ def test_mistakes_are_one_line_before_anything_is_written(run, classifier, data,
     assert not (tmp_path / "out").exists() and not (run.workdir / "analysis").exists()
 
 
-def test_a_stopped_curve_continues_and_its_first_seed_is_the_run_itself(run, tmp_path, monkeypatch):
+def test_a_stopped_curve_continues_and_its_first_seed_is_the_run_itself(run, tmp_path):
     """The settings of the run are one cell: its row has the numbers of `results.json`."""
-    monkeypatch.setattr(sampling, "_CALLS", {"euler": 1})
-    monkeypatch.setattr(sampling, "TOLERANCES", ())
     told = []
 
     def stop(line):
@@ -108,7 +107,8 @@ def test_a_stopped_curve_continues_and_its_first_seed_is_the_run_itself(run, tmp
         if len(told) == 2:
             raise KeyboardInterrupt
 
-    options = items.Options(budgets=(2,), grids=("uniform",), seeds=(0, 1), tell=stop)
+    euler = {"solvers": ("euler",), "budgets": (2,), "grids": ("uniform",)}
+    options = items.Options(**euler, seeds=(0, 1), tell=stop)
     with pytest.raises(KeyboardInterrupt):
         list(items.analyse(run, ["evaluations"], tmp_path, options))
     assert not (tmp_path / "evaluations.csv").exists()
@@ -152,7 +152,7 @@ def test_kept_rows_of_another_state_or_a_damaged_file_are_not_read(run, tmp_path
 
 
 def test_cells_have_the_evaluations_that_were_asked_for():
-    cells = list(sampling._cells((1, 2, 8), ("uniform", "cosine")))
+    cells = list(sampling._cells(sampling.SOLVERS, (1, 2, 8), ("uniform", "cosine")))
     fixed = [cell for cell in cells if cell.steps]
     assert {c.steps * sampling._CALLS[c.solver] for c in fixed} == {1, 2, 8}
     # One step is the same on every grid, so it is drawn once.

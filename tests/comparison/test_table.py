@@ -314,3 +314,10 @@ def test_a_comparison_needs_no_jax(digits, root):
     done = subprocess.run(command, cwd=root, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "fmlora, paper" in done.stdout
+
+
+def test_names_are_the_same_whatever_the_order_of_the_keys():
+    keys = [{"method": "m", "b": n, "a": n, "c": 0} for n in (1, 2)]
+    wanted = ["t, a=1, b=1", "t, a=2, b=2"]
+    for order in (keys, [dict(reversed(each.items())) for each in keys]):
+        assert groups._names(order, ["t", "t"]) == wanted

@@ -12,7 +12,8 @@ from PIL import Image
 
 import flcl
 from flcl import programs
-from flcl.comparison import curves, terminal, texts, writing
+from flcl.comparison import columns as named
+from flcl.comparison import curves, points, terminal, texts, writing
 from flcl.comparison.columns import Column
 from flcl.comparison.numbers import Cell
 from flcl.report.console import Console
@@ -110,6 +111,32 @@ def test_pictures_show_means_and_bands(table, tmp_path):
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
     svg = (tmp_path / "a.svg").read_text()
     assert svg.count("FillBetweenPolyCollection") >= len(table.rows) - 1  # a line for `joint`
+
+
+def test_points_are_means_against_another_number(table, tmp_path):
+    across = named.find("bytes_per_class", _runs(table))
+    located = points.points_of(table, across)
+    assert len(located) > 2
+    for number, (x, y, deviation) in located.items():
+        row = table.rows[number]
+        assert x == pytest.approx(np.mean([across.value(run) for run in row.runs]))
+        accuracies = [100 * run.results.summary.last_accuracy for run in row.runs]
+        assert y == pytest.approx(np.mean(accuracies))
+        assert deviation == pytest.approx(np.std(accuracies, ddof=1) if accuracies[1:] else 0)
+    path = table.save(tmp_path / "a.svg", "bytes_per_class", "method")
+    content = path.read_text()
+    joined = len({table.rows[number].runs[0].settings.method for number in located})
+    assert content.count("<!-- bytes per class -->") == 1 and joined > 1
+    with pytest.raises(
+        ValueError, match="--by='methd': no run has this key. Did you mean 'method'"
+    ):
+        table.save(path, "bytes_per_class", "methd")
+    with pytest.raises(ValueError, match="no run has this number"):
+        table.save(path, "nothing")
+
+
+def _runs(table) -> list:
+    return [run for row in table.rows for run in row.runs]
 
 
 def test_the_page_links_to_the_reports(copied, tmp_path):

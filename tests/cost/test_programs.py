@@ -30,8 +30,22 @@ def test_a_generator_has_its_steps_and_a_sampler():
     assert [program.images(run) for program in listed] == [16, 32, 8]
     assert listed[1].groups == 2
     assert [program.trains for program in listed] == [True, True, False]
+    straight = tiny.settings_of("nowhere", phase2__batch_size=32, straighten__steps=1)
+    steps, pairs = programs.programs_of(method_of(straight))[2:4]
+    assert (steps.name, steps.batch_key, steps.trains) == ("straighten", "phase2.batch_size", True)
+    assert (pairs.name, pairs.images(straight), pairs.trains) == ("pairs", 32, False)
     larger = programs.with_batch(run, "phase2.batch_size", 64)
     assert listed[1].images(larger) == 64 and listed[0].images(larger) == 16
+
+
+def test_the_programs_that_make_paths_straight_are_made_from_shapes(data):
+    run = tiny.settings_of(data, straighten__steps=1)
+    setup = prepare(run)[0]
+    steps, pairs = programs.programs_of(setup.method)[2:4]
+    # A batch of 8 pairs of two classes each, over four devices; a chunk of 16 pairs of one class.
+    text = steps.lower(setup.method, setup.mesh, None).as_text()
+    assert "tensor<8x2x2x8x8x1xf32>" in text
+    assert "tensor<16x2x8x8x1xf32>" in pairs.lower(setup.method, setup.mesh, None).as_text()
 
 
 @pytest.mark.parametrize(

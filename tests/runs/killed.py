@@ -18,6 +18,7 @@ import tiny
 import flcl
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.generators import GeneratorEvaluation
+from flcl.methods.base import STRAIGHTENING
 from flcl.report.pictures import canvas
 from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.statistics.gathering import Statistics
@@ -48,6 +49,19 @@ def end_inside_a_task(patch: pytest.MonkeyPatch) -> None:
         training.save(0, state)
         real(training, phase, state, frozen, batches)
         raise Killed
+
+    patch.setattr(TaskTraining, "run", stopped)
+
+
+def end_after_straightening(patch: pytest.MonkeyPatch) -> None:
+    """The next task trains and makes its paths straight, and ends before it is stored."""
+    real = TaskTraining.run
+
+    def stopped(training, phase, state, frozen, batches):
+        state = real(training, phase, state, frozen, batches)
+        if phase.index == STRAIGHTENING:
+            raise Killed
+        return state
 
     patch.setattr(TaskTraining, "run", stopped)
 

@@ -73,6 +73,17 @@ def test_generated_images(machine):
         room.check_generated(run, 1000)
 
 
+def test_pairs_of_noise_and_images(machine):
+    """Two arrays of 128 x 128 grey pixels in float32: 128 KiB a pair, 32,768 pairs in 4 GiB."""
+    edited = small("funlora")
+    edited.straighten.update(steps=1, pairs=30_000)
+    edited.update_from_flattened_dict({"data.image_size": 128, "model.attention": ()})
+    room.check_generated(bridge.freeze(edited), 10)  # 3.66 GiB
+    edited.straighten.pairs = 40_000
+    with pytest.raises(ValueError, match=r"^straighten.pairs=40000: the pairs of a class need 4.9"):
+        room.check_generated(bridge.freeze(edited), 10)
+
+
 @pytest.mark.parametrize("method", ["funlora", "fmlora"])
 def test_steps(method):
     group = "judge" if method == "funlora" else "train"

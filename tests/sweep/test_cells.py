@@ -167,3 +167,22 @@ def test_help_lists_the_keys_of_the_config(sweep):
     text, _ = sweep("--config=fmlora_digits", "--help")
     assert "--config.lora.rank=10" in text and "--methods=default" in text
     assert bridge.value(cli.settings_of("fmlora_digits", []), "lora.rank") == 10
+
+
+def test_a_sweep_over_layers_continues_although_runs_store_what_they_found(tmp_path):
+    """A run has a list of layers in the place of top:K, so the same command finds it again."""
+    specs = ["top:3@runs/x", "bottom:3@runs/x", "random:3@0", "0-2"]
+    options = {"spec": "funlora_digits", "grid": {"adapter.layers": specs}}
+    made = planned(tmp_path, **options)
+    assert len({cell.workdir for cell in made}) == 4
+    for cell in made:
+        values = formats.to_store(cell.run)
+        cell.workdir.mkdir()
+        found = "0-2" if cell is made[3] else "1,5,7"
+        values["adapter"]["layers"] = found
+        (cell.workdir / "config.json").write_text(json.dumps(values))
+    assert [cell.state() for cell in planned(tmp_path, **options)] == ["begun"] * 4
+    values["adapter"]["layers"] = "1,5,7"
+    (made[3].workdir / "config.json").write_text(json.dumps(values))
+    with pytest.raises(ValueError, match="adapter.layers: '1,5,7' -> '0-2'"):
+        planned(tmp_path, **options)

@@ -17,7 +17,7 @@ BATCH = {"images": np.zeros((8, 1, 2, 2, 1), np.uint8), "labels": np.zeros(1, np
 def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at=None, seen=None):
     """What the loop calls, records, saves and advances for a step whose loss is its number."""
     seen = {} if seen is None else seen
-    seen |= {"record": [], "save": [], "advance": [], "calls": []}
+    seen |= {"record": [], "save": [], "advance": [], "calls": [], "watched": []}
 
     def advance(state, frozen, batches, key):
         seen["calls"].append(len(batches))
@@ -25,6 +25,12 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at
         if bad is not None:
             losses = jnp.where(losses == bad, jnp.nan, losses)
         return state.replace(step=state.step + len(batches)), [{"loss": losses * 1.0}]
+
+    def record(done, metrics):
+        seen["record"].append((done, metrics["loss"]))
+        if "watched" in metrics:
+            assert metrics["watched"] == done
+            seen["watched"].append(done)
 
     phase = types.SimpleNamespace(advance=advance, per_call=per_call)
     state = TrainState(jnp.asarray(first), jnp.asarray(steps), {}, {}, {})
@@ -35,7 +41,8 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at
         steps=steps,
         save=lambda done, state: seen["save"].append((done, int(state.step))),
         stop=lambda done: done == stop_at,
-        record=lambda done, metrics: seen["record"].append((done, metrics["loss"])),
+        record=record,
+        watch=lambda state: {"watched": int(state.step)},
         advance=seen["advance"].append,
         name="task 2",
         remedy="lower phase2.learning_rate",
@@ -50,6 +57,8 @@ def test_records_are_means_since_the_last_one_and_saves_come_in_between():
     assert seen["record"] == [(3, 1.0), (4, 3.0), (6, 4.5), (8, 6.5), (9, 8.0), (10, 9.0)]
     assert seen["save"] == [(4, 4), (8, 8)]
     assert seen["advance"] == list(range(1, 11))
+    # Only where a run that is stopped elsewhere looks, too: not at the saves at 4 and 8.
+    assert seen["watched"] == [3, 6, 9, 10]
 
 
 def test_a_resumed_loop_goes_on_counting():

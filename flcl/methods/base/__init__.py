@@ -8,7 +8,7 @@ runs of equal settings in a process share one object and its programs (`methods.
 """
 
 from flcl.methods.base.classifier import Classifier, Labelled, Moved, Preliminary
-from flcl.methods.base.generator import Generator
+from flcl.methods.base.generator import STRAIGHTENING, Generator
 from flcl.methods.base.method import (
     Generate,
     Memory,
@@ -21,6 +21,7 @@ from flcl.methods.base.method import (
 )
 
 __all__ = [
+    "STRAIGHTENING",
     "Classifier",
     "Generate",
     "Generator",

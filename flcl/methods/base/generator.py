@@ -12,6 +12,9 @@ from flcl.data.sequence.stream import Task
 from flcl.methods import optimisation
 from flcl.methods.base.method import Memory, Method, Tree, Velocity, batch_of
 
+STRAIGHTENING = 3
+"""The phase of a stage after the training of a task: see `Generator.straightening`."""
+
 
 class Generator(Method):
     """A continual method that generates images of every class it has learned.
@@ -80,6 +83,14 @@ class Generator(Method):
         """The velocity field that is solved: that of the class, unless `sample` changes it."""
         del sample
         return self.velocity(class_parameters)
+
+    def straightening(self, memory: Memory, task: Task) -> tuple[Tree, Tree]:
+        """`(trainable, frozen)` of the stage that makes the paths of a trained task straight.
+
+        Its batches have pairs of noise and images, float32 [n, G, 2, H, W, C], in the place of
+        images. Only if the method `straightens`.
+        """
+        raise NotImplementedError(f"{self.name} has no paths to straighten")
 
     def logits(self, memory: Memory, images: jax.Array) -> jax.Array:
         """Scores [B, capacity] of images uint8 [B, H, W, C] by the classifier of the method.

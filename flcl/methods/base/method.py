@@ -47,11 +47,14 @@ class Method(abc.ABC):
         other entries are replicated.
       takes_turns: whether a train step loops over its classes; XLA counts the FLOPs of such a loop
         only once.
+      straightens: whether every task ends with a stage of phase `STRAIGHTENING`; only a generator's
+        may, see `Generator.straightening`.
     """
 
     name: ClassVar[str]
     spread: frozenset[str] = frozenset({"images"})
     takes_turns = False
+    straightens = False
 
     def __init__(self, run: settings.Run, stream: TaskStream):
         self.run = run
@@ -188,6 +191,14 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def describe(self) -> dict:
         """Sizes of the method by name, as JSON values: see `Generator` and `Classifier`."""
+
+    def watched(self, trainable: Tree, task: Task) -> dict[str, float]:
+        """Numbers of the averaged `trainable` while `task` trains, recorded beside the loss.
+
+        By default none. Their names are those of curves; each is a number.
+        """
+        del trainable, task
+        return {}
 
     def diagnose(self, memory: Memory, task: Task) -> dict:
         """Values of this method after a task, for `results.json`; by default none."""

@@ -28,6 +28,7 @@ from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import STREAM, read_stream, typed_stream
 from flcl.runs.setup import Setup, check_judge, prepare, use_compile_cache
 from flcl.settings import bridge, formats
+from flcl.settings.generator.factors import FOUND_LAYERS
 from flcl.settings.ids import listed
 from flcl.storage import foreign
 from flcl.storage.seals import Seals, digest
@@ -338,7 +339,7 @@ def read(workdir: Path, *, removing: bool = False) -> tuple[settings.Run, dict]:
     tasks = TaskStream.from_dict(stream["stream"])
     if tasks.fingerprint != stream["fingerprint"]:
         raise ValueError(f"{workdir / STREAM}: stream does not fit its fingerprint: {_ADVICE}")
-    if layers.startswith("top:"):  # a run stores the layers that it took from another folder
+    if layers.startswith(FOUND_LAYERS):  # a run stores the layers that it took from another folder
         raise ValueError(f"{workdir / formats.NAME}: adapter.layers={layers!r} is another folder")
     gone = tasks.without(removed.read(workdir, seals, removing=removing).ids).removed
     return run, {**stream, "stream": {**stream["stream"], "removed": list(gone)}}

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+from flcl.settings.generator.sampling import Sample
 from flcl.settings.keys import (
     above,
     at_least,
@@ -10,6 +11,9 @@ from flcl.settings.keys import (
 )
 
 FamilyName = Literal["vanilla_add", "vanilla_mult", "shift", "power", "cosine", "cosine_learnable"]
+
+FOUND_LAYERS = ("top:", "bottom:", "random:")
+"""Beginnings of `adapter.layers` in the place of which a run stores the layers that it found."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -21,7 +25,9 @@ class Adapter:
         10, "p, number of functions (vanilla families have one)", at_least(1, 10_000)
     )
     layers: str = key(
-        "all", "adapted layers: all | 40-54 | 0,3,7 | top:K@WORKDIR (importance in that run)"
+        "all",
+        "adapted layers: all | 40-54 | 0,3,7 | top:K@WORKDIR (importance in that run) | "
+        "bottom:K@WORKDIR | random:K@N (drawn from the number N)",
     )
     sigma: float = key(0.3, "initial standard deviation of A and B (ours)", above(0))
     warm_start: Literal["class", "first", "mean", "none"] = key(
@@ -32,8 +38,37 @@ class Adapter:
     learning_rate: float = key(
         2e-4, "learning rate of the factors in phase 1, while the trunk trains (ours)", above(0)
     )
+    log_ranks: int = key(
+        0,
+        "classes of a task whose effective ranks of F are recorded with the loss, in every adapted "
+        "convolution; 0 = off",
+        at_least(0),
+        free=True,
+    )
     strategy: Literal["auto", "map", "loop", "vmap", "taps"] = key(
         "auto",
         "map (one class at a time, least memory) | loop | vmap | taps; auto = by platform",
         free=True,
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Straighten:
+    """A stage after the training of a task: its factors learn straight paths (reflow, ours)."""
+
+    steps: int = key(
+        0,
+        "steps on pairs of noise and the trained model's images, factors of new classes only, so "
+        "that one or two evaluations suffice; 0 = off",
+        at_least(0),
+    )
+    pairs: int = key(500, "pairs per class", at_least(1, 1_000_000))
+    num_steps: int = key(8, "steps of midpoint for the image of a pair", at_least(1, 1_000_000))
+    learning_rate: float = key(
+        0.0, "of Adam for the factors, without a warm-up; 0 = that of phase 2", at_least(0)
+    )
+
+    @property
+    def teacher(self) -> Sample:
+        """How the trained model draws the images of the pairs."""
+        return Sample(solver="midpoint", num_steps=self.num_steps)

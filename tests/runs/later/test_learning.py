@@ -13,14 +13,22 @@ import tiny
 
 import flcl
 from flcl.report.page import later_tasks
+from flcl.report.writers import EVALUATION, read_metrics
 from flcl.runs.later import learning
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.stored import read_stream
 from flcl.runs.saved.workdir import locked
 
+METHODS = ("funlora", "fmlora")
 # In FM-LoRA two classes have room at first, so it doubles twice in three tasks of two classes. Each
 # room has its own programs, and those of a U-Net take longest: FunLoRA has room for all.
-CHANGES = {"funlora": {}, "fmlora": {"stream__capacity": 2}}
-METHODS = tuple(CHANGES)
+CHANGES = {
+    "funlora": {"straighten__steps": 2, "straighten__pairs": 8, "straighten__num_steps": 1}
+    | {"adapter__log_ranks": 1},
+    "fmlora": {"stream__capacity": 2},
+}
+# When the learning of tasks 2 and 3 is killed.
+KILLS = {"funlora": ("straightening", None), "fmlora": ("step", "evaluation")}
 
 
 @pytest.fixture(scope="module")
@@ -32,11 +40,13 @@ def parts(data, tmp_path_factory) -> list[Path]:
 
 
 @pytest.fixture(scope="module")
-def planned(parts, finished, tmp_path_factory) -> dict[str, Path]:
+def planned(parts, tmp_path_factory) -> dict[str, Path]:
     """A run of each method that planned all three tasks."""
-    workdir = tmp_path_factory.mktemp("planned")
-    flcl.run(tiny.run_of(parts[0], "fmlora", **CHANGES["fmlora"]), workdir)
-    return {"funlora": finished, "fmlora": workdir}
+    runs = {}
+    for method in METHODS:
+        runs[method] = tmp_path_factory.mktemp(f"planned-{method}")
+        flcl.run(tiny.run_of(parts[0], method, **CHANGES[method]), runs[method])
+    return runs
 
 
 @pytest.fixture(scope="module")
@@ -52,28 +62,33 @@ def first(parts, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def learned(parts, first, tmp_path_factory) -> dict[str, Path]:
-    """The same, with two tasks that were learned later; in FM-LoRA each is killed once."""
+    """The same, with two tasks that were learned later and were killed once: see `KILLS`."""
     runs = {}
     for method in METHODS:
         runs[method] = tmp_path_factory.mktemp(f"learned-{method}") / "run"
         shutil.copytree(first[method], runs[method])
         for number, source in enumerate(parts[2:], start=2):
-            if method == "fmlora":
-                kill(runs[method], source, ("step", "evaluation")[number - 2], number)
+            if moment := KILLS[method][number - 2]:
+                kill(runs[method], source, moment, number)
             flcl.open_run(runs[method]).learn(f"npz:{source}")
     return runs
 
 
 def kill(workdir: Path, source: Path, moment: str, task: int) -> None:
-    """Kills the learning of a task: inside it, or when it is stored and not evaluated."""
+    """Kills the learning of a task: inside it, at its end, or when it is not evaluated yet."""
     with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
         if moment == "step":
             moments.end_inside_a_task(patch)
+        elif moment == "straightening":
+            moments.end_after_straightening(patch)
         else:
             patch.setattr(moments.ClassifierEvaluation, "evaluate", moments.end)
         flcl.open_run(workdir).learn(f"npz:{source}")
     stored = json.loads((workdir / "stream.json").read_text())
     assert len(stored["tasks"]) == task
+    if moment == "straightening":  # the whole training was saved before
+        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+            assert checkpoints.running()[1]["step"] == 6 and checkpoints.tasks() == [1]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -82,6 +97,18 @@ def test_learned_one_by_one_is_what_was_planned(method, planned, learned):
     jax.tree.map(np.testing.assert_array_equal, *map(tiny.memory_of, both))
     results = [json.loads((each / "results.json").read_text()) for each in both]
     assert results[0] == results[1] and results[0]["complete"]
+
+
+def test_ranks_are_recorded_at_the_same_steps_whatever_was_killed(planned, learned):
+    both = [read_metrics(each["funlora"] / "metrics.jsonl") for each in (planned, learned)]
+    ranks = [
+        [{**r, "time": 0} for r in each if r["phase"] != EVALUATION and "mean_rank" in r]
+        for each in both
+    ]
+    assert ranks[0] == ranks[1]
+    places = [(record["task"], record["step"]) for record in ranks[0]]
+    assert places == [(task, step) for task in (1, 2, 3) for step in (2, 4, 6)]
+    assert {"rank/00", "rank/03", "max_rank"} < set(ranks[0][0])
 
 
 @pytest.mark.parametrize("method", METHODS)
