@@ -27,6 +27,7 @@ from flcl.methods.base import Classifier, Generator, Memory, Method
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
+from flcl.runs.planned.plan import planned
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter
 from flcl.runs.results import NAME, to_json
@@ -70,6 +71,7 @@ def run(
     config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
     loss that is not finite; `StoppedError` after SIGTERM or Ctrl-C, when everything is saved.
     """
+    began = time.monotonic()
     use_compile_cache(run.runtime)
     workdir = Path(workdir)
     seals = Seals(workdir, writes=hosts.is_main())
@@ -80,6 +82,9 @@ def run(
             setup, weights = _prepared(run, workdir, progress, loaded)
             room.check_kept(setup.run, setup.method, setup.data)
             setup, old_images = substitutes.prepare(setup, progress)
+        if loaded is None:  # a later task has the lengths that are stored
+            setup = planned(setup, workdir, began, progress)
+        with hosts.together():
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
             claim = workdirs.claimed(workdir, setup.run, setup.data.to_dict(), seals)

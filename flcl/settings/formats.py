@@ -76,7 +76,7 @@ ADDED: dict[int, dict[str, object]] = {
         "sample.grid": "uniform",
         "sample.guidance": 1.0,
     },
-    7: {},
+    7: {"runtime.minutes": 0.0},
 }
 
 _TRAINING = ("epochs", "batch_size", "optimizer", "head_learning_rate")
