@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flcl import settings
+from flcl import settings, waiting
 from flcl.compiling import kept, run_once
 from flcl.data.selection import Selection
 from flcl.evaluate import recipe
@@ -124,6 +124,7 @@ class Judge:
         programs = _programs(judge, num_classes, self.image_shape, self._everywhere)
         self._init, self._step, self._predict = programs.init, programs.step, programs.predict
         self._init_state = programs.init_state
+        self._about = (judge.width, judge.stages, judge.batch_size, self.image_shape)
 
     def abstract_variables(self) -> dict:
         """Shapes and dtypes of the result of `train`, to restore it from a checkpoint."""
@@ -162,7 +163,8 @@ class Judge:
         # classes (F11).
         state = self._init(key)
         for done, batch in enumerate(self._batches(images, steps, seed_name), start=1):
-            state, loss = self._step(state, self._shard(batch), seen, key, total)
+            with waiting.first_call(self._step, "the training step of the judge", self._about):
+                state, loss = self._step(state, self._shard(batch), seen, key, total)
             if done % REPORT_EVERY == 0 or done == steps:
                 self._report(done, float(loss), progress)
         return {"params": state.params, "batch_stats": state.batch_stats}
@@ -202,7 +204,9 @@ class Judge:
             # Copies of the last image fill the last batch; callers leave them out.
             indices = np.minimum(np.arange(start, start + size), count - 1)
             batch = self._shard({"images": self._fetch(images, indices)})
-            yield self._predict(variables, batch["images"], seen)
+            with waiting.first_call(self._predict, "the answers of the judge", self._about):
+                answers = self._predict(variables, batch["images"], seen)
+            yield answers
 
     def _batches(self, images: Selection, steps: int, name: str) -> Iterator[dict]:
         order, size = recipe.batch_order(self.seed, name, len(images)), self.settings.batch_size

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl import files, settings, stopping
+from flcl import files, settings, stopping, waiting
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sequence.learned import LearnedTask
@@ -99,6 +99,7 @@ def run(
         # The memory has its own copy. Without this line a large trunk would stay in memory twice.
         del weights
         reporter = make_reporter(workdir, setup.run)
+        held.enter_context(waiting.told(reporter.say if hosts.is_main() else None))
         _introduce(reporter, setup, notes)
         experiment = Experiment(
             setup, workdir, checkpoints, reporter, check_there, seals, old_images
@@ -316,11 +317,6 @@ class Experiment:
     def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; tasks of the phase with equal room share them."""
         if (method, index) not in self._phases:
-            tasks = "the first task" if index == 1 else "all later tasks"
-            self.reporter.say(
-                f"compiling the training step of {tasks}, once: seconds for a small network, "
-                "minutes for a large one"
-            )
             phase = phase_of(method, index, trainable, frozen, self.setup.mesh)
             self._phases[method, index] = phase
         return self._phases[method, index]
