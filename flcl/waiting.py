@@ -54,7 +54,7 @@ def first_call(program, what: str, about: object, form: Hashable = None) -> Iter
         yield
         return
     say = _listeners[-1] if _listeners else None
-    name = f"{what} {_digest(about, form)}" if say else ""
+    name = name_of(what, about, form) if say else ""
     if say and (line := _line(what, last_seconds(name))):
         say(line)
     started = time.monotonic()
@@ -81,12 +81,13 @@ def spoken(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def _digest(about: object, form: Hashable) -> str:
+def name_of(what: str, about: object, form: Hashable = None) -> str:
+    """The name under which seconds on this kind of device are kept; see `first_call`."""
     import jax  # late: the command line imports this module
 
     device = jax.devices()[0].device_kind
     text = repr((about, form, device, jax.device_count()))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{what} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def _file() -> Path | None:

@@ -64,8 +64,9 @@ class Training:
         return self._state, metrics
 
     def rates(self, seconds: list[float]) -> dict:
-        """`images_per_second` and `mfu` of the rounds, for a figure."""
-        return rates(self.images, self.flops, seconds)
+        """`steps_per_second`, `images_per_second` and `mfu` of the rounds, for a figure."""
+        steps = {"steps_per_second": 1.0 / float(np.median(seconds))}
+        return rates(self.images, self.flops, seconds) | steps
 
 
 def method_of(run: settings.Run, build=methods.build) -> Method:

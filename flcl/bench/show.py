@@ -4,12 +4,12 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
+from flcl import files
 from flcl.bench.figures import BARS, Figure
 from flcl.bench.suite import ITEMS, summary
 
@@ -24,6 +24,7 @@ _COLUMNS = (
     "bar",
     "seconds",
     "reference",
+    "steps/s",
     "images/s",
     "MFU",
     "memory",
@@ -37,7 +38,7 @@ def write_json(figures: Sequence[Figure], target: str) -> None:
     if target == STANDARD_OUTPUT:
         print(text, end="")
     else:
-        Path(target).write_text(text, encoding="utf-8")
+        files.write(target, text)  # whole, because the process may be killed at any moment
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:
@@ -58,6 +59,13 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
     missed = [figure.name for figure in barred if figure.missed]
     text = f"{len(barred) - len(missed)} of {len(barred)} bars reached"
     console.print(text + (f"; missed: {', '.join(missed)}" if missed else ""), soft_wrap=True)
+
+
+def line(figure: Figure) -> str:
+    """One line about a figure that has just been found."""
+    pairs = zip(_COLUMNS[1:-1], _row(figure)[1:-1], strict=True)
+    told = ", ".join(f"{name} {value}" for name, value in pairs if value)
+    return f"  {figure.name}: {told}"
 
 
 def print_list(console: Console) -> None:
@@ -85,6 +93,7 @@ def _row(figure: Figure) -> list[str]:
         _number(figure.bar, ".2f"),
         _number(figure.median_seconds, ".4g"),
         _number(figure.reference_seconds, ".4g"),
+        _number(figure.steps_per_second, ",.4g"),
         _number(figure.images_per_second, ",.4g"),
         _number(figure.mfu, ".1%"),
         _number(figure.memory_ratio, ".2f"),

@@ -7,6 +7,7 @@ which compiles its step once: the number of classes is a fixed capacity; the exi
 the number of steps are traced.
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -121,7 +122,9 @@ class Judge:
         self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
         self._rows = rows
         self._everywhere = _replicated(self._shard(self._blank_batch()))
-        programs = _programs(judge, num_classes, self.image_shape, self._everywhere)
+        # No program depends on how long and on how many images a judge trains.
+        same = dataclasses.replace(judge, epochs=1.0, images_per_class=0)
+        programs = _programs(same, num_classes, self.image_shape, self._everywhere)
         self._init, self._step, self._predict = programs.init, programs.step, programs.predict
         self._init_state = programs.init_state
         self._about = (judge.width, judge.stages, judge.batch_size, self.image_shape)

@@ -1,19 +1,25 @@
 """Compares time, memory and disk space with plain networks, and with PyTorch if installed.
 
 Usage:
-  flcl benchmark [--only=NAME,...] [--rounds=N] [--size=SIZE] [--json=FILE|-]
+  flcl benchmark [--only=NAME,...] [--rounds=N] [--size=SIZE] [--minutes=N] [--json=FILE|-]
 
 Examples:
   flcl benchmark                             (minutes on two CPU cores)
   flcl benchmark --list
   flcl benchmark --only=phase1_step,sampler --rounds=9
   flcl benchmark --size=full --json=gpu.json (the papers' networks; needs a GPU or TPU)
+  flcl benchmark --size=full --minutes=9 --json=gpu.json
 
 Every figure is a ratio, flcl / reference, on one device: less than 1 is better than the reference.
 Both are timed alternately in every round, because a busy moment of the machine then affects both.
 The ratio is the median over the rounds, with its quartiles. A bar is a ratio that is good enough.
+A line shows each figure as soon as it is found, and --json writes it at once.
+With --minutes the most wanted benchmarks come first. One that would take longer than what is left
+is left out, and one that fails does not stop the others; a line names each.
 With --strict the exit code is 1 if a bar is missed; without it a missed bar is no failure.
 """
+
+import functools
 
 from absl import flags
 
@@ -30,6 +36,8 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_integer("rounds", 5, text, flag_values=values)
     flags.DEFINE_string("size", "small", "small, medium or full (the papers')", flag_values=values)
     flags.DEFINE_string("json", None, "file for the figures; - prints them", flag_values=values)
+    text = "minutes for all benchmarks together; default: no limit"
+    flags.DEFINE_float("minutes", None, text, flag_values=values)
     flags.DEFINE_boolean("list", False, "list the benchmarks and run nothing", flag_values=values)
     flags.DEFINE_boolean("strict", False, "exit code 1 if a bar is missed", flag_values=values)
 
@@ -44,6 +52,8 @@ def main(arguments: cli.Arguments) -> None:
             raise ValueError(f"--json={target}: there is no folder {str(target.parent)!r}")
     if not 1 <= given.rounds <= 10_000:
         raise ValueError(f"--rounds={given.rounds}: 1 to 10000 are accepted")
+    if given.minutes is not None and not 0 < given.minutes <= 100_000:
+        raise ValueError(f"--minutes={given.minutes}: above 0 and at most 100000 are accepted")
     from rich.console import Console
 
     from flcl import settings
@@ -58,9 +68,15 @@ def main(arguments: cli.Arguments) -> None:
         return
     names, size = suite.select(given.only), sizes.find(given.size)
     use_compile_cache(settings.Runtime())
-    figures = []
-    for figure in suite.run(names, size, given.rounds, console.print):
+    figures, say = [], functools.partial(console.print, highlight=False, soft_wrap=True)
+    if given.minutes is None:
+        found = suite.run(names, size, given.rounds, say)
+    else:
+        names = suite.most_wanted(names)
+        found = suite.run_within(names, size, given.rounds, say, given.minutes)
+    for figure in found:
         figures.append(figure)
+        say(show.line(figure))
         if target and target != "-":
             show.write_json(figures, target)  # an interrupted run keeps its figures
     show.print_table(figures, console)

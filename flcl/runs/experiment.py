@@ -213,7 +213,8 @@ class Experiment:
             )
             memory = statistics.add(before, memory, task)
             aligning = stream_key(self.setup.run.seed, "align", task.index)
-            memory = {**memory, **aligned(method, self.setup.mesh)(memory, aligning)}
+            align = aligned(self.setup.compiled(task), self.setup.mesh)
+            memory = {**memory, **align(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -237,17 +238,18 @@ class Experiment:
 
     def _sampler(self, task: Task) -> ClassSampler:
         """The sampler of the memory after a task; training and evaluation share its programs."""
-        method, mesh = self._method(task), self.setup.mesh
+        method, mesh = self.setup.compiled(task), self.setup.mesh
         return ClassSampler(method, self.setup.run.sample, mesh, self.data.noise)
 
     def _inference(self, task: Task) -> Inference:
         """The features and scores of the memory after a task; its programs are shared, too."""
-        return Inference(self._method(task), self.setup.mesh, self._lower)
+        return Inference(self.setup.compiled(task), self.setup.mesh, self._lower)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
         method, total = self._method(task), self.setup.steps(task)
-        phase = self._phase(method, method.phase(task), trainable, frozen)
+        programs = self.setup.compiled(task)
+        phase = self._phase(programs, method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
         # A save inside a task contains the losses, so only a new task measures them.

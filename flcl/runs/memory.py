@@ -15,7 +15,7 @@ from flcl.runs.setup import Setup
 
 def empty_memory(setup: Setup) -> Memory:
     """The memory before the first task on the devices of the run; its trunk is still random."""
-    method = setup.of_task(setup.data.stream.tasks[0]).method
+    method = setup.compiled(setup.data.stream.tasks[0])
     program, about = _initialiser(method, setup.mesh), (method.name, method.run.model)
     with waiting.first_call(program, "the first values of the network", about):
         return program(stream_key(setup.run.seed, "init"))

@@ -137,7 +137,7 @@ class _Parts:
 
     def steps(self, task: Task) -> Seconds:
         """Optimiser steps of a task, on the batches that its loader prepares."""
-        method = self._setup.of_task(task).method
+        method = self._setup.compiled(task)
         memory = grown(self._setup, self._memory, task)
         trainable, frozen = method.begin(memory, task, self._key)
         phase = phase_of(method, method.phase(task), trainable, frozen, self._mesh)
@@ -171,7 +171,7 @@ class _Parts:
         def black(_memory, _label: int, count: int) -> np.ndarray:
             return np.zeros((count, data.image_size, data.image_size, data.channels), np.uint8)
 
-        method = self._setup.of_task(task).method
+        method = self._setup.compiled(task)
         real = self._data.train(task)
         if isinstance(method, Classifier) and method.kept_blocks:
             real = self._lower.by_label(memory, self._some(task, method.run.train.batch_size))
@@ -194,7 +194,7 @@ class _Parts:
         """The sampler: one chunk of images of a class."""
         run = self._setup.run
         assert isinstance(run, settings.GeneratorRun)
-        method = self._setup.of_task(self._first).method
+        method = self._setup.compiled(self._first)
         sampler = ClassSampler(method, run.sample, self._mesh)
         label = self._first.labels[0]
         count = run.sample.chunk
@@ -236,7 +236,7 @@ class _Parts:
     def survey(self) -> Seconds:
         """The sums before a task, for one image."""
         images = self._some(self._first, 2 * self._setup.run.train.batch_size)
-        method = self._setup.of_task(self._first).method
+        method = self._setup.compiled(self._first)
         survey = Survey(method, self._mesh)
         images = self._lower.by_label(self._memory, images)
         call = functools.partial(survey.memory, self._memory, self._first, images, silent)
@@ -244,7 +244,7 @@ class _Parts:
 
     @functools.cached_property
     def _inference(self) -> Inference:
-        return Inference(self._setup.of_task(self._first).method, self._mesh, self._lower)
+        return Inference(self._setup.compiled(self._first), self._mesh, self._lower)
 
     @functools.cached_property
     def _batch(self) -> Selection:

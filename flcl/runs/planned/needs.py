@@ -2,8 +2,6 @@
 
 import itertools
 
-import jax
-
 from flcl import settings
 from flcl.data.sequence.stream import Task
 from flcl.evaluate.judge import steps_for
@@ -16,7 +14,6 @@ from flcl.runs.setup import Setup
 from flcl.training import complexity
 
 _TASK = 3.0  # seconds for the saves, pictures and the page of a task, on two CPU cores
-_TRACED = 0.5  # share of the time for a program that is there already: it is traced again
 
 
 def of(setup: Setup, seconds: Measured) -> Needs:
@@ -27,21 +24,17 @@ def of(setup: Setup, seconds: Measured) -> Needs:
         for task in tasks
         if setup.steps(task)
     )
-    fixed = _programs(setup, seconds) + _TASK * len(tasks)
+    fixed = _rooms(setup, seconds) + _TASK * len(tasks)
     if isinstance(setup.method, Generator):
         return _generator(setup, seconds, steps, fixed)
     return Needs(steps=steps, fixed=fixed + _classifier(setup, seconds))
 
 
-def _programs(setup: Setup, seconds: Measured) -> float:
-    """Making the programs of the run: the settings are new, and so is every larger room."""
-    kept = jax.config.jax_compilation_cache_dir and jax.config.jax_enable_compilation_cache
-    again = (_TRACED if kept else 1.0) * seconds.making
-    tasks = setup.data.stream.tasks
-    rooms = len({setup.of_task(task).method for task in tasks[1:]})
-    larger = max(0, rooms - 1)
-    later = seconds.making - (seconds.phases[1].making if 1 in seconds.phases else 0.0)
-    return again + larger * later
+def _rooms(setup: Setup, seconds: Measured) -> float:
+    """Making the programs again for every larger room; those of the first ones are there now."""
+    larger = max(0, len({setup.compiled(task) for task in setup.data.stream.tasks[1:]}) - 1)
+    first = seconds.phases[1].making if 1 in seconds.phases else 0.0
+    return larger * (seconds.making - first)
 
 
 def _generator(setup: Setup, seconds: Measured, steps: float, fixed: float) -> Needs:

@@ -61,6 +61,24 @@ def with_lengths(run: settings.Run, chosen: Mapping[str, float]) -> settings.Run
     return bridge.from_dict(values)
 
 
+# Any values will do that no check refuses.
+_ANY = {
+    **{"phase1.steps": 10**9, "phase2.steps": 10**9, "judge.epochs": 1.0},
+    **{"judge.images_per_class": 0, "train.epochs": 1.0, "train.first_epochs": 0.0},
+}
+
+
+def without_lengths(run: settings.Run) -> settings.Run:
+    """`run` for the programs of a planned run, which do not depend on the lengths.
+
+    So what was compiled to measure them is used again. A run without a plan stays as it is, and so
+    does GUIDE, whose step counts to its own length.
+    """
+    if not run.runtime.minutes or run.method == "guide":
+        return run
+    return with_lengths(run, {name: _ANY[name] for name in planned_keys(run)})
+
+
 def read(workdir: Path) -> Plan | None:
     """The plan of a run; None if it has none. Raises `ValueError` for a damaged file."""
     path = workdir / NAME
