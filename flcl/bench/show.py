@@ -11,6 +11,7 @@ from rich.table import Table
 
 from flcl import files
 from flcl.bench.figures import BARS, Figure
+from flcl.bench.profile import Profile
 from flcl.bench.suite import ITEMS, summary
 
 STANDARD_OUTPUT = "-"
@@ -32,9 +33,9 @@ _COLUMNS = (
 )
 
 
-def write_json(figures: Sequence[Figure], target: str) -> None:
+def write_json(values: Sequence[dict], target: str) -> None:
     """Writes a JSON list of figures to a file or, for `-`, to standard output."""
-    text = json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n"
+    text = json.dumps(list(values), indent=2) + "\n"
     if target == STANDARD_OUTPUT:
         print(text, end="")
     else:
@@ -59,6 +60,33 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
     missed = [figure.name for figure in barred if figure.missed]
     text = f"{len(barred) - len(missed)} of {len(barred)} bars reached"
     console.print(text + (f"; missed: {', '.join(missed)}" if missed else ""), soft_wrap=True)
+
+
+def print_profile(profile: Profile, console: Console) -> None:
+    """Prints the time of a train step by group, the longest first."""
+    console.print(f"{profile.program}: {machine()}", highlight=False, soft_wrap=True)
+    table = Table("part of the step")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    seconds, shares = profile.seconds, profile.shares
+    for name in sorted(seconds, key=seconds.get, reverse=True):
+        table.add_row(name, f"{1e3 * seconds[name]:.3f}", f"{shares[name]:.1%}")
+    console.print(table)
+    console.print(
+        f"one step of {profile.devices} device{'s' * (profile.devices > 1)}, summed over devices "
+        f"and threads; {1e3 * profile.wall:.1f} ms on the clock while the profiler was on",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def profile_json(profile: Profile) -> list[dict]:
+    """A profile as JSON values: an entry for each group."""
+    shares, name = profile.shares, f"profile/{profile.program}"
+    return [
+        {"name": f"{name}/{group}", "seconds": seconds, "share": shares[group]}
+        for group, seconds in profile.seconds.items()
+    ]
 
 
 def line(figure: Figure) -> str:

@@ -54,7 +54,7 @@ def test_too_few_minutes_are_refused_with_the_number_that_is_needed():
     needs = Needs(steps=6000, judging=100, drawing=0, fixed=170)
     with pytest.raises(ValueError) as caught:
         fit(3, needs, LEAST)
-    # 170 + 10 + 60 seconds, and the reserve.
+    # 170 + 1 + 60 seconds, and the reserve.
     assert str(caught.value).startswith(
-        "runtime.minutes=3: on this machine 4.4 minutes are needed for the fewest steps (2.8 of"
+        "runtime.minutes=3: on this machine 4.3 minutes are needed for the fewest steps (2.8 of"
     )
