@@ -31,10 +31,11 @@ def of(setup: Setup, seconds: Measured) -> Needs:
 
 
 def _rooms(setup: Setup, seconds: Measured) -> float:
-    """Making the programs again for every larger room; those of the first ones are there now."""
+    """Making the programs for every larger room; those of the first ones are there now."""
     larger = max(0, len({setup.compiled(task) for task in setup.data.stream.tasks[1:]}) - 1)
     first = seconds.phases[1].making if 1 in seconds.phases else 0.0
-    return larger * (seconds.making - first)
+    again = setup.run.method == "guide"  # its programs depend on the lengths
+    return larger * (seconds.making - first) + again * seconds.making
 
 
 def _generator(setup: Setup, seconds: Measured, steps: float, fixed: float) -> Needs:

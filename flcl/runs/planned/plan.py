@@ -51,24 +51,29 @@ def _measured(setup: Setup, workdir: Path, began: float, progress: Progress) -> 
     with jax.set_mesh(setup.mesh):
         show = progress(f"measuring for a run of {minutes:g} minutes", count_of(setup))
         seconds = measure(setup, show)
-    needed = needs.of(setup, seconds)
+    # The clocks of other processes do not count.
+    chosen = hosts.read_by_main(lambda: _choose(setup, workdir, seconds, began))
+    return _with_lengths(
+        setup, stored.with_lengths(run, chosen), f"planned for {minutes:g} minutes"
+    )
+
+
+def _choose(setup: Setup, workdir: Path, seconds: Measured, began: float) -> dict[str, float]:
+    """The lengths that fit, which are stored."""
+    run, needed = setup.run, needs.of(setup, seconds)
     spent = time.monotonic() - began
     needed = dataclasses.replace(needed, fixed=needed.fixed + spent)
-    with hosts.together():
-        shares = fitting.fit(minutes, needed, _least(setup))
-        # The clocks of other processes do not count.
-        chosen = hosts.from_main(_lengths(setup, shares))
-        planned_run = stored.with_lengths(run, chosen)
-        if hosts.is_main():
-            plan = stored.Plan(
-                minutes=minutes,
-                settings=stored.identity(run),
-                asked=stored.planned_keys(run),
-                chosen=chosen,
-                seconds=_told(seconds, needed, spent),
-            )
-            stored.write(workdir, plan)
-    return _with_lengths(setup, planned_run, f"planned for {minutes:g} minutes")
+    shares = fitting.fit(run.runtime.minutes, needed, _least(setup))
+    chosen = _lengths(setup, shares)
+    plan = stored.Plan(
+        minutes=run.runtime.minutes,
+        settings=stored.identity(run),
+        asked=stored.planned_keys(run),
+        chosen=chosen,
+        seconds=_told(seconds, needed, spent),
+    )
+    stored.write(workdir, plan)
+    return chosen
 
 
 def _with_lengths(setup: Setup, run: settings.Run, why: str) -> Setup:

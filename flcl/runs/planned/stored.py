@@ -121,10 +121,10 @@ def lengths(workdir: Path, run: settings.Run, begun: bool) -> Mapping[str, float
     return plan.chosen
 
 
-def _of_config(workdir: Path, run: settings.Run) -> Mapping[str, float] | None:
+def _of_config(workdir: Path, run: settings.Run) -> Mapping[str, float]:
     stored = formats.load(workdir)
     if stored is None or type(stored) is not type(run):
-        return None  # the check of the workdir says what is wrong
+        return planned_keys(run)  # the check of the workdir says what is wrong
     if not stored.runtime.minutes:
         raise ValueError(
             f"runtime.minutes={run.runtime.minutes:g}: the run in workdir {workdir} began without "
