@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from flcl import files, hints, waiting
-from flcl.bench import (
+from flcl.bench.figures import Figure
+from flcl.bench.items import (
     classifiers,
     convolutions,
     generators,
@@ -15,7 +16,6 @@ from flcl.bench import (
     precision,
     tasks,
 )
-from flcl.bench.figures import Figure
 from flcl.bench.sizes import Size
 
 Benchmark = Callable[[Size, int], Iterator[Figure]]

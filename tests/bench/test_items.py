@@ -14,8 +14,9 @@ import pytest
 from rich.console import Console
 
 from flcl.adapters.modulate import STRATEGIES
-from flcl.bench import convolutions, figures, loops, programs, show, sizes, suite, tasks
-from flcl.bench.generators import Sampling
+from flcl.bench import figures, programs, show, sizes, suite
+from flcl.bench.items import convolutions, loops, tasks
+from flcl.bench.items.generators import Sampling
 from flcl.ops import pixels
 
 # Peers are not installed where the tests run.

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from flcl import waiting
-from flcl.bench import figures, judges, memory, peers, profile, show, suite
+from flcl.bench import figures, profile, show, suite
+from flcl.bench.items import judges, memory, peers
 from flcl.bench.profile import GROUPS, Instruction, group_of, parsed
 
 

@@ -26,7 +26,7 @@ from flcl.settings import bridge
 from flcl.training.loop import TaskTraining
 from flcl.training.step import Phase
 
-COLD_START = "flcl.bench.first_step"
+COLD_START = "flcl.bench.items.first_step"
 
 
 def loader(size: Size, rounds: int) -> Iterator[Figure]:

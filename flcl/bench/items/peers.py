@@ -10,7 +10,7 @@ import numpy as np
 
 from flcl import files, settings
 from flcl.bench.figures import Figure, timed
-from flcl.bench.generators import Sampling
+from flcl.bench.items.generators import Sampling
 from flcl.bench.programs import (
     CLASSES,
     Training,

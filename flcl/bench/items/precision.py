@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from flcl.bench.figures import Figure, counted, timed
-from flcl.bench.loops import Loops
+from flcl.bench.items.loops import Loops
 from flcl.bench.programs import Training
 from flcl.bench.rounds import interleave
 from flcl.bench.sizes import Size
