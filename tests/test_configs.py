@@ -227,6 +227,16 @@ def test_full_size_recipe(name):
     assert run.data.flip and run.data.channels == 3
 
 
+@pytest.mark.parametrize(
+    ("config", "usual", "before"), [("digits", ("midpoint", 2), 20), ("fashion16", None, 50)]
+)
+def test_the_sampler_of_earlier_versions_is_a_word(config, usual, before):
+    short, run = funlora(config), funlora(config, "tasks=2,sampler=heun")
+    assert usual in (None, (short.sample.solver, short.sample.num_steps))
+    assert (run.sample.solver, run.sample.num_steps) == ("heun", before)
+    assert run.name == f"{config}: cosine_learnable heun"
+
+
 @pytest.mark.parametrize("name", ["cifar10", "cifar100"])
 def test_cifar_network(name):
     run = funlora(name)

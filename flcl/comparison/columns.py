@@ -163,8 +163,8 @@ def _bytes_per_class(run: StoredRun) -> float | None:
     if isinstance(run.results, ClassifierResults):
         old = run.results.old_classes
         return None if old is None else old.statistics.per_class
-    parameters = run.results.parameters.get("parameters_per_class")
-    return 4 * parameters if isinstance(parameters, int) else None
+    parameters = _parameters_per_class(run)
+    return None if parameters is None else 4 * parameters
 
 
 def _seconds(*names: str) -> Value:
@@ -176,6 +176,28 @@ def _seconds(*names: str) -> Value:
     return value
 
 
+def _quality(name: str, factor: float = 1.0) -> Value:
+    """A number of the samples of all classes beside real test images."""
+
+    def value(run: StoredRun) -> float | None:
+        quality = getattr(run.results, "quality", None)
+        number = getattr(quality.all, name) if quality and quality.all else None
+        return None if number is None else factor * number
+
+    return value
+
+
+def _own_classifier(run: StoredRun) -> float | None:
+    """Last accuracy of the classifier that some generators have; it saw real images."""
+    own = getattr(run.results, "own_classifier", None)
+    return None if own is None else 100 * own.summary.last_accuracy
+
+
+def _parameters_per_class(run: StoredRun) -> float | None:
+    parameters = run.results.parameters.get("parameters_per_class")
+    return parameters if isinstance(parameters, int) else None
+
+
 def _overall(name: str) -> Value:
     def value(run: StoredRun) -> float | None:
         share = reading.overall(run.results, name)
@@ -184,11 +206,17 @@ def _overall(name: str) -> Value:
     return value
 
 
+_SHARES = ("precision", "density", "coverage", "copies")
 _TIMES = ("training_seconds", "evaluation_seconds")
 _OTHERS: dict[str, tuple[str, Literal["percent", "seconds", "count"], Value]] = {
     "fidelity": ("fidelity", "percent", _overall("fidelity")),
     "recall": ("recall", "percent", _overall("recall")),
     "ceiling": ("ceiling", "percent", _overall("ceiling")),
+    "fd": ("FD", "count", _quality("fd")),
+    "kd": ("KD", "count", _quality("kd")),
+    **{name: (name, "percent", _quality(name, 100.0)) for name in _SHARES},
+    "own_classifier": ("own classifier", "percent", _own_classifier),
+    "parameters_per_class": ("parameters per class", "count", _parameters_per_class),
     "drift": ("drift", "percent", _drift),
     "bytes_per_class": ("bytes per class", "count", _bytes_per_class),
     "seconds": ("seconds", "seconds", _seconds(*_TIMES)),

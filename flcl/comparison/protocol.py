@@ -10,6 +10,10 @@ _SECTIONS = ("data", "sample", "judge")
 _STREAM = ("stream.scenario", "stream.tasks")
 # A key of the training in the section of the data, and what is measured beside the accuracy.
 _OTHERS = ("data.flip", "judge.metrics")
+# Keys of some methods, with the value that the samples of all others have.
+_ABSENT = {"sample.guidance": 1.0}
+# The SHA-256 of the images, where a run has one.
+_IMAGES = "images"
 _SHOWN = 3  # workdirs and keys that an error names
 
 
@@ -24,7 +28,11 @@ def keys(run: StoredRun, heads_are_named: bool) -> dict[str, object]:
     for name, value in known.items():
         if name.partition(".")[0] in _SECTIONS and name not in _OTHERS:
             chosen[name] = value
+    if not run.head:
+        chosen = {**_ABSENT, **chosen}
     chosen |= {f"stream.json:{name}": value for name, value in run.data.items()}
+    if run.images:
+        chosen[_IMAGES] = run.images
     if run.head and not heads_are_named:
         chosen["head"] = run.head
     return chosen
@@ -60,7 +68,9 @@ def _differing(protocols: Sequence[Mapping]) -> Iterator[tuple[str, list[str]]]:
     """Every key that is not equal in all, with its value in each as a text."""
     for key in dict.fromkeys(key for each in protocols for key in each):
         values = [hints.quoted(each[key]) if key in each else "absent" for each in protocols]
-        if len({repr(each.get(key)) for each in protocols}) > 1:
+        # Of images without a digest nothing is known; all other keys are in every run of a method.
+        compared = [each for each in protocols if key != _IMAGES or key in each]
+        if len({repr(each.get(key)) for each in compared}) > 1:
             yield key, values
 
 

@@ -3,6 +3,7 @@
 import functools
 import glob
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,6 +58,14 @@ class StoredRun(NamedTuple):
     def head(self) -> str:
         """The head that answers; empty for a generator."""
         return self.results.head if isinstance(self.results, ClassifierResults) else ""
+
+    @property
+    def images(self) -> str | None:
+        """SHA-256 of all its images in any order; None = unknown, as in runs of older versions."""
+        known = [task.images or "" for task in self.results.diagnosis]
+        if not known or not all(re.fullmatch("[0-9a-f]{64}", each) for each in known):
+            return None
+        return f"{sum(int(each, 16) for each in known) % 2**256:064x}"  # see `digest.of_set`
 
     @property
     def joint(self) -> bool:

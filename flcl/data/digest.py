@@ -1,11 +1,13 @@
-"""The SHA-256 of images: whether a run that continues has the images with which it began."""
+"""The SHA-256 of images: whether a run continues, or is compared, with the same images."""
 
 import hashlib
+from collections.abc import Mapping
 
 import numpy as np
 
 from flcl.data.encoded.lazy import EncodedImages
 from flcl.data.images import LazyImages, UnreadableError
+from flcl.data.selection import Selection
 
 _CHUNK = 256  # images that are decoded together
 
@@ -26,6 +28,25 @@ def sha256(images: np.ndarray | LazyImages) -> str:
     for start in range(0, len(images), _CHUNK):
         total.update(np.ascontiguousarray(images[start : start + _CHUNK]))
     return total.hexdigest()
+
+
+def of_set(named: Mapping[str, Selection]) -> str | None:
+    """SHA-256 of images with names, whatever their order, in hexadecimal.
+
+    It is the sum modulo 2^256 of the SHA-256 of each image with its name, so those of the tasks of
+    a run add up to that of all its images. named: by name, for example that of the class; uint8
+    [N, H, W, C]. None = images that are not in memory: to read them only for this costs minutes.
+    """
+    total = 0
+    for name, images in named.items():
+        if not isinstance(images.images, np.ndarray):
+            return None
+        start = hashlib.sha256(f"{name} {images.images.shape[1:]}".encode())
+        for position in images.indices.tolist():
+            image = start.copy()
+            image.update(np.ascontiguousarray(images.images[position]))
+            total += int.from_bytes(image.digest(), "big")
+    return f"{total % 2**256:064x}"
 
 
 def _content(images: EncodedImages, position: int) -> bytes:

@@ -365,7 +365,9 @@ class Experiment:
     def _evaluate(self, memory: Memory, task: Task) -> None:
         started = time.monotonic()
         row = self.evaluation.evaluate(memory, task)
-        self.record.add(row, self._method(task).diagnose(memory, task))
+        digest = self.data.digest(task)
+        images = {} if digest is None else {"images": digest}
+        self.record.add(row, {**self._method(task).diagnose(memory, task), **images})
         results = self.record.results()
         self._check_workdir()
         self.reporter.evaluated(task, results, self.evaluation.pictures)

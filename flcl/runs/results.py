@@ -77,7 +77,7 @@ class Diagnosis:
 
     coverage: rho, the share of the energy of the task's gradient that FM-LoRA's bases hold before
     it. columns: those of the bases after it, if they may grow. bytes: what the task stored, if that
-    is known only when it ends.
+    is known only when it ends. images: SHA-256 of its images in any order, if they are in memory.
     """
 
     effective_rank: Mapping[str, float] | None = left_out()
@@ -86,6 +86,7 @@ class Diagnosis:
     coverage: float | None = left_out()
     columns: int | None = left_out()
     bytes: int | None = left_out()
+    images: str | None = left_out()
     others: Mapping[str, Any] = rest()
 
 

@@ -12,7 +12,8 @@ import pytest
 from edited import set_value
 
 import flcl
-from flcl.comparison import columns, groups, stored
+from flcl import settings
+from flcl.comparison import columns, groups, protocol, stored
 from flcl.settings import formats
 
 COLUMNS = ("lda.last_accuracy", "lda.average_incremental_accuracy", "lda.forgetting", "drift")
@@ -133,6 +134,28 @@ def test_other_protocols_are_refused_with_both_sides(copied, file, changes, key)
     assert any(note.startswith(f"Mixed on purpose: {key} (") for note in table.notes)
 
 
+def test_other_images_are_refused_where_they_are_known(copied):
+    """Of a run without digests nothing is known; the order of the tasks does not matter."""
+    folder = copied("frozen*")
+    places = [folder / f"frozen-{name}" for name in ("natural-s0", "seed-1993-s1", "seed-1-s2")]
+
+    def images(place, *digests):
+        results = json.loads((place / "results.json").read_text())
+        for task, value in zip(results["diagnosis"], digests, strict=True):
+            task["images"] = f"{value:064x}"
+        (place / "results.json").write_text(json.dumps(results))
+
+    images(places[0], 1, 2, 3, 4, 2**256 - 1)
+    images(places[1], 2, 4, 1, 2**256 - 1, 3)
+    assert flcl.compare(folder / "*").rows
+    images(places[2], 2, 4, 1, 7, 3)
+    with pytest.raises(
+        ValueError, match=r"\(images\): images is '0{63}9' in .*natural-s0, .*--allow"
+    ):
+        flcl.compare(folder / "*")
+    assert "Mixed on purpose: images (" in " ".join(flcl.compare(places, allow=["images"]).notes)
+
+
 def test_unfinished_runs_are_named(copied):
     folder = copied("frozen*", "default*")
     edit(folder / "default-natural-s0" / "results.json", complete=False)
@@ -232,12 +255,19 @@ def test_a_group_is_named_by_what_tells_it_from_others(digits):
     assert next(iter(groups.make([*memory, run]))).name == "a"
 
 
-def test_a_generator_has_columns_of_its_own(root, tmp_path):
-    with tarfile.open(root / "tests/runs/frozen/format_5/funlora.tar.xz") as archive:
+@pytest.fixture
+def frozen_generator(root, tmp_path) -> Path:
+    """A small run of FunLoRA that counts as complete."""
+    with tarfile.open(root / "tests/runs/frozen/format_6/funlora.tar.xz") as archive:
         archive.extractall(tmp_path, filter="data")
     workdir = tmp_path / "funlora"
     (workdir / "digests.json").unlink()
     edit(workdir / "results.json", complete=True)
+    return workdir
+
+
+def test_a_generator_has_columns_of_its_own(frozen_generator):
+    workdir = frozen_generator
     table = flcl.compare(workdir)
     results = json.loads((workdir / "results.json").read_text())
     (row,) = table.rows
@@ -249,6 +279,29 @@ def test_a_generator_has_columns_of_its_own(root, tmp_path):
     assert cells["last_accuracy"][:3] == (
         pytest.approx(100 * results["summary"]["last_accuracy"]), None, 1,
     )  # fmt: skip
+    quality = results["quality"]["all"]
+    factors = {"fd": 1, "kd": 1, "precision": 100, "density": 100, "coverage": 100, "copies": 100}
+    named = flcl.compare(workdir, columns=[*factors, "parameters_per_class"])
+    for name, factor in factors.items():
+        assert named.cell("frozen", name).mean == pytest.approx(factor * quality[name])
+    assert named.cell("frozen", "parameters_per_class").mean == cells["bytes_per_class"].mean / 4
+
+
+def test_methods_without_guidance_stand_beside_funlora_without_it(frozen_generator):
+    """FunLoRA has the key `sample.guidance`, other generators have not; 1 is off."""
+    run = stored.read(frozen_generator)
+    same = {name: getattr(run.settings, name) for name in ("data", "stream", "judge")}
+    kept = dataclasses.asdict(run.settings.sample)
+    plain = settings.Sample(**{name: kept[name] for name in kept if name != "guidance"})
+    other = settings.RUNS["finetune"](method="finetune", sample=plain, **same)
+    beside = run._replace(settings=other)
+    assert not protocol.check([run, beside], False, [])
+    guided = dataclasses.replace(run.settings.sample, guidance=2.0)
+    run = run._replace(settings=dataclasses.replace(run.settings, sample=guided))
+    with pytest.raises(
+        ValueError, match=r"\(sample.guidance\): sample.guidance is 2.0 in .*1.0 in"
+    ):
+        protocol.check([run, beside], False, [])
 
 
 def test_a_comparison_needs_no_jax(digits, root):

@@ -1,4 +1,4 @@
-"""The SHA-256 of images follows their content and order, and nothing else."""
+"""The SHA-256 of images follows their content and order (or their names), and nothing else."""
 
 import hashlib
 import os
@@ -10,6 +10,7 @@ from flcl import settings
 from flcl.data import digest
 from flcl.data.encoded.lazy import EncodedImages, ImageFiles
 from flcl.data.images import LazyImages
+from flcl.data.selection import Selection
 
 DATA = settings.Data()
 
@@ -43,3 +44,23 @@ def test_arrays_by_their_pixels():
     lazy = LazyImages(300, lambda positions: (pixels[k] for k in positions), DATA)
     lazy.shape = pixels.shape
     assert digest.sha256(lazy) == before
+
+
+def test_a_set_by_its_pixels_and_names():
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 1), np.uint8)
+
+    def total(**rows):
+        return digest.of_set({n: Selection(pixels, np.array(each)) for n, each in rows.items()})
+
+    by_hand = sum(
+        int(hashlib.sha256(f"{name} (4, 4, 1)".encode() + pixels[row].tobytes()).hexdigest(), 16)
+        for name, row in (("ant", 0), ("ant", 3), ("bee", 1))
+    )
+    whole = total(ant=[0, 3], bee=[1])
+    assert whole == f"{by_hand % 2**256:064x}" == total(bee=[1], ant=[3, 0])
+    parts = (int(total(ant=[0]), 16), int(total(ant=[3], bee=[1]), 16))
+    assert int(whole, 16) == sum(parts) % 2**256
+    others = total(bee=[0, 3], ant=[1]), total(ant=[0, 3, 3], bee=[1]), total(ant=[0, 3])
+    assert len({whole, *others}) == 4
+    lazy = LazyImages(6, lambda positions: (pixels[k] for k in positions), DATA)
+    assert digest.of_set({"ant": Selection(lazy, np.array([0]))}) is None

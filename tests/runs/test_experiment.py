@@ -2,6 +2,8 @@
 
 import fcntl
 import gc
+import hashlib
+import itertools
 import json
 import shutil
 import types
@@ -42,6 +44,18 @@ def test_the_trunk_and_every_old_class_keep_their_bits(finished, data):
         ):
             np.testing.assert_array_equal(old[: 2 * task], new[: 2 * task])
             assert np.abs(new[2 * task : 2 * task + 2]).max() > 0
+
+
+def test_results_say_which_images_each_task_had(finished, data):
+    with np.load(data) as arrays:
+        arrays = dict(arrays)
+    for task, diagnosis in enumerate(flcl.open_run(finished).results.diagnosis):
+        total = 0
+        for half, label in itertools.product(("train", "test"), (2 * task, 2 * task + 1)):
+            name = f"{half} {arrays['class_names'][label]} (8, 8, 1)".encode()
+            for image in arrays[f"{half}_images"][arrays[f"{half}_labels"] == label]:
+                total += int(hashlib.sha256(name + image.tobytes()).hexdigest(), 16)
+        assert diagnosis.images == f"{total % 2**256:064x}"
 
 
 def test_training_moves_what_it_should(finished, data):

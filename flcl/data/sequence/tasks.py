@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from flcl.data import digest
 from flcl.data.base import Source, Split
 from flcl.data.selection import Selection, joined
 from flcl.data.sequence.learned import LearnedTask
@@ -108,6 +109,22 @@ class TaskData:
     def test(self, group: Task) -> Selection:
         """The test images of a group."""
         return joined(self._by_label(self._source(group).test, group))
+
+    def digest(self, task: Task) -> str | None:
+        """SHA-256 of the training and test images of a task with their classes, in any order.
+
+        None if they are not here, or not in memory: see `digest.of_set`.
+        """
+        if not self.here(task):
+            return None
+        source, names = self._source(task), self.class_names()
+        return digest.of_set(
+            {
+                f"{half} {names[label]}": images
+                for half in ("train", "test")
+                for label, images in self._by_label(getattr(source, half), task).items()
+            }
+        )
 
     def images(self, task: Task) -> Counts:
         """The numbers of images of a task or group, also if they are not here any more."""

@@ -52,6 +52,18 @@ def test_what_was_found_is_one_line(source):
     assert tasks_of(source, tasks="3", joint=True).summary() == found + "one joint task"
 
 
+def test_the_digests_of_the_tasks_add_up_in_every_order(source):
+    totals = set()
+    for order in ("natural", "seed:1"):
+        data = tasks_of(source, tasks="3", class_order=order)
+        each = [int(data.digest(task), 16) for task in data.stream.tasks]
+        assert len(set(each)) == len(each) > 1
+        totals.add(sum(each) % 2**256)
+    assert len(totals) == 1
+    away = dataclasses.replace(data, counts={1: data.images(data.stream.tasks[0])})
+    assert away.digest(away.stream.tasks[0]) is None
+
+
 def test_groups_with_a_removed_class_are_not_tested(source):
     data = tasks_of(source, tasks="1,2")
     less = dataclasses.replace(data, stream=data.stream.without([2, 9]))
