@@ -77,6 +77,7 @@ class Args:
     baseline: str
     forms: tuple[str, ...]
     choices: Mapping[str, str]
+    minutes: float
 
 
 def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Args:
@@ -89,7 +90,7 @@ def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Arg
     unknown or repeated word, for an unknown value, and for a form of FM-LoRA with another method.
     """
     flags = ("smoke", "small", *FORMS) if small else ("smoke", *FORMS)
-    words = arguments.words(arg, flags, {"baseline": BASELINES, **choices})
+    words = arguments.words(arg, flags, {"baseline": BASELINES, **choices}, ("minutes",))
     baseline = words.get("baseline", "")
     forms = tuple(each for each in FORMS if each in words)
     if forms and baseline in METHODS:
@@ -102,6 +103,7 @@ def parse_arg(arg: str, *, small: bool = False, **choices: Sequence[str]) -> Arg
         baseline=baseline,
         forms=forms,
         choices={name: words.get(name, values[0]) for name, values in choices.items()},
+        minutes=float(words.get("minutes", 0)),
     )
 
 
@@ -124,6 +126,7 @@ def finish(config: ml_collections.ConfigDict, args: Args) -> ml_collections.Conf
     for each in args.forms:
         config.update_from_flattened_dict(ABLATIONS.get(each, {}))
     config.name = f"{config.name}: {', '.join(title)}" + (" (smoke)" if args.smoke else "")
+    config.runtime.minutes = args.minutes
     return config
 
 

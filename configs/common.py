@@ -45,10 +45,11 @@ class Args:
     family: str
     sampler: str
     tasks: str
+    minutes: float
 
 
 def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = False) -> Args:
-    """Parses `smoke,baseline=joint,family=shift,tasks=10`; no word is required.
+    """Parses `smoke,baseline=joint,family=shift,tasks=10,minutes=5`; no word is required.
 
     `tasks` are the accepted numbers of tasks, the default first; `small` says whether the config
     has a small variant. Raises `ArgumentError` for an unknown or repeated word, an unknown value
@@ -57,7 +58,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
     accepted = {"baseline": BASELINES, "family": FAMILIES, "tasks": tuple(tasks)}
     accepted["sampler"] = ("heun",)
     flags = ("smoke", "small") if small else ("smoke",)
-    words = arguments.words(arg, flags, accepted)
+    words = arguments.words(arg, flags, accepted, ("minutes",))
     baseline, family = words.get("baseline", ""), words.get("family", "")
     if baseline in UNPROTECTED and family:
         raise ArgumentError(f"config argument family={family}: {baseline} has no class factors")
@@ -74,6 +75,7 @@ def parse_arg(arg: str, *, tasks: Sequence[str] = ("5", "2"), small: bool = Fals
         family=family or "cosine_learnable",
         sampler=words.get("sampler", ""),
         tasks=words.get("tasks", tasks[0]),
+        minutes=float(words.get("minutes", 0)),
     )
 
 
@@ -112,7 +114,23 @@ def finish(
     config.name = f"{config.name}: {title.strip()}"
     if args.smoke:
         _smoke(config)
+    if args.minutes:
+        _short(config, args)
     return config
+
+
+def _short(config: ml_collections.ConfigDict, args: Args) -> None:
+    """A run of some minutes: as many of its steps as fit, chosen when it begins.
+
+    Sixteen evaluations of the network draw an image, unless a word names the sampler: on the digits
+    more have gained nothing.
+    """
+    config.runtime.minutes = args.minutes
+    # The steps that fit may be few, and the warm-up must not take most of them.
+    config.phase1.warmup_steps = min(config.phase1.warmup_steps, 500)  # ours
+    config.phase2.warmup_steps = min(config.phase2.warmup_steps, 50)  # ours
+    if not args.sampler and config.sample.solver != "euler" and config.sample.num_steps > 8:
+        config.sample.update(solver="midpoint", num_steps=8)  # ours
 
 
 def _joint(config: ml_collections.ConfigDict) -> None:

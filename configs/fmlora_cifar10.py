@@ -9,7 +9,8 @@ folders instead of the official archive. On a CPU, use fewer images:
 `--config.data.train_per_class=100` and `--config.data.test_per_class=50`.
 
 Arguments: `:smoke`, `:baseline=NAME` (see README.md); `:paper` (FM-LoRA as it is published),
-`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); joined by commas.
+`:no_drs` (the same with one rank for all tasks), `:no_dmp` (without the prompt); `:minutes=10` (as
+many epochs as fit); joined by commas.
 """
 
 from configs import classifiers

@@ -5,7 +5,8 @@
 `--config.data.source=folder:.data/cifar10` reads image files instead of the official archive.
 
 Arguments: `:smoke`, `:baseline=joint` (or another word of README.md), `:family=shift`
-(or another family, with its own learning rate), `:tasks=2`; joined by commas.
+(or another family, with its own learning rate), `:tasks=2`; `:minutes=10` (as many steps as fit);
+joined by commas.
 """
 
 from configs import common

@@ -14,11 +14,11 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from flcl import called, ending, hints, settings, stopping
+from flcl import called, ending, hints, settings, stopping, waiting
 from flcl.settings import bridge, formats, later
 from flcl.settings.config_file import load_config
 from flcl.settings.given import overrides
-from flcl.shown import show_everything
+from flcl.shown import show_everything, shown
 from flcl.storage import foreign, paths
 
 _OVERRIDE = re.compile(r"--?(no)?config\.([^=]*)")
@@ -101,7 +101,14 @@ def _start(
     arguments = parse(argv, defines, config, takes_words)
     if distributed:
         _join(arguments.flags)
-    return program(arguments) or 0
+    with waiting.told(_say_waiting):
+        return program(arguments) or 0
+
+
+def _say_waiting(text: str) -> None:
+    """One line about a program that is being compiled, where no report of a run shows it."""
+    if writes():
+        print(shown(text), file=sys.stderr, flush=True)
 
 
 def parse(

@@ -111,6 +111,33 @@ def test_other_arguments_are_refused(name, arg, message):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", EVERY)
+def test_minutes_shorten_what_needs_no_measurement(name):
+    usual, short = load(name), load(name, "minutes=2.5")
+    assert (usual.runtime.minutes, short.runtime.minutes) == (0.0, 2.5)
+    changed = differing_keys(bridge.as_dict(usual), bridge.as_dict(short))
+    keys = {line.split(":")[0] for line in changed} - {"runtime.minutes"}
+    if name in CLASSIFIERS:
+        assert keys == set()
+        return
+    # The steps stay those of the config: a run lowers them to what it has measured.
+    assert keys <= {f"phase{n}.warmup_steps" for n in (1, 2)} | {
+        "sample.solver",
+        "sample.num_steps",
+    }
+    assert short.phase1.warmup_steps <= 500 and short.phase2.warmup_steps <= 50
+    evaluations = short.sample.num_steps * (1 if short.sample.solver == "euler" else 2)
+    assert evaluations <= 16
+    assert load(name, "smoke,minutes=3").phase1.steps == 4
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1e3", "", "nan"])
+def test_minutes_are_a_number_above_zero(value):
+    for name in ("funlora_digits.py", "fmlora_digits.py"):
+        with pytest.raises(ValueError, match="; minutes=N$"):
+            load(name, f"minutes={value}")
+
+
 def test_small_belongs_to_few_configs():
     for name in FILES:
         if name in SMALL:

@@ -112,6 +112,7 @@ def put(bank: Bank, labels: jax.Array, rows: Bank) -> Bank:
     return jax.tree.map(lambda v, row: v.at[labels].set(row), bank, rows)
 
 
+@jax.named_scope("modulation")
 def lift(factors: Factors, family: Family) -> jax.Array:
     """F [..., Cin, Cout] in float32, from factors with any leading axes."""
     axes = factors["a"].ndim - 1

@@ -54,6 +54,7 @@ def resolved_strategy(strategy: str) -> str:
     return strategy_for(jax.default_backend()) if strategy == "auto" else strategy
 
 
+@jax.named_scope("modulation")
 def modulated_kernel(kernel: jax.Array, modulation: Modulation) -> jax.Array:
     """Kernels [G, k, k, Cin, Cout] of the G classes: W0 * F_y, or W0 + F_y."""
     matrix = modulation.matrix

@@ -37,6 +37,8 @@ class Figure:
       median_seconds: None if the figure is counted and not timed.
       reference_seconds: the same for the reference.
       mfu: model FLOPs utilisation, None if the peak of the device is unknown.
+      steps_per_second: of a train step.
+      peak_bytes: the most memory that a step needs, see `bench.memory`.
       memory_ratio: device bytes of the compiled program / those of the reference.
       note: a note for the reader.
     """
@@ -52,6 +54,8 @@ class Figure:
     images_per_second: float | None = None
     function_evaluations: int | None = None
     mfu: float | None = None
+    steps_per_second: float | None = None
+    peak_bytes: int | None = None
     memory_ratio: float | None = None
     note: str = ""
 
@@ -94,7 +98,7 @@ def timed(name: str, seconds: Sequence[float], reference: Sequence[float], **mor
     )
 
 
-def counted(name: str, value: float, reference: float, note: str = "") -> Figure:
+def counted(name: str, value: float, reference: float, note: str = "", **more) -> Figure:
     """The figure of a value that is the same in every round, such as bytes."""
     ratio = value / reference
     return Figure(
@@ -105,4 +109,5 @@ def counted(name: str, value: float, reference: float, note: str = "") -> Figure
         rounds=1,
         backend=jax.default_backend(),
         note=note,
+        **more,
     )

@@ -5,6 +5,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from flcl import methods, settings
 from flcl.bench.sizes import Size
@@ -34,6 +35,8 @@ class Unmodulated(FunLoRA):
 class Training:
     """A compiled train step on one constant batch; each call is one step.
 
+    mesh: the devices; None = one device.
+
     Attributes:
       method: the method of the run.
       images: of a batch.
@@ -41,8 +44,10 @@ class Training:
       bytes: device memory of the compiled step: arguments, temporaries and results.
     """
 
-    def __init__(self, run: settings.Run, phase: int, build=methods.build):
-        self.mesh = one_device()
+    def __init__(
+        self, run: settings.Run, phase: int, build=methods.build, mesh: Mesh | None = None
+    ):
+        self.mesh = mesh or one_device()
         self.method = method_of(run, build)
         task = self.method.stream.tasks[phase - 1]
         key = stream_key(0, "benchmark")
@@ -63,9 +68,15 @@ class Training:
         self._state, metrics = self._step(self._state, self._frozen, self._batch, self._key)
         return self._state, metrics
 
+    @property
+    def text(self) -> str:
+        """The compiled program."""
+        return self._step.as_text()
+
     def rates(self, seconds: list[float]) -> dict:
-        """`images_per_second` and `mfu` of the rounds, for a figure."""
-        return rates(self.images, self.flops, seconds)
+        """`steps_per_second`, `images_per_second` and `mfu` of the rounds, for a figure."""
+        steps = {"steps_per_second": 1.0 / float(np.median(seconds))}
+        return rates(self.images, self.flops, seconds) | steps
 
 
 def method_of(run: settings.Run, build=methods.build) -> Method:

@@ -4,13 +4,14 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from pathlib import Path
 
 import jax
 from rich.console import Console
 from rich.table import Table
 
+from flcl import files
 from flcl.bench.figures import BARS, Figure
+from flcl.bench.profile import Profile
 from flcl.bench.suite import ITEMS, summary
 
 STANDARD_OUTPUT = "-"
@@ -24,6 +25,7 @@ _COLUMNS = (
     "bar",
     "seconds",
     "reference",
+    "steps/s",
     "images/s",
     "MFU",
     "memory",
@@ -31,13 +33,13 @@ _COLUMNS = (
 )
 
 
-def write_json(figures: Sequence[Figure], target: str) -> None:
+def write_json(values: Sequence[dict], target: str) -> None:
     """Writes a JSON list of figures to a file or, for `-`, to standard output."""
-    text = json.dumps([figure.as_dict() for figure in figures], indent=2) + "\n"
+    text = json.dumps(list(values), indent=2) + "\n"
     if target == STANDARD_OUTPUT:
         print(text, end="")
     else:
-        Path(target).write_text(text, encoding="utf-8")
+        files.write(target, text)  # whole, because the process may be killed at any moment
 
 
 def print_table(figures: Sequence[Figure], console: Console) -> None:
@@ -58,6 +60,40 @@ def print_table(figures: Sequence[Figure], console: Console) -> None:
     missed = [figure.name for figure in barred if figure.missed]
     text = f"{len(barred) - len(missed)} of {len(barred)} bars reached"
     console.print(text + (f"; missed: {', '.join(missed)}" if missed else ""), soft_wrap=True)
+
+
+def print_profile(profile: Profile, console: Console) -> None:
+    """Prints the time of a train step by group, the longest first."""
+    console.print(f"{profile.program}: {machine()}", highlight=False, soft_wrap=True)
+    table = Table("part of the step")
+    table.add_column("ms", justify="right")
+    table.add_column("share", justify="right")
+    seconds, shares = profile.seconds, profile.shares
+    for name in sorted(seconds, key=seconds.get, reverse=True):
+        table.add_row(name, f"{1e3 * seconds[name]:.3f}", f"{shares[name]:.1%}")
+    console.print(table)
+    console.print(
+        f"one step of {profile.devices} device{'s' * (profile.devices > 1)}, summed over devices "
+        f"and threads; {1e3 * profile.wall:.1f} ms on the clock while the profiler was on",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def profile_json(profile: Profile) -> list[dict]:
+    """A profile as JSON values: an entry for each group."""
+    shares, name = profile.shares, f"profile/{profile.program}"
+    return [
+        {"name": f"{name}/{group}", "seconds": seconds, "share": shares[group]}
+        for group, seconds in profile.seconds.items()
+    ]
+
+
+def line(figure: Figure) -> str:
+    """One line about a figure that has just been found."""
+    pairs = zip(_COLUMNS[1:-1], _row(figure)[1:-1], strict=True)
+    told = ", ".join(f"{name} {value}" for name, value in pairs if value)
+    return f"  {figure.name}: {told}"
 
 
 def print_list(console: Console) -> None:
@@ -85,6 +121,7 @@ def _row(figure: Figure) -> list[str]:
         _number(figure.bar, ".2f"),
         _number(figure.median_seconds, ".4g"),
         _number(figure.reference_seconds, ".4g"),
+        _number(figure.steps_per_second, ",.4g"),
         _number(figure.images_per_second, ",.4g"),
         _number(figure.mfu, ".1%"),
         _number(figure.memory_ratio, ".2f"),

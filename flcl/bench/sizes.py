@@ -19,6 +19,8 @@ class Size:
       generator: config keys of the U-Net's run.
       classifier: config keys of the vision transformer's run.
       bfloat16: activations are bfloat16 where the device is no CPU.
+      loss_steps: train steps after which the losses of two number types are compared.
+      guess: seconds of a benchmark that was never run here.
       loop_steps: train steps of one round of the whole loop.
       tasks: of the run whose last task is compared with its second.
       task_steps: train steps between two looks at the clock in that run.
@@ -31,6 +33,8 @@ class Size:
     generator: Mapping[str, object]
     classifier: Mapping[str, object]
     bfloat16: bool
+    loss_steps: int
+    guess: float
     loop_steps: int
     tasks: int
     task_steps: int
@@ -67,6 +71,8 @@ _SMALL = Size(
         "phase2.batch_size": 40,
         "sample.num_steps": 20,
         "sample.chunk": 16,
+        "judge.width": 16,
+        "judge.batch_size": 64,
     },
     classifier={
         "data.image_size": 96,
@@ -76,6 +82,8 @@ _SMALL = Size(
         "prompt.tokens": 2,  # of 39 tokens, as 10 of 207
     },
     bfloat16=False,
+    loss_steps=50,
+    guess=30.0,
     loop_steps=5,
     tasks=20,
     task_steps=20,
@@ -106,6 +114,8 @@ SIZES: dict[str, Size] = {
             "prompt.tokens": 10,
         },
         bfloat16=True,
+        loss_steps=50,
+        guess=60.0,
         loop_steps=30,
         tasks=20,
         task_steps=20,

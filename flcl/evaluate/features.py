@@ -4,6 +4,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from flcl import waiting
 from flcl.compiling import kept, run_once
 from flcl.data import loader
 from flcl.data.selection import Selection
@@ -33,7 +34,8 @@ class Inference:
         """Features float32 [N, d] of images; `advance` gets the number of finished images."""
         if self._lower is not None:
             images = self._lower.of(memory, images)
-        size, waiting, done = self._size(len(images)), None, []
+        size, running, done = self._size(len(images)), None, []
+        about = (self._run.method, self._run.model, self._run.data.image_size)
         dataset = loader.in_order(images, size, hosts.rows(size))
         runtime = self._run.runtime
 
@@ -46,10 +48,12 @@ class Inference:
             placed = sharding.place_batch({"images": batch["images"]}, self._mesh)
             # Collected one batch late: the device already computes the next batch, and at most
             # two batches are in memory.
-            waiting, finished = self._features(memory, placed["images"]), waiting
+            with waiting.first_call(self._features, "the features", about, size):
+                computed = self._features(memory, placed["images"])
+            running, finished = computed, running
             if finished is not None:
                 collect(finished)
-        collect(waiting)
+        collect(running)
         return np.concatenate(done)[: len(images)]
 
     def scores(self, solved, features: np.ndarray) -> dict[str, np.ndarray]:

@@ -7,6 +7,7 @@ which compiles its step once: the number of classes is a fixed capacity; the exi
 the number of steps are traced.
 """
 
+import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from flcl import settings
+from flcl import settings, waiting
 from flcl.compiling import kept, run_once
 from flcl.data.selection import Selection
 from flcl.evaluate import recipe
@@ -121,9 +122,12 @@ class Judge:
         self._shard = shard or (lambda batch: jax.tree.map(jnp.asarray, batch))
         self._rows = rows
         self._everywhere = _replicated(self._shard(self._blank_batch()))
-        programs = _programs(judge, num_classes, self.image_shape, self._everywhere)
+        # No program depends on how long and on how many images a judge trains.
+        same = dataclasses.replace(judge, epochs=1.0, images_per_class=0)
+        programs = _programs(same, num_classes, self.image_shape, self._everywhere)
         self._init, self._step, self._predict = programs.init, programs.step, programs.predict
         self._init_state = programs.init_state
+        self._about = (judge.width, judge.stages, judge.batch_size, self.image_shape)
 
     def abstract_variables(self) -> dict:
         """Shapes and dtypes of the result of `train`, to restore it from a checkpoint."""
@@ -162,7 +166,8 @@ class Judge:
         # classes (F11).
         state = self._init(key)
         for done, batch in enumerate(self._batches(images, steps, seed_name), start=1):
-            state, loss = self._step(state, self._shard(batch), seen, key, total)
+            with waiting.first_call(self._step, "the training step of the judge", self._about):
+                state, loss = self._step(state, self._shard(batch), seen, key, total)
             if done % REPORT_EVERY == 0 or done == steps:
                 self._report(done, float(loss), progress)
         return {"params": state.params, "batch_stats": state.batch_stats}
@@ -202,7 +207,9 @@ class Judge:
             # Copies of the last image fill the last batch; callers leave them out.
             indices = np.minimum(np.arange(start, start + size), count - 1)
             batch = self._shard({"images": self._fetch(images, indices)})
-            yield self._predict(variables, batch["images"], seen)
+            with waiting.first_call(self._predict, "the answers of the judge", self._about):
+                answers = self._predict(variables, batch["images"], seen)
+            yield answers
 
     def _batches(self, images: Selection, steps: int, name: str) -> Iterator[dict]:
         order, size = recipe.batch_order(self.seed, name, len(images)), self.settings.batch_size

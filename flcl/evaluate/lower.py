@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from flcl import waiting
 from flcl.compiling import kept
 from flcl.data import loader
 from flcl.data.selection import Selection, joined
@@ -63,12 +64,14 @@ class Lower:
     def _compute(self, memory: Memory, images: Selection, outputs: "_Outputs") -> None:
         size, runtime = _batch_size(self._method, self._mesh), self._method.run.runtime
         program, what = program_of(self._method, self._mesh), "blocks that never train"
+        about = (self._method.run.model, self._method.run.data.image_size)
         advance = self._progress(f"{what}, once for each image", len(images))
         dataset = loader.in_order(images, size, hosts.rows(size))
         batches = loader.iterate(dataset, threads=runtime.threads, prefetch=runtime.prefetch)
         for number, batch in enumerate(batches):
             placed = sharding.place_batch({"images": batch["images"]}, self._mesh)
-            done = np.asarray(program({"trunk": memory["trunk"]}, placed["images"]))
+            with waiting.first_call(program, what, about):
+                done = np.asarray(program({"trunk": memory["trunk"]}, placed["images"]))
             start = number * size
             outputs.put(images.indices[start : start + size], done)
             advance(min(start + size, len(images)))

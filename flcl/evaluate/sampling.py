@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from flcl import settings
+from flcl import settings, waiting
 from flcl.compiling import kept
 from flcl.devices import mesh as meshes
 from flcl.devices import sharding
@@ -46,11 +46,14 @@ class ClassSampler:
     def one_class(self, memory, key: jax.Array, label: int, count: int) -> tuple[np.ndarray, int]:
         """Images uint8 [count, H, W, C] and evaluations per image, by one program for any count."""
         parameters = self.method.class_parameters(memory, np.int32(label))
+        run = self.method.run
+        about = (run.method, run.model, run.data.image_size, self.sample)
         label, drawn, most = np.int32(self._noise.get(int(label), label)), [], 0
         # A loop in Python: the number of chunks is not part of the program.
         for start in range(0, count, self._chunk):
             indices = np.arange(start, start + self._chunk, dtype=np.int32)
-            images, calls = self._compiled(parameters, key, label, indices)
+            with waiting.first_call(self._compiled, "the sampler", about):
+                images, calls = self._compiled(parameters, key, label, indices)
             drawn.append(np.asarray(images))
             most = max(most, self._checked(int(calls)))
         # The images after `count` only fill the last chunk.

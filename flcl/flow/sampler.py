@@ -36,6 +36,11 @@ def networks(sample: settings.Sample) -> int:
     return 2 if guided else 1
 
 
+def evaluations(sample: settings.Sample) -> int | None:
+    """Function evaluations of an image by fixed steps; None for dopri5, which chooses its steps."""
+    return None if sample.solver == "dopri5" else _FIXED[sample.solver][1] * sample.num_steps
+
+
 def arrived(calls, sample: settings.Sample):
     """Whether the images of a solve with `calls` evaluations reached t = 1; traced or not."""
     return sample.solver != "dopri5" or calls <= most_evaluations()

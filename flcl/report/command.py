@@ -36,7 +36,9 @@ def changes(config: Mapping) -> list[Change]:
 def command(config: Mapping, workdir: str = "runs/again") -> str:
     """The shell command that trains a run with the settings of a `config.json`."""
     words = [*called.program("train").split(), f"--config={CONFIG}:{config['method']}"]
-    words += [f"--config.{key}={value}" for key, value, _ in changes(config)]
+    # Lengths that were planned are keys of their own; planning again would change them.
+    changed = [each for each in changes(config) if each.key != "runtime.minutes"]
+    words += [f"--config.{key}={value}" for key, value, _ in changed]
     return " ".join(map(shlex.quote, [*words, f"--workdir={workdir}"]))
 
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from flcl import files, settings, stopping
+from flcl import files, settings, stopping, waiting
 from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sequence.learned import LearnedTask
@@ -28,6 +28,7 @@ from flcl.methods.base import STRAIGHTENING, Classifier, Generator, Memory, Meth
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
+from flcl.runs.planned.plan import planned
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter, introduce
 from flcl.runs.results import NAME, to_json
@@ -46,8 +47,6 @@ from flcl.training.loop import TaskTraining
 from flcl.training.step import Phase, aligned, phase_of
 from flcl.training.straighten import straightened
 from flcl.training.survey import Survey
-
-_PHASES = {1: "the first task", 2: "all later tasks", STRAIGHTENING: "straight paths"}
 
 
 def run(
@@ -74,6 +73,7 @@ def run(
     config, is not writable or is in use, and for a damaged checkpoint; `FloatingPointError` for a
     loss that is not finite; `StoppedError` after SIGTERM or Ctrl-C, when everything is saved.
     """
+    began = time.monotonic()
     use_compile_cache(run.runtime)
     workdir = Path(workdir)
     seals = Seals(workdir, writes=hosts.is_main())
@@ -84,6 +84,9 @@ def run(
             setup, weights = _prepared(run, workdir, progress, loaded)
             room.check_kept(setup.run, setup.method, setup.data)
             setup, old_images = substitutes.prepare(setup, progress)
+        if loaded is None:  # a later task has the lengths that are stored
+            setup = planned(setup, workdir, began, progress)
+        with hosts.together():
             # Entered first, so it is released last: the lock is held until all checkpoints are
             # written.
             claim = workdirs.claimed(workdir, setup.run, setup.data.to_dict(), seals)
@@ -98,6 +101,7 @@ def run(
         # The memory has its own copy. Without this line a large trunk would stay in memory twice.
         del weights
         reporter = make_reporter(workdir, setup.run)
+        held.enter_context(waiting.told(reporter.say if hosts.is_main() else None))
         introduce(reporter, setup, notes)
         experiment = Experiment(
             setup, workdir, checkpoints, reporter, check_there, seals, old_images
@@ -206,7 +210,8 @@ class Experiment:
             )
             memory = statistics.add(before, memory, task)
             aligning = stream_key(self.setup.run.seed, "align", task.index)
-            memory = {**memory, **aligned(method, self.setup.mesh)(memory, aligning)}
+            align = aligned(self.setup.compiled(task), self.setup.mesh)
+            memory = {**memory, **align(memory, aligning)}
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -230,17 +235,18 @@ class Experiment:
 
     def _sampler(self, task: Task) -> ClassSampler:
         """The sampler of the memory after a task; training and evaluation share its programs."""
-        method, mesh = self._method(task), self.setup.mesh
+        method, mesh = self.setup.compiled(task), self.setup.mesh
         return ClassSampler(method, self.setup.run.sample, mesh, self.data.noise)
 
     def _inference(self, task: Task) -> Inference:
         """The features and scores of the memory after a task; its programs are shared, too."""
-        return Inference(self._method(task), self.setup.mesh, self._lower)
+        return Inference(self.setup.compiled(task), self.setup.mesh, self._lower)
 
     def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
         """`(memory, trainable)` after the steps of a task."""
         method, total = self._method(task), self.setup.steps(task)
-        phase = self._phase(method, method.phase(task), trainable, frozen)
+        programs = self.setup.compiled(task)
+        phase = self._phase(programs, method.phase(task), trainable, frozen)
         frozen = sharding.place(frozen, self.setup.mesh, method.divides)
         state, measured = self._start(phase, trainable, task, total)
         # A save inside a task contains the losses, so only a new task measures them.
@@ -313,10 +319,6 @@ class Experiment:
     def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:
         """The compiled programs of a phase; tasks of the phase with equal room share them."""
         if (method, index) not in self._phases:
-            self.reporter.say(
-                f"compiling the training step of {_PHASES[index]}, once: seconds for a small "
-                "network, minutes for a large one"
-            )
             phase = phase_of(method, index, trainable, frozen, self.setup.mesh)
             self._phases[method, index] = phase
         return self._phases[method, index]

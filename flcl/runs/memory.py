@@ -3,6 +3,7 @@
 import jax
 from jax.sharding import Mesh
 
+from flcl import waiting
 from flcl.compiling import kept, run_once
 from flcl.data.sequence.stream import Task, TaskStream
 from flcl.devices import sharding
@@ -14,8 +15,10 @@ from flcl.runs.setup import Setup
 
 def empty_memory(setup: Setup) -> Memory:
     """The memory before the first task on the devices of the run; its trunk is still random."""
-    method = setup.of_task(setup.data.stream.tasks[0]).method
-    return _initialiser(method, setup.mesh)(stream_key(setup.run.seed, "init"))
+    method = setup.compiled(setup.data.stream.tasks[0])
+    program, about = _initialiser(method, setup.mesh), (method.name, method.run.model)
+    with waiting.first_call(program, "the first values of the network", about):
+        return program(stream_key(setup.run.seed, "init"))
 
 
 @kept

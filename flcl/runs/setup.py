@@ -19,6 +19,7 @@ from flcl.evaluate.quality import extractors
 from flcl.methods.base import Method, Resolved
 from flcl.runs import room
 from flcl.runs.later import sources
+from flcl.runs.planned.stored import without_lengths
 from flcl.runs.saved.stored import History
 from flcl.settings.later import changed_run
 from flcl.storage import paths
@@ -57,6 +58,11 @@ class Setup:
                 raise ValueError(f"{place}: {error}") from None
         method = methods.shared(run, self.data.stream.sized(task.index))
         return dataclasses.replace(self, run=run, method=method)
+
+    def compiled(self, task: Task) -> Method:
+        """The method whose programs a task runs: its own one, whatever lengths were planned."""
+        there = self.of_task(task)
+        return methods.shared(without_lengths(there.run), there.method.stream)
 
     def steps(self, task: Task) -> int:
         """Optimiser steps of a task."""

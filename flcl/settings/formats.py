@@ -77,6 +77,7 @@ ADDED: dict[int, dict[str, object]] = {
         "sample.guidance": 1.0,
     },
     7: {
+        "runtime.minutes": 0.0,
         "adapter.log_ranks": 0,
         "straighten.steps": 0,
         "straighten.pairs": 500,

@@ -97,7 +97,10 @@ class Stream(ClassStream):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """How a run is executed. None of these keys changes a result, so a resume may change them."""
+    """How a run is executed. None of these keys changes a result, so a resume may change them.
+
+    `minutes` decides only the lengths of a run that begins: see `flcl.runs.planned.plan`.
+    """
 
     fsdp: int = key(
         1,
@@ -116,6 +119,14 @@ class Runtime:
     threads: int = key(4, "threads that decode images", at_least(1, 1024), free=True)
     prefetch: int = key(4, "batches prepared in advance", at_least(1, 1000), free=True)
     progress: bool = key(True, "show progress bars", free=True)
+    minutes: float = key(
+        0.0,
+        "minutes in which a new run shall end: its first call measures its parts on this machine "
+        "and lowers steps, epochs and the judge's images to what fits; later calls keep them. "
+        "0 = nothing is lowered",
+        at_least(0, 100_000),
+        free=True,
+    )
     compile_cache: str = key(
         "", "folder for compiled programs; empty = ~/.cache/flcl, off = no cache", free=True
     )

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from flcl import files, hints, settings
 from flcl.runs import results
+from flcl.runs.planned.stored import planned_keys, with_lengths
 from flcl.runs.saved.differences import decisive, differing_keys
 from flcl.settings import bridge, formats
 from flcl.settings.generator.factors import FOUND_LAYERS
@@ -202,6 +203,9 @@ def _check_folder(name: str, place: Path, run: settings.Run) -> None:
         return
     if stored is None:
         return
+    # A planned run has other lengths than those that were asked for.
+    if run.runtime.minutes and stored["method"] == run.method:
+        run = with_lengths(run, planned_keys(bridge.from_dict(stored)))
     given = decisive(bridge.as_dict(run))
     lines = differing_keys(_without_open(decisive(stored), given), _without_open(given, given))
     # If the method differs, nearly every key differs.

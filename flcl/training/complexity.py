@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from flcl import waiting
 from flcl.data import loader
 from flcl.data.selection import Selection, joined
 from flcl.data.sequence.stream import Task
@@ -11,6 +12,7 @@ from flcl.devices import hosts, sharding
 from flcl.devices import mesh as meshes
 from flcl.methods.base import Preliminary
 from flcl.rng import host_generator, stream_key
+from flcl.training.loop import advance
 from flcl.training.step import Phase
 
 
@@ -67,10 +69,10 @@ def held_out_losses(
     dataset, runtime = method.batches(task, train, hosts.shard()), run.runtime
     batches = loader.iterate(dataset, 0, total, threads=runtime.threads, prefetch=runtime.prefetch)
     key = stream_key(run.seed, "preliminary", task.index)
-    advance = progress(f"complexity of task {task.index}", total)
+    show = progress(f"complexity of task {task.index}", total)
     for done, batch in enumerate(batches, start=1):
-        state, _ = phase.advance(state, frozen, [batch], key)
-        advance(done)
+        state, _ = advance(phase, state, frozen, [batch], key)
+        show(done)
     values = [_held_out(phase, state.trainable, each, joined(held)) for each in measured]
     # Otherwise all logits of the selector would be NaN, and argmax would silently choose the
     # first candidate.
@@ -93,6 +95,7 @@ def _held_out(phase: Phase, trainable, frozen, held: Selection) -> float:
     total = 0.0
     for number, batch in enumerate(batches):
         placed = sharding.place_batch(batch, mesh, frozenset(batch))
-        losses = phase.losses(trainable, frozen, placed["images"], placed["labels"])
+        with waiting.first_call(phase.losses, "the held-out losses", (run.method, run.model)):
+            losses = phase.losses(trainable, frozen, placed["images"], placed["labels"])
         total += float(np.asarray(losses)[: len(held) - number * size].sum())
     return total / len(held)

@@ -6,8 +6,12 @@ from collections.abc import Callable, Iterable, Iterator
 import jax
 import numpy as np
 
+from flcl import waiting
+from flcl.methods.base import STRAIGHTENING
 from flcl.stopping import StoppedError
 from flcl.training.step import Phase, TrainState
+
+_TASKS = {1: "the first task", 2: "all later tasks", STRAIGHTENING: "straight paths"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class TaskTraining:
         # The step is part of the state, so a restored state cannot continue at a wrong place.
         done = int(state.step)
         for call in _calls(batches, done, phase.per_call):
-            state, metrics = phase.advance(state, frozen, call, self.key)
+            state, metrics = advance(phase, state, frozen, call, self.key)
             pending += metrics
             before, done = done, done + len(call)
             self.advance(done)
@@ -90,6 +94,15 @@ class TaskTraining:
                 f"{self.name}: {self.remedy}, in a new workdir"
             )
         return {key: float(np.mean(value)) for key, value in values.items()}
+
+
+def advance(phase: Phase, state, frozen, call: list[dict], key) -> tuple[TrainState, list[dict]]:
+    """`Phase.advance`, which is compiled at its first call: then somebody is told."""
+    method = phase.method
+    tasks = _TASKS[phase.index]
+    about = (method.name, method.run.model, method.run.data.image_size)
+    with waiting.first_call(phase, f"the training step of {tasks}", about, len(call)):
+        return phase.advance(state, frozen, call, key)
 
 
 def _passed(before: int, done: int, every: int) -> bool:

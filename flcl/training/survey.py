@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from flcl import waiting
 from flcl.compiling import run_once
 from flcl.data import loader
 from flcl.data.selection import Selection, joined
@@ -51,7 +52,10 @@ class Survey:
             batch["weights"] = (np.arange(size)[rows] < left).astype(np.float32)
             placed = sharding.place_batch(batch, self._mesh, frozenset(batch))
             arguments = (memory, compared, placed)
-            sums = self._add(sums, *arguments) if number else self._first(*arguments)
+            program = self._add if number else self._first
+            arguments = (sums, *arguments) if number else arguments
+            with waiting.first_call(program, "the survey of a task", (run.method, run.model)):
+                sums = program(*arguments)
             advance(min(len(images), (number + 1) * size))
         memory = method.with_survey(memory, task, jax.device_get(sums))
         return sharding.place(memory, self._mesh, method.divides)

@@ -26,6 +26,9 @@ TINY = dataclasses.replace(
         "phase2.batch_size": 8,
         "sample.num_steps": 2,
         "sample.chunk": 4,
+        "judge.width": 4,
+        "judge.stages": 1,
+        "judge.batch_size": 8,
     },
     classifier={
         "data.image_size": 16,
@@ -35,6 +38,7 @@ TINY = dataclasses.replace(
         "prompt.tokens": 1,
         "lora.blocks": "0-1",
     },
+    loss_steps=4,
     loop_steps=2,
     tasks=3,
     task_steps=2,

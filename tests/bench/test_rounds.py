@@ -87,3 +87,9 @@ def test_counted_figures_have_no_seconds():
     assert (
         values["median_seconds"] is None and "mfu" not in values and np.isclose(values["bar"], 1.1)
     )
+
+
+def test_more_numbers_of_a_figure_are_shown_where_there_are_any():
+    figure = figures.counted("peak_memory/phase1", 30, 40, peak_bytes=30)
+    assert figure.as_dict()["peak_bytes"] == 30
+    assert "steps_per_second" not in figure.as_dict()

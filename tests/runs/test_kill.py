@@ -168,7 +168,5 @@ def test_a_damaged_save_inside_a_task_is_skipped(alone, data, tmp_path, method, 
     assert "cannot be read" in printed or "changed on disk" in printed
     # What a run says before anything moves.
     assert "six.npz: 6 classes, 144 training and 48 test images, 3 tasks, 4 x cpu" in printed
-    for tasks in ("the first task", "all later tasks"):
-        assert printed.count(f"compiling the training step of {tasks}, once") == 1
     assert (copy / "results.json").read_bytes() == (alone / "results.json").read_bytes()
     shutil.rmtree(copy)

@@ -64,6 +64,7 @@ OUTSIDE = [
     ("runtime.steps_per_call", 0),
     ("runtime.threads", 0),
     ("runtime.prefetch", 0),
+    ("runtime.minutes", -1.0),
     ("data.train_per_class", -1),
     ("data.test_per_class", -1),
 ]

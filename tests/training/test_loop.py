@@ -14,6 +14,18 @@ from flcl.training.step import TrainState
 BATCH = {"images": np.zeros((8, 1, 2, 2, 1), np.uint8), "labels": np.zeros(1, np.int32)}
 
 
+class FakePhase:
+    """A phase without programs: `advance` stands for its step."""
+
+    index = 2
+    method = types.SimpleNamespace(
+        name="fake", run=types.SimpleNamespace(model="", data=types.SimpleNamespace(image_size=8))
+    )
+
+    def __init__(self, advance, per_call):
+        self.advance, self.per_call = advance, per_call
+
+
 def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at=None, seen=None):
     """What the loop calls, records, saves and advances for a step whose loss is its number."""
     seen = {} if seen is None else seen
@@ -32,7 +44,7 @@ def run(steps, first=0, bad=None, log_every=3, save_every=4, per_call=1, stop_at
             assert metrics["watched"] == done
             seen["watched"].append(done)
 
-    phase = types.SimpleNamespace(advance=advance, per_call=per_call)
+    phase = FakePhase(advance, per_call)
     state = TrainState(jnp.asarray(first), jnp.asarray(steps), {}, {}, {})
     training = TaskTraining(
         key=jax.random.key(0),

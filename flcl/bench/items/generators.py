@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from flcl import compiling, settings
 from flcl.adapters import functional
-from flcl.adapters.modulate import resolved_strategy
+from flcl.adapters.modulate import STRATEGIES, resolved_strategy
 from flcl.bench.figures import Figure, timed
 from flcl.bench.programs import (
     Training,
@@ -46,6 +46,24 @@ def phase1_step(size: Size, rounds: int) -> Iterator[Figure]:
         more = training.rates(seconds[name])
         more["memory_ratio"] = training.bytes / trainings["plain"].bytes
         yield timed(name, seconds[name], seconds["plain"], **more)
+
+
+def step_strategies(size: Size, rounds: int) -> Iterator[Figure]:
+    """Train step of the first task by each strategy of the modulated convolution, against none."""
+    plain = Training(size.generator_run(model__dtype=dtype_of(size)), 1, Unmodulated)
+    chosen = resolved_strategy("auto")
+    for groups in size.step_groups:
+        for strategy in STRATEGIES[1:]:  # without `auto`, which is one of the others
+            run = size.generator_run(
+                model__dtype=dtype_of(size), phase1__groups=groups, adapter__strategy=strategy
+            )
+            # One after the other, so a figure is there before the next program is compiled.
+            training = Training(run, 1)
+            seconds = interleave({"this": training, "plain": plain}, rounds)
+            more = training.rates(seconds["this"]) | {"memory_ratio": training.bytes / plain.bytes}
+            note = "the default of this platform" if strategy == chosen else ""
+            name = f"step_strategies/G={groups}/{strategy}"
+            yield timed(name, seconds["this"], seconds["plain"], note=note, **more)
 
 
 def phase2_step(size: Size, rounds: int) -> Iterator[Figure]:

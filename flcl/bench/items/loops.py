@@ -26,7 +26,7 @@ from flcl.settings import bridge
 from flcl.training.loop import TaskTraining
 from flcl.training.step import Phase
 
-COLD_START = "flcl.bench.first_step"
+COLD_START = "flcl.bench.items.first_step"
 
 
 def loader(size: Size, rounds: int) -> Iterator[Figure]:
@@ -80,15 +80,24 @@ class Loops:
         """As many steps on the first batch."""
         return self._train([self._first] * self.steps)
 
-    def _train(self, source):
+    def last_loss(self) -> float:
+        """The mean loss of the last tenth of as many steps on the real batches."""
+        losses: list[float] = []
+        source = batches.iterate(self.dataset, self._done, self._done + self.steps)
+        every = max(1, self.steps // 10)
+        self._train(source, every, lambda done, metrics: losses.append(metrics["loss"]))
+        return losses[-1]
+
+    def _train(self, source, log_every: int = 0, record=lambda done, metrics: None):
         self._done += self.steps
         training = TaskTraining(
             name="the benchmark",
             steps=sys.maxsize,
             key=stream_key(0, "train", 1),
             remedy=self._setup.method.remedy(1),
-            log_every=self.steps,
+            log_every=log_every or self.steps,
             save_every=sys.maxsize,
+            record=record,
         )
         self._state = training.run(self._phase, self._state, self._frozen, source)
         return self._state

@@ -5,7 +5,7 @@ import sys
 
 import jax
 
-from flcl.bench.loops import Loops
+from flcl.bench.items.loops import Loops
 from flcl.settings import bridge
 
 

@@ -3,13 +3,14 @@
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from flcl import settings
+from flcl import files, settings
 from flcl.bench.figures import Figure, timed
-from flcl.bench.generators import Sampling
+from flcl.bench.items.generators import Sampling
 from flcl.bench.programs import (
     CLASSES,
     Training,
@@ -26,6 +27,23 @@ class MissingError(Exception):
     """A peer is not installed or cannot run here; the text says what to do."""
 
 
+class Form(NamedTuple):
+    """How PyTorch runs a network."""
+
+    channels_last: bool = False
+    compiled: bool = False
+
+
+FORMS: dict[str, tuple[Form, str]] = {
+    "eager": (Form(), "float32"),
+    "channels_last": (Form(channels_last=True), "float32"),
+    "compile": (Form(compiled=True), "float32"),
+    "bfloat16": (Form(), "bfloat16"),
+    "all": (Form(True, True), "bfloat16"),
+}
+"""Each way alone and all together, with the type of the activations on both sides."""
+
+
 def torchcfm_step(size: Size, rounds: int) -> Iterator[Figure]:
     """Train step of the U-Net without classes against TorchCFM's in PyTorch."""
     device = torch_device("torch", "torchcfm")
@@ -34,6 +52,27 @@ def torchcfm_step(size: Size, rounds: int) -> Iterator[Figure]:
     seconds = interleave({"ours": ours, "peer": peer}, rounds, warm=2)
     more = ours.rates(seconds["ours"])
     yield timed("torchcfm_step", seconds["ours"], seconds["peer"], note=_how(device, run), **more)
+
+
+def torchcfm_forms(size: Size, rounds: int) -> Iterator[Figure]:
+    """Train step of the U-Net against TorchCFM's, compiled, with channels last and in bfloat16."""
+    device = torch_device("torch", "torchcfm")
+    left_out, ours = [], {}
+    for name, (form, dtype) in FORMS.items():
+        run = size.generator_run(model__dtype=dtype)
+        if dtype not in ours:
+            ours = {dtype: Training(run, 1, Unmodulated)}
+        try:
+            calls = {"ours": ours[dtype], "peer": unet_step(run, device, form)}
+            seconds = interleave(calls, rounds, warm=2)
+        except Exception as error:  # PyTorch's compiler and its kernels raise anything
+            left_out.append(f"{name} ({files.reason(error)[:100]})")
+            continue
+        more = ours[dtype].rates(seconds["ours"])
+        note = f"PyTorch {_version()}, {dtype}, {_words(form)}"
+        yield timed(f"torchcfm_forms/{name}", seconds["ours"], seconds["peer"], note=note, **more)
+    if left_out:
+        raise MissingError(f"PyTorch cannot do it here: {', '.join(left_out)}")
 
 
 def torchcfm_sampler(size: Size, rounds: int) -> Iterator[Figure]:
@@ -87,20 +126,26 @@ def torch_device(*packages: str) -> str:
     return "cuda"
 
 
-def unet_step(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
-    """One step of TorchCFM's U-Net as `Unmodulated` does it: loss, clipping, Adam, average."""
+def unet_step(
+    run: settings.FunLoRARun, device: str, form: Form | None = None
+) -> Callable[[], object]:
+    """One step of TorchCFM's U-Net as `Unmodulated` does it: loss, clipping, Adam, average.
+
+    form: None = the fastest one of the device.
+    """
     import torch
     from torchcfm.conditional_flow_matching import ConditionalFlowMatcher
 
-    phase = run.phase1
-    network, matcher = _unet(run, device, phase.dropout).train(), ConditionalFlowMatcher(sigma=0.0)
+    phase, form = run.phase1, form or _fastest(device)
+    network, matcher = _unet(run, device, phase.dropout, form), ConditionalFlowMatcher(sigma=0.0)
+    network.train()
     parameters = list(network.parameters())
     average = [parameter.detach().clone() for parameter in parameters]
     optimizer = torch.optim.Adam(parameters, lr=phase.learning_rate, fused=True)
     images = random_batch(method_of(run), 1, (0,))["images"]
     images = images.reshape(-1, *_shape(run)).transpose(0, 3, 1, 2)
-    pixels = _layout(torch.from_numpy(np.ascontiguousarray(images)), device)
-    compiled = torch.compile(network) if device == "cuda" else network
+    pixels = _layout(torch.from_numpy(np.ascontiguousarray(images)), device, form)
+    compiled = torch.compile(network) if form.compiled else network
 
     def step():
         target = pixels.float() / 127.5 - 1.0
@@ -126,14 +171,15 @@ def unet_sampler(run: settings.FunLoRARun, device: str) -> Callable[[], object]:
     """Euler steps of TorchCFM's U-Net from noise to bytes, as many as `Sampling` makes."""
     import torch
 
-    network = _unet(run, device, 0.0).eval()
-    compiled = torch.compile(network) if device == "cuda" else network
+    form = _fastest(device)
+    network = _unet(run, device, 0.0, form).eval()
+    compiled = torch.compile(network) if form.compiled else network
     height, width, channels = _shape(run)
     steps = run.sample.num_steps
 
     @torch.no_grad()
     def draw():
-        x = _layout(torch.randn(run.sample.chunk, channels, height, width), device)
+        x = _layout(torch.randn(run.sample.chunk, channels, height, width), device, form)
         for number in range(steps):
             t = torch.full((len(x),), number / steps, device=device)
             with _precision(torch, device, run):
@@ -175,7 +221,7 @@ def lora_step(run: settings.LoRARun, device: str) -> Callable[[], object]:
     batch = random_batch(method_of(run), 2, (0,))
     pixels = torch.from_numpy(batch["images"]).permute(0, 3, 1, 2).contiguous().to(device)
     labels = torch.from_numpy(batch["labels"]).long().to(device)
-    compiled = torch.compile(network) if device == "cuda" else network
+    compiled = torch.compile(network) if _fastest(device).compiled else network
 
     def step():
         with _precision(torch, device, run):
@@ -190,7 +236,12 @@ def lora_step(run: settings.LoRARun, device: str) -> Callable[[], object]:
     return step
 
 
-def _unet(run: settings.FunLoRARun, device: str, dropout: float):
+def _fastest(device: str) -> Form:
+    """A GPU has kernels for channels last, and its compiler needs no other tools."""
+    return Form(channels_last=device == "cuda", compiled=device == "cuda")
+
+
+def _unet(run: settings.FunLoRARun, device: str, dropout: float, form: Form):
     from torchcfm.models.unet import UNetModel
 
     height, width, channels = _shape(run)
@@ -203,14 +254,14 @@ def _unet(run: settings.FunLoRARun, device: str, dropout: float):
         num_head_channels=run.model.head_channels,
         dropout=dropout,
     )
-    return _layout(network, device)
+    return _layout(network, device, form)
 
 
-def _layout(tensor_or_network, device: str):
-    """Moves a module to the device; on a GPU with channels last, which is faster there."""
+def _layout(tensor_or_network, device: str, form: Form):
+    """Moves a tensor or a module to the device, in the layout of the form."""
     import torch
 
-    if device == "cpu":
+    if not form.channels_last:
         return tensor_or_network.to(device)
     return tensor_or_network.to(device, memory_format=torch.channels_last)
 
@@ -239,12 +290,22 @@ def _threads() -> int:
     return os.cpu_count() or 1
 
 
+def _words(form: Form) -> str:
+    words = (form.channels_last and "channels_last", form.compiled and "torch.compile")
+    return ", ".join(filter(None, words)) or "neither compiled nor channels last"
+
+
+def _version() -> str:
+    import torch
+
+    return torch.__version__
+
+
 def _how(device: str, run: settings.Run) -> str:
     import torch
 
     if device == "cuda":
-        kind = run.model.dtype
-        return f"PyTorch {torch.__version__}, {kind}, channels_last, torch.compile"
+        return f"PyTorch {torch.__version__}, {run.model.dtype}, {_words(_fastest(device))}"
     policy = os.environ["OMP_WAIT_POLICY"]
     threads = f"{torch.get_num_threads()} threads for both, OMP_WAIT_POLICY={policy}"
     return f"PyTorch {torch.__version__}, float32, {threads}"
