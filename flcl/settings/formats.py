@@ -77,7 +77,7 @@ ADDED: dict[int, dict[str, object]] = {
         "sample.guidance": 1.0,
     },
     7: {
-        "adapter.log_ranks": 0,
+        "adapter.record_ranks": 0,
         "straighten.steps": 0,
         "straighten.pairs": 500,
         "straighten.num_steps": 8,

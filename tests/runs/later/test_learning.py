@@ -25,7 +25,7 @@ ROOM = {"stream__capacity": 2}
 CHANGES = {
     "funlora": ROOM
     | {"straighten__steps": 2, "straighten__pairs": 8, "straighten__num_steps": 1}
-    | {"adapter__log_ranks": 1},
+    | {"adapter__record_ranks": 1},
     "fmlora": ROOM,
 }
 # When the learning of tasks 2 and 3 is killed.
