@@ -67,7 +67,7 @@ _RANK = "rank/"  # and the index of a convolution: see `FunLoRA.watched`
 
 
 def training_ranks(run: GeneratorOnDisk) -> Analysis:
-    """The effective rank of F while the tasks train, from the records of `adapter.log_ranks`.
+    """The effective rank of F while the tasks train, from the records of `adapter.record_ranks`.
 
     A row is a convolution at a step: the mean over the first classes of the task. Does the rank
     exceed p, and when?
@@ -126,7 +126,7 @@ def without_training_ranks(run: GeneratorOnDisk) -> str:
         return missing
     if _ranked(run):
         return ""
-    return "no ranks were recorded while it trained; --config.adapter.log_ranks=1 records them"
+    return "no ranks were recorded while it trained; --config.adapter.record_ranks=1 records them"
 
 
 def alphas(run: GeneratorOnDisk) -> Analysis:

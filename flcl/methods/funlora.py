@@ -269,7 +269,7 @@ class FunLoRA(base.Generator):
 
         `rank/INDEX` of the convolutions, and the mean and the largest rank of all of them.
         """
-        count = min(self.run.adapter.log_ranks, len(task.labels))
+        count = min(self.run.adapter.record_ranks, len(task.labels))
         if not count:
             return {}
         rows = functional.take(trainable["factors"], np.arange(count))

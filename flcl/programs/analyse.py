@@ -10,7 +10,7 @@ Examples:
   flcl analyse --workdir=runs/digits --only=oversampling --factors=1,2,5,10 --seeds=0,1,2
 
 Of FunLoRA: ranks (of F, for each class and convolution, after every task), training_ranks (while
-the tasks train, of a run with adapter.log_ranks), alphas (alpha_i and omega_i), importance (and
+the tasks train, of a run with adapter.record_ranks), alphas (alpha_i and omega_i), importance (and
 what adapter.layers=top:K takes), parameters (last accuracy, parameters and bytes of a class). Of
 every generator, if they are named, because they draw and judge samples: oversampling (last accuracy
 with more samples of each class) and evaluations (accuracy, fidelity, distances and recall by

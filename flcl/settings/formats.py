@@ -78,7 +78,7 @@ ADDED: dict[int, dict[str, object]] = {
     },
     7: {
         "runtime.minutes": 0.0,
-        "adapter.log_ranks": 0,
+        "adapter.record_ranks": 0,
         "straighten.steps": 0,
         "straighten.pairs": 500,
         "straighten.num_steps": 8,

@@ -119,7 +119,7 @@ def test_of_many_classes_evenly_spaced_ones_are_taken():
 
 def test_ranks_in_training_are_those_of_the_naive_matrices(run, files, tmp_path):
     """A record has the mean over two classes, and says whether a rank exceeds p = 2."""
-    logged = changed(run.settings, adapter={"log_ranks": 2})
+    logged = changed(run.settings, adapter={"record_ranks": 2})
     method = methods.shared(logged, run._setup.method.stream)
     memory, task = run._memory(3), run.stream.tasks[0]
     factors_of = functional.take(memory["bank"], np.array(task.labels))
@@ -143,7 +143,7 @@ def test_ranks_in_training_are_those_of_the_naive_matrices(run, files, tmp_path)
     assert first["mean_rank"] == pytest.approx(1, abs=1e-3)
     assert run._setup.method.watched({"factors": factors_of}, task) == {}
     run = SimpleNamespace(**{**vars(run), "workdir": tmp_path})
-    assert "--config.adapter.log_ranks=1" in factors.without_training_ranks(run)
+    assert "--config.adapter.record_ranks=1" in factors.without_training_ranks(run)
     with MetricWriter(tmp_path, tensorboard=False) as writer:
         writer.write(task=1, step=2, phase="phase1", loss=1.0, **first)
         writer.write(task=1, step=3, phase="phase1", loss=1.0)

@@ -44,7 +44,7 @@ OUTSIDE = [
     ("straighten.pairs", 0),
     ("straighten.num_steps", 0),
     ("straighten.learning_rate", -1.0),
-    ("adapter.log_ranks", -1),
+    ("adapter.record_ranks", -1),
     ("sample.chunk", 0),
     ("sample.rtol", 0.0),
     ("sample.atol", -1.0),
@@ -370,7 +370,9 @@ FREE |= {f"runtime.{field.name}" for field in dataclasses.fields(settings.Runtim
 @pytest.mark.parametrize("method", settings.RUNS)
 def test_a_key_that_changes_no_result_says_so(method):
     expected = FREE | ({"sample.chunk"} if "sample" in small(method) else set())
-    expected |= {"adapter.strategy", "adapter.log_ranks"} if "adapter" in small(method) else set()
+    expected |= (
+        {"adapter.strategy", "adapter.record_ranks"} if "adapter" in small(method) else set()
+    )
     expected |= {"memory.generator"} if "memory" in small(method) else set()
     free = {n for n, field in bridge.keys(settings.RUNS[method]) if field.metadata["free"]}
     assert free == expected

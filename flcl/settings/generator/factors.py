@@ -38,7 +38,7 @@ class Adapter:
     learning_rate: float = key(
         2e-4, "learning rate of the factors in phase 1, while the trunk trains (ours)", above(0)
     )
-    log_ranks: int = key(
+    record_ranks: int = key(
         0,
         "classes of a task whose effective ranks of F are recorded with the loss, in every adapted "
         "convolution; 0 = off",

@@ -24,7 +24,7 @@ METHODS = ("funlora", "fmlora")
 # room has its own programs, and those of a U-Net take longest: FunLoRA has room for all.
 CHANGES = {
     "funlora": {"straighten__steps": 2, "straighten__pairs": 8, "straighten__num_steps": 1}
-    | {"adapter__log_ranks": 1},
+    | {"adapter__record_ranks": 1},
     "fmlora": {"stream__capacity": 2},
 }
 # When the learning of tasks 2 and 3 is killed.
