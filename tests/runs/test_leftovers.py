@@ -76,6 +76,20 @@ def test_results_are_made_again_if_they_are_not_those_of_the_run(copy, finished,
     assert [record["task"] for record in records if record["phase"] == "evaluation"] == [1, 2, 3]
 
 
+def test_other_pixels_of_trained_tasks_are_told(copy, data, tmp_path, capsys):
+    """Names and numbers of the images are the same, so the run goes on."""
+    before = (copy / "results.json").read_bytes()
+    flcl.run(tiny.settings_of(data), copy)
+    assert "other pixels" not in capsys.readouterr().out
+    with np.load(data) as arrays:
+        arrays = dict(arrays)
+    arrays["train_images"][np.flatnonzero(arrays["train_labels"] == 3)[5], 0, 0] ^= 1  # task 2
+    np.savez(tmp_path / "other.npz", **arrays)
+    flcl.run(tiny.settings_of(tmp_path / "other.npz"), copy)
+    assert "the images of task 2 have other pixels now than when it was" in capsys.readouterr().out
+    assert (copy / "results.json").read_bytes() == before
+
+
 def test_a_deleted_config_does_not_let_another_config_in(copy, data):
     (copy / "config.json").unlink()
     with pytest.raises(ValueError, match=r"config.json is missing, and .* another config"):

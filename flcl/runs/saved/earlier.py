@@ -39,6 +39,24 @@ class Earlier:
         self._results = self._record.results() if self._record.rows else None
         if damage and tasks:
             self._reporter.say(f"{damage}; the {tasks} stored tasks are evaluated again")
+        self._compare_images()
+
+    def _compare_images(self) -> None:
+        """Says which tasks have other images than when they were trained.
+
+        It is no error: another version of a decoder also gives other pixels.
+        """
+        data = self._record.setup.data
+        tasks = zip(data.stream.tasks, self._record.diagnosis, strict=False)
+        known = [(task, each["images"]) for task, each in tasks if each.get("images")]
+        changed = [
+            str(task.index) for task, before in known if data.digest(task) not in (None, before)
+        ]
+        if changed:
+            self._reporter.say(
+                f"the images of task {', '.join(changed)} have other pixels now than when it was "
+                "trained; tests from now on use those of now"
+            )
 
     def mend(self, memory: Memory, task: Task) -> None:
         """Makes files of an evaluated task again that are damaged or have been replaced.
