@@ -106,9 +106,12 @@ def _start(
 
 
 def _say_waiting(text: str) -> None:
-    """One line about a program that is being compiled, where no report of a run shows it."""
+    """One line about a program that is being compiled, where no report of a run shows it.
+
+    Not on stderr, where an error is the only line.
+    """
     if writes():
-        print(shown(text), file=sys.stderr, flush=True)
+        print(shown(text), flush=True)
 
 
 def parse(

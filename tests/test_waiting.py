@@ -109,7 +109,7 @@ def test_an_error_of_the_call_keeps_no_time(folder, clock):
     assert len(lines) == 1
 
 
-def test_the_judge_tells_its_programs():
+def test_the_judge_tells_its_programs(folder):
     """Abstract: the step and the answers of a real judge ask before they are compiled."""
     judge = Judge(JudgeSettings(width=1, stages=1, batch_size=2, crop=0), 2, (2, 2, 1), 0)
     judge._step = lambda state, *rest: (state, 0.5)

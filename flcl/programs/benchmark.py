@@ -24,7 +24,7 @@ import functools
 
 from absl import flags
 
-from flcl import cli
+from flcl import cli, waiting
 from flcl.storage import paths
 
 CONFIG, PROCESSES, WORDS = False, False, False
@@ -63,7 +63,6 @@ def main(arguments: cli.Arguments) -> None:
     from rich.console import Console
 
     from flcl import settings
-    from flcl.bench import profile as profiles
     from flcl.bench import show, sizes, suite  # late: they load JAX
     from flcl.runs.setup import use_compile_cache
 
@@ -76,6 +75,16 @@ def main(arguments: cli.Arguments) -> None:
     names, size = suite.select(given.only), sizes.find(given.size)
     use_compile_cache(settings.Runtime())
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
+    # What is compiled is told where the other lines are: stdout may be the JSON.
+    with waiting.told(say):
+        _measure(given, names, size, target, console, say)
+
+
+def _measure(given, names, size, target, console, say) -> None:
+    """Profiles or measures, as the flags say."""
+    from flcl.bench import profile as profiles
+    from flcl.bench import show, suite
+
     if given.profile:
         values = []
         for program in given.profile:

@@ -148,7 +148,7 @@ def captured() -> Iterator[Callable[[], tuple[str, str]]]:
     finally:
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError, ValueError):
-                stream.flush()
+                stream.close()  # it has descriptors of its own
         sys.stdout, sys.stderr = objects
         for number, file in enumerate(files, start=1):
             os.dup2(saved[number - 1], number)

@@ -1,4 +1,4 @@
-"""Stored runs: the cells of the table of the digits in `configs/RESULTS.md`, without networks."""
+"""Stored runs: the cells of two tables of `configs/RESULTS.md`, without networks."""
 
 import shutil
 import tarfile
@@ -6,16 +6,25 @@ from pathlib import Path
 
 import pytest
 
-STORED = Path(__file__).parent / "digits.tar.xz"
+
+def unpacked(name: str, tmp_path_factory) -> Path:
+    """The folder of all cells of a table; nobody writes into it."""
+    folder = tmp_path_factory.mktemp(name)
+    with tarfile.open(Path(__file__).parent / f"{name}.tar.xz") as archive:
+        archive.extractall(folder, filter="data")
+    return folder
 
 
 @pytest.fixture(scope="session")
 def digits(tmp_path_factory) -> Path:
-    """The folder of all cells; nobody writes into it."""
-    folder = tmp_path_factory.mktemp("digits")
-    with tarfile.open(STORED) as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+    """The cells of the classifiers on the digits."""
+    return unpacked("digits", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def generators(tmp_path_factory) -> Path:
+    """The cells of the generators on the digits."""
+    return unpacked("generators", tmp_path_factory)
 
 
 @pytest.fixture

@@ -25,16 +25,19 @@ def table(digits):
     return flcl.compare(names, reference="frozen", allow=["head"])
 
 
-def test_the_table_of_the_digits_is_made_by_the_command(digits, root, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["digits", "generators"])
+def test_a_table_is_made_by_the_command_above_it(name, request, root, tmp_path, monkeypatch):
     """`configs/RESULTS.md` has what the command above its table makes of the stored runs."""
     text = (root / "configs/RESULTS.md").read_text()
-    written = re.search(r"^flcl compare runs/digits/\*(.*?)^```", text, re.M | re.S)[1]
+    written = re.search(rf"^flcl compare runs/{name}/\*(.*?)^```", text, re.M | re.S)[1]
     words = shlex.split(written.replace("\\\n", " "))
-    assert words[-1] == "--into=configs/RESULTS.md#digits"
+    assert words[-1] == f"--into=configs/RESULTS.md#{name}"
     copy = tmp_path / "README"
-    start, end = writing._MARKED.search(text).span("text")
+    found = next(each for each in writing._MARKED.finditer(text) if each["name"] == name)
+    start, end = found.span("text")
     copy.write_text(f"{text[:start]}nothing\n{text[end:]}")
-    argv = ["flcl", f"{digits}/*", *words[:-1], f"--into={copy}#digits"]
+    cells = request.getfixturevalue(name)
+    argv = ["flcl", f"{cells}/*", *words[:-1], f"--into={copy}#{name}"]
     monkeypatch.setattr("sys.argv", argv)
     assert programs.run("compare") == 0
     assert copy.read_text() == text
