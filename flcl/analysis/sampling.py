@@ -9,6 +9,7 @@ from flcl import hints
 from flcl.analysis import drawing
 from flcl.analysis.frame import Analysis, Frame, mean_and_deviation
 from flcl.analysis.rows import KeptRows
+from flcl.flow.sampler import CALLS_OF_STEP, SOLVERS
 from flcl.runs.opened.again import NewestAgain
 from flcl.runs.opened.generator import GeneratorOnDisk
 from flcl.settings.generator import grids as times
@@ -21,11 +22,8 @@ BUDGETS = (1, 2, 4, 8, 16, 40, 100)
 """Function evaluations of an image."""
 GRIDS = ("uniform", "cosine", "power:2")
 """Times of the fixed steps, see `sample.grid`."""
-SOLVERS = ("euler", "midpoint", "heun", "dopri5")
-"""Solvers, see `sample.solver`."""
 TOLERANCES = (1e-2, 1e-3, 1e-5)
 """rtol and atol of dopri5, which chooses its evaluations itself."""
-_CALLS = {"euler": 1, "midpoint": 2, "heun": 2}  # evaluations of a step
 _MEASURED = ("accuracy", "fidelity", "fd", "kd", "kd_error", "precision", "recall")
 
 
@@ -132,7 +130,7 @@ def evaluations(
 
 def _cells(solvers: Sequence[str], budgets: Sequence[int], grids: Sequence[str]) -> Iterator[_Cell]:
     for grid in grids:
-        for solver, calls in _CALLS.items():
+        for solver, calls in CALLS_OF_STEP.items():
             for budget in budgets if solver in solvers else ():
                 steps = budget // calls
                 # One step is the same on every grid.

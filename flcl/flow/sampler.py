@@ -13,10 +13,10 @@ from flcl.settings.generator import grids
 
 Velocity = Callable[[jax.Array, jax.Array], jax.Array]
 
-# Fixed-step solver -> its class in diffrax, and the calls of the network per step. Their total is
-# printed beside every accuracy (F9).
-_FIXED = {"euler": ("Euler", 1), "midpoint": ("Midpoint", 2), "heun": ("Heun", 2)}
-SOLVERS = (*_FIXED, "dopri5")
+CALLS_OF_STEP = {"euler": 1, "midpoint": 2, "heun": 2}
+"""Solver with fixed steps -> calls of the network per step. Their total is printed beside every
+accuracy (F9)."""
+SOLVERS = (*CALLS_OF_STEP, "dopri5")
 """The solvers that `sample.solver` accepts."""
 
 # dopri5 has seven stages, but the last stage is also the first of the next step. So it makes six
@@ -38,7 +38,7 @@ def networks(sample: settings.Sample) -> int:
 
 def evaluations(sample: settings.Sample) -> int | None:
     """Function evaluations of an image by fixed steps; None for dopri5, which chooses its steps."""
-    return None if sample.solver == "dopri5" else _FIXED[sample.solver][1] * sample.num_steps
+    return None if sample.solver == "dopri5" else CALLS_OF_STEP[sample.solver] * sample.num_steps
 
 
 def arrived(calls, sample: settings.Sample):
@@ -64,14 +64,12 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
         return images, _DOPRI5_START + _DOPRI5_CALLS * steps.max()
     import diffrax  # late: importing it takes a second, and classifiers never sample
 
-    name, calls = _FIXED[sample.solver]
-
     def field(t, x, _):
         return velocity(x, jnp.broadcast_to(t, x.shape[:1]))
 
     # The step of the solver instead of `diffeqsolve`, which checks the times in a call to the host;
     # JAX does not store such a program in its compile cache.
-    term, method = diffrax.ODETerm(field), getattr(diffrax, name)()
+    term, method = diffrax.ODETerm(field), getattr(diffrax, sample.solver.capitalize())()
     times = _times(sample)
 
     def advance(carry, span):
@@ -81,7 +79,7 @@ def solve(velocity: Velocity, noise: jax.Array, sample: settings.Sample):
 
     start = (noise, method.init(term, times[0], times[1], noise, None))
     (images, _), _ = jax.lax.scan(advance, start, (times[:-1], times[1:]))
-    return images, jnp.asarray(calls * sample.num_steps)
+    return images, jnp.asarray(evaluations(sample))
 
 
 def _times(sample: settings.Sample) -> jax.Array:

@@ -18,7 +18,8 @@ An order or a value with a comma needs quotes: '--orders="photo,sketch","sketch,
 Every combination is a cell: a run in a folder of its own in --out. All cells are checked before the
 first one is trained. Each has a process of its own and prints into its sweep.log; one that fails is
 named at the end, the others go on, and then the exit code is 1. The same command continues: cells
-that are finished are skipped. --slurm prints a script that trains them as an array job.
+that are finished are skipped. Given twice at the same time, it shares the cells between the two.
+--slurm prints a script that trains them as an array job.
 """
 
 import fnmatch

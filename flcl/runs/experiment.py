@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from flcl import files, settings, stopping, waiting
-from flcl.data import loader
 from flcl.data.encoded.check import Progress, silent
 from flcl.data.sequence.learned import LearnedTask
 from flcl.data.sequence.stream import Task
-from flcl.devices import hosts, sharding
+from flcl.devices import hosts
 from flcl.evaluate.classifiers import ClassifierEvaluation
 from flcl.evaluate.features import Inference
 from flcl.evaluate.generators import GeneratorEvaluation
@@ -28,13 +25,14 @@ from flcl.methods.base import STRAIGHTENING, Classifier, Generator, Memory, Meth
 from flcl.rng import stream_key
 from flcl.runs import room
 from flcl.runs.memory import empty_memory, first_memory, grown, restore_task, stored_tasks
+from flcl.runs.optimising import Optimising
 from flcl.runs.planned.plan import planned
 from flcl.runs.record import Evaluation, Record
 from flcl.runs.reporter import Reporter, introduce
 from flcl.runs.results import NAME, to_json
 from flcl.runs.saved import removed
 from flcl.runs.saved import workdir as workdirs
-from flcl.runs.saved.checkpoint import Checkpoints, DamagedError
+from flcl.runs.saved.checkpoint import Checkpoints
 from flcl.runs.saved.earlier import Earlier
 from flcl.runs.saved.timing import Times
 from flcl.runs.setup import Setup, prepare, use_compile_cache
@@ -42,9 +40,7 @@ from flcl.runs.statistics import substitutes
 from flcl.runs.statistics.gathering import Statistics
 from flcl.storage import foreign
 from flcl.storage.seals import Seals
-from flcl.training.complexity import held_out_losses
-from flcl.training.loop import TaskTraining
-from flcl.training.step import Phase, aligned, phase_of
+from flcl.training.step import aligned
 from flcl.training.straighten import straightened
 from flcl.training.survey import Survey
 
@@ -156,7 +152,15 @@ class Experiment:
         self._lower = Lower(self.method, setup.mesh, self.data, self._progress)
         self.evaluation = self._evaluation()
         self.record = Record(setup, self.evaluation)
-        self._phases: dict[tuple[Method, int], Phase] = {}
+        self._optimising = Optimising(
+            setup,
+            checkpoints,
+            reporter,
+            self._lower,
+            self._sampler,
+            self._check_workdir,
+            self._progress,
+        )
         # Programs that are kept by their method: a task with more room has another one.
         self._surveys: dict[Method, Survey] = {}
         self._times = Times(workdir, reporter.say) if hosts.is_main() else None
@@ -197,10 +201,10 @@ class Experiment:
         trainable, frozen = method.begin(memory, task, key)
         # A method that only collects statistics, such as the class means, has no steps.
         if self.setup.steps(task):
-            memory, trainable = self._optimise(memory, task, trainable, frozen)
+            memory, trainable = self._optimising.run(memory, task, trainable, frozen)
         memory = method.end(memory, task, trainable)
         if method.straightens:
-            phase = functools.partial(self._phase, method, STRAIGHTENING)
+            phase = functools.partial(self._optimising.phase, method, STRAIGHTENING)
             memory = straightened(method, memory, task, phase, self._progress)
         memory = self._surveyed(memory, task) if surveys and method.surveys_twice else memory
         # The statistics are those of the final features of the task, so they come after `end`.
@@ -241,110 +245,6 @@ class Experiment:
     def _inference(self, task: Task) -> Inference:
         """The features and scores of the memory after a task; its programs are shared, too."""
         return Inference(self.setup.compiled(task), self.setup.mesh, self._lower)
-
-    def _optimise(self, memory: Memory, task: Task, trainable, frozen) -> tuple[Memory, object]:
-        """`(memory, trainable)` after the steps of a task."""
-        method, total = self._method(task), self.setup.steps(task)
-        programs = self.setup.compiled(task)
-        phase = self._phase(programs, method.phase(task), trainable, frozen)
-        frozen = sharding.place(frozen, self.setup.mesh, method.divides)
-        state, measured = self._start(phase, trainable, task, total)
-        # A save inside a task contains the losses, so only a new task measures them.
-        if measured is None and isinstance(method, Classifier):
-            measured = self._held_out(phase, memory, task, trainable, frozen)
-        if measured is not None:
-            memory, frozen = method.with_losses(memory, frozen, task, measured)
-        first = int(state.step)
-        self.reporter.begin_task(task, phase.index, first)
-        training = self._training(phase, task, total, measured)
-        batches = self._batches(memory, task, first, total)
-        # The signal must not interrupt a step, whose old state is already given up. The loop
-        # stops after the step and saves.
-        with stopping.held():
-            state = training.run(phase, state, frozen, batches)
-        if method.straightens and first < total:
-            training.save(total, state)  # a stop in the next stage does not cost the training, too
-        # The average of the weights is what the task keeps (F8). With a decay of 0 these are the
-        # last weights.
-        return memory, state.ema
-
-    def _training(self, phase: Phase, task: Task, total: int, measured) -> TaskTraining:
-        """The plan of a task: its length, its saves and its reports."""
-        run, name = self.setup.run, f"task {task.index}"
-        # The number of a save counts the steps of all tasks.
-        position = sum(self.setup.steps(t) for t in self.data.stream.tasks[: task.index - 1])
-
-        def save(done: int, state) -> None:
-            self._check_workdir()
-            meta = {"task": task.index, "step": done, "held_out": measured}
-            self.checkpoints.save_running(position + done, state, meta)
-
-        return TaskTraining(
-            name=name,
-            steps=total,
-            key=stream_key(run.seed, "train", task.index),
-            remedy=phase.method.remedy(phase.index),
-            log_every=run.runtime.log_every,
-            save_every=run.runtime.save_every,
-            save=save,
-            stop=lambda done: hosts.stop_now(stopping.received()),
-            record=self.reporter.record,
-            watch=lambda state: phase.method.watched(state.ema, task),
-            advance=self.reporter.progress(name, total),
-        )
-
-    def _batches(self, memory: Memory, task: Task, first: int, total: int):
-        """Batches on the host for the steps `first` to `total - 1` of a task."""
-        run, method = self.setup.run, self._method(task)
-
-        def generate(memory, label: int, count: int) -> np.ndarray:
-            # Another stream for each task: every task replays other images of an old class.
-            key = stream_key(run.seed, f"replay{task.index}")
-            return self._sampler(task).one_class(memory, key, label, count)[0]
-
-        # Replay generates its images here, with the model as it is before the task.
-        real = self._lower.by_label(memory, self.data.train(task))
-        images = method.training_images(task, real, memory, generate)
-        batches = method.batches(task, images, hosts.shard())
-        threads, prefetch = run.runtime.threads, run.runtime.prefetch
-        return loader.iterate(batches, first, total, threads=threads, prefetch=prefetch)
-
-    def _held_out(self, phase: Phase, memory, task: Task, trainable, frozen) -> list[float] | None:
-        """The losses that the short run before `task` measures; None = no short run."""
-        if (short := phase.method.preliminary(task)) is None:
-            return None
-        images, show = self._lower.by_label(memory, self.data.train(task)), self._progress
-        return held_out_losses(phase, task, trainable, frozen, images, short, show)
-
-    def _phase(self, method: Method, index: int, trainable, frozen) -> Phase:
-        """The compiled programs of a phase; tasks of the phase with equal room share them."""
-        if (method, index) not in self._phases:
-            phase = phase_of(method, index, trainable, frozen, self.setup.mesh)
-            self._phases[method, index] = phase
-        return self._phases[method, index]
-
-    def _start(self, phase: Phase, trainable, task: Task, total: int):
-        """`(state, held-out losses)` of the newest readable save of this task; or new, None."""
-        # For the devices of this process, which may be more or fewer than those that wrote the
-        # save.
-        target = sharding.abstract(phase.abstract, self.setup.mesh, phase.method.divides)
-        while (newest := self.checkpoints.running()) is not None:
-            position, meta = newest
-            # The state of an earlier task: a process was killed after it stored that task and
-            # before it deleted the state.
-            if meta["task"] != task.index:
-                break
-            try:
-                restored = self.checkpoints.restore_running(position, target)
-            except DamagedError as error:
-                self.reporter.say(f"{error}; trying the one before")
-                self.checkpoints.drop_running(position)
-                continue
-            self.reporter.say(f"continuing task {task.index} at step {meta['step']}")
-            # A restored buffer cannot always be donated; a copy can.
-            copy = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree))
-            return copy(restored), meta.get("held_out")
-        return phase.create(trainable, total), None
 
     def _evaluation(self) -> Evaluation:
         if isinstance(self.method, Generator):

@@ -1,5 +1,6 @@
 """The cells of a sweep, one after the other, each in a process of its own."""
 
+import fcntl
 import os
 import shlex
 import signal
@@ -8,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import flcl
 from flcl import called, hints, stopping
@@ -36,43 +37,79 @@ def command(cell: Cell) -> str:
 def run(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Failure]:
     """Trains all cells that are not finished; returns those that failed.
 
-    A crash of one cell does not end the others. say: gets a line when a cell begins and when it
-    ends, with the time that is left: the mean of the cells that ran, for each that waits. After a
-    signal the cell is stopped, which saves, and `StoppedError` is raised.
+    A crash of one cell does not end the others. A cell that another sweep trains is left to it: two
+    sweeps with one folder share the cells, and each ends when all are done. say: gets a line when a
+    cell begins and when it ends, with the time that is left: the mean of the cells that ran, for
+    each that waits. After a signal the cell is stopped, which saves, and `StoppedError` is raised.
     """
     waiting = [cell for cell in cells if cell.state() != "finished"]
     finished, seconds, failures = len(cells) - len(waiting), [], []
     if finished:
         say(f"{finished} of {len(cells)} cells are finished already")
-    for place, cell in enumerate(waiting, start=1):
-        say(f"[{finished + place}/{len(cells)}] {cell.name}")
-        began = time.monotonic()
-        error = _train(cell)
+    while waiting:
+        cell, log = _next(waiting, say)
+        waiting.remove(cell)
+        place = f"[{len(cells) - len(waiting)}/{len(cells)}]"
+        with log:
+            if cell.state() == "finished":
+                say(f"{place} {cell.name}: finished by another process")
+                continue
+            say(f"{place} {cell.name}")
+            began = time.monotonic()
+            error = _train(cell, log)
         seconds.append(time.monotonic() - began)
         if error:
             failures.append(Failure(cell, error))
-        left = (len(waiting) - place) * sum(seconds) / len(seconds)
-        rest = f", {len(waiting) - place} to go, about {_span(left)}" if left else ""
+        left = len(waiting) * sum(seconds) / len(seconds)
+        rest = f", {len(waiting)} to go, about {_span(left)}" if left else ""
         say(f"    {error or 'finished'} after {_span(seconds[-1])}{rest}")
     return failures
 
 
-def _train(cell: Cell) -> str:
-    """Trains a cell in a process of its own; returns its error, empty if it finished."""
+def _next(waiting: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, BinaryIO]:
+    """The first cell that no other process trains, and its log; waits if there is none."""
+    told = False
+    while True:
+        for cell in waiting:
+            if log := _locked_log(cell):
+                return cell, log
+        if not told:
+            say(f"waiting for another process, which trains {', '.join(c.name for c in waiting)}")
+            told = True
+        time.sleep(_POLL)
+        stopping.check()
+
+
+def _locked_log(cell: Cell) -> BinaryIO | None:
+    """The log of a cell, locked for this process and for the one that trains; None if in use.
+
+    The process that trains inherits the lock. So a cell stays locked if the sweep alone is killed.
+    """
     cell.workdir.mkdir(parents=True, exist_ok=True)
-    log = cell.workdir / LOG
+    log = (cell.workdir / LOG).open("ab")
+    try:
+        fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.close()
+        return None
+    except OSError:  # a disk that has no locks: the run says so
+        pass
+    return log
+
+
+def _train(cell: Cell, log: BinaryIO) -> str:
+    """Trains a cell in a process of its own; returns its error, empty if it finished."""
     # -P: a file of the user that is called like a library is not imported.
     words = [sys.executable, "-P", "-m", "flcl", "train"]
     library = str(Path(flcl.__file__).parents[1])
     before = os.environ.get("PYTHONPATH")
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [library, before]))}
-    with log.open("ab") as file:
-        start = file.tell()
-        code = _wait([*words, *cell.words], file, env)
+    start = log.seek(0, os.SEEK_END)
+    code = _wait([*words, *cell.words], log, env)
     stopping.check()
     if code == 0 and cell.state() == "finished":
         return ""
-    return _error(log, start, code)
+    return _error(cell.workdir / LOG, start, code)
 
 
 def _wait(words: list[str], output, env: dict[str, str]) -> int:

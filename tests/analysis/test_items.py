@@ -17,6 +17,7 @@ import flcl
 from flcl import cli
 from flcl.analysis import items, sampling, updates
 from flcl.analysis.rows import KeptRows
+from flcl.flow import sampler
 from flcl.programs import analyse
 from flcl.report import page
 from flcl.runs.opened.inside import task_updates
@@ -152,9 +153,9 @@ def test_kept_rows_of_another_state_or_a_damaged_file_are_not_read(run, tmp_path
 
 
 def test_cells_have_the_evaluations_that_were_asked_for():
-    cells = list(sampling._cells(sampling.SOLVERS, (1, 2, 8), ("uniform", "cosine")))
+    cells = list(sampling._cells(sampler.SOLVERS, (1, 2, 8), ("uniform", "cosine")))
     fixed = [cell for cell in cells if cell.steps]
-    assert {c.steps * sampling._CALLS[c.solver] for c in fixed} == {1, 2, 8}
+    assert {c.steps * sampler.CALLS_OF_STEP[c.solver] for c in fixed} == {1, 2, 8}
     # One step is the same on every grid, so it is drawn once.
     assert [c.solver for c in fixed if c.steps == 1] == ["euler", "midpoint", "heun"]
     assert len({cell.name for cell in cells}) == len(cells)

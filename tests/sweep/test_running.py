@@ -1,9 +1,12 @@
 """The cells of a sweep one after the other, with a stand-in for the process that trains."""
 
+import fcntl
 import gzip
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -79,6 +82,37 @@ def test_a_crash_of_a_cell_does_not_end_the_others(sweep, tmp_path):
     assert "2 of 3 cells are finished already" in out and err.endswith("1 of 3 cells failed\n")
     code, out, _ = sweep("0,5")
     assert code == 0 and f"flcl compare {tmp_path}/out/*" in out
+
+
+def test_two_sweeps_share_the_cells_of_a_folder(sweep, tmp_path, monkeypatch):
+    """The other one trains s1, and finishes it while this one waits; it is killed inside s5."""
+    kept = []
+    for name in ("default-natural-s1", "default-natural-s5"):
+        (tmp_path / "out" / name).mkdir(parents=True)
+        log = (tmp_path / "out" / name / running.LOG).open("ab")
+        # The lock belongs to the process that trains, too.
+        kept.append(subprocess.Popen(["sleep", "60"], stdout=log))
+        fcntl.flock(log, fcntl.LOCK_EX)
+        log.close()
+
+    tried, lock = [], running._locked_log
+    monkeypatch.setattr(running, "_locked_log", lambda cell: tried.append(cell) or lock(cell))
+
+    def end():
+        while len(tried) < 5:  # all three, and then the two that are locked
+            time.sleep(0.02)
+        shutil.copy(tmp_path / "results.json", tmp_path / "out" / "default-natural-s1")
+        for process in kept:
+            process.kill()
+            process.wait()
+
+    other = threading.Thread(target=end)
+    other.start()
+    code, out, _ = sweep("1,5,0")
+    other.join()
+    assert code == 0 and seeds_of(tmp_path / "calls") == ["0", "5"]
+    assert "waiting for another process, which trains default-natural-s1, default-natural-s5" in out
+    assert "default-natural-s1: finished by another process" in out
 
 
 @pytest.mark.parametrize(("number", "expected"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
