@@ -213,9 +213,7 @@ class Experiment:
                 self.setup, self._inference(task), self._old_images, self._progress
             )
             memory = statistics.add(before, memory, task)
-            aligning = stream_key(self.setup.run.seed, "align", task.index)
-            align = aligned(self.setup.compiled(task), self.setup.mesh)
-            memory = {**memory, **align(memory, aligning)}
+            memory = self._aligned(memory, task)
         self._check_workdir()
         # In this order: after a kill between the two lines the task counts as trained, and the
         # state inside it is not used again.
@@ -224,6 +222,15 @@ class Experiment:
         self._note(task, "training_seconds", time.monotonic() - started)
         stopping.check()  # the signal may have arrived after the last step
         return memory
+
+    def _aligned(self, memory: Memory, task: Task) -> Memory:
+        """The memory with what its method trains without images at the end of a task."""
+        method, run = self.setup.compiled(task), self.setup.run
+        if type(method).align is Classifier.align:  # nothing
+            return memory
+        program = aligned(method, self.setup.mesh)
+        with waiting.first_call(program, "the alignment of the head", (run.method, run.model)):
+            return {**memory, **program(memory, stream_key(run.seed, "align", task.index))}
 
     def _surveyed(self, memory: Memory, task: Task) -> Memory:
         """The memory with the sums over the training images of a task."""
