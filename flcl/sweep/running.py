@@ -20,6 +20,7 @@ LOG = "sweep.log"
 """The file in the folder of a cell with all that its process printed."""
 
 _POLL = 0.1  # seconds between two looks at the process of a cell
+_LOOK = 1.0  # seconds between two looks at the cells of another sweep
 
 
 class Failure(NamedTuple):
@@ -76,7 +77,7 @@ def _next(waiting: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, Bi
         if not told:
             say(f"waiting for another process, which trains {', '.join(c.name for c in waiting)}")
             told = True
-        time.sleep(_POLL)
+        time.sleep(_LOOK)
         stopping.check()
 
 
