@@ -25,17 +25,22 @@ def init_rows(
     key: jax.Array, layers: Layers, family: str, labels: jax.Array, p: int, sigma: float
 ) -> Bank:
     """New factors of `labels` [G]; they depend only on (key, label, layer)."""
+    # All layers as long as the longest: entry i of a random vector does not depend on its length.
+    # One program for all is several times shorter to compile than one for each layer.
+    widest = [max(length) for length in zip(*layers.values(), strict=True)]
 
-    def one_class(label, layer_key, cin, cout):
-        # Folded in and not split: a split would depend on how many classes there are.
-        return FAMILIES[family].init(jax.random.fold_in(layer_key, label), cin, cout, p, sigma)
+    def one(layer, label):
+        # Folded in and not split: a split would depend on how many layers and classes there are.
+        folded = jax.random.fold_in(jax.random.fold_in(key, layer), label)
+        return FAMILIES[family].init(folded, *widest, p, sigma)
 
-    return {
-        name: jax.vmap(functools.partial(one_class, cin=cin, cout=cout), in_axes=(0, None))(
-            labels, jax.random.fold_in(key, index)
-        )
-        for index, (name, (cin, cout)) in enumerate(layers.items())
-    }
+    every = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(jnp.arange(len(layers)), labels)
+
+    def of_layer(index: int, cin: int, cout: int) -> Factors:
+        lengths = {"a": cout, "b": cin}
+        return {name: v[index, :, : lengths.get(name, p)] for name, v in every.items()}
+
+    return {name: of_layer(n, *shape) for n, (name, shape) in enumerate(layers.items())}
 
 
 @jax.jit
