@@ -180,6 +180,12 @@ def check(
             raise ValueError(f"--budgets={budget}: whole numbers from 1 to 1000000 are accepted")
     for grid in grids:
         times.check(grid)
+    if not any(_cells(solvers, budgets, grids)):
+        steps = ", ".join(f"{s} {CALLS_OF_STEP[s]}" for s in solvers if s in CALLS_OF_STEP)
+        raise ValueError(
+            f"--budgets={','.join(map(str, budgets))}: no solver has so many evaluations; accepted "
+            f"are multiples of those of a step: {steps}"
+        )
     for factor in factors:
         if not 0 < factor <= 1000:
             raise ValueError(f"--factors={factor:g}: numbers above 0 and up to 1000 are accepted")

@@ -55,6 +55,7 @@ def find(name: str, runs: Sequence[StoredRun]) -> Column:
     """
     if name.startswith(DIFFERENCE):
         column = find(name.removeprefix(DIFFERENCE), runs)
+        _check_mean(name, column)
         return dataclasses.replace(
             column, name=name, heading=f"{column.heading}: difference", kind="difference"
         )
@@ -127,9 +128,18 @@ def _summary(run: StoredRun, head: str) -> Summary | None:
     return run.heads[head].summary if head in run.heads else None
 
 
+def _check_mean(name: str, base: Column) -> None:
+    if base.kind != "mean":
+        raise ValueError(
+            f"--columns={hints.quoted(name)}: difference. or error. stands before the name of a "
+            "number, once"
+        )
+
+
 def _error(name: str, runs: Sequence[StoredRun]) -> Column:
     base = find(name.removeprefix(ERROR), runs)
-    if not base.name.endswith("last_accuracy"):
+    _check_mean(name, base)
+    if not base.name.endswith("last_accuracy") or base.unit != "percent":
         raise ValueError(
             f"--columns={hints.quoted(name)}: the test set gives the error of a last accuracy only"
         )

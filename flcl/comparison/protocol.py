@@ -44,7 +44,9 @@ def check(runs: Sequence[StoredRun], heads_are_named: bool, allow: Sequence[str]
     heads_are_named: see `keys`. allow: keys that may differ, or groups of keys such as `sample`.
     The error names keys, values and workdirs.
     """
-    differing = dict(_differing([keys(run, heads_are_named) for run in runs]))
+    protocols = [keys(run, heads_are_named) for run in runs]
+    _check_names(allow, dict.fromkeys(key for each in protocols for key in each))
+    differing = dict(_differing(protocols))
     refused = {key: values for key, values in differing.items() if not _allowed(key, allow)}
     if refused:
         key, values = next(iter(refused.items()))
@@ -62,6 +64,17 @@ def check(runs: Sequence[StoredRun], heads_are_named: bool, allow: Sequence[str]
         )
     mixed = [f"{key} ({', '.join(dict.fromkeys(values))})" for key, values in differing.items()]
     return [f"Mixed on purpose: {'; '.join(mixed)}."] if mixed else []
+
+
+def _check_names(allow: Sequence[str], known: Mapping[str, None]) -> None:
+    """Raises `ValueError` for a name in `allow` that is no part of a protocol."""
+    for name in allow:
+        if name not in ("unfinished", "head") and not any(_allowed(key, [name]) for key in known):
+            near = hints.did_you_mean(name, [*known, "unfinished", "head"])
+            raise ValueError(
+                f"--allow={hints.quoted(name)}: accepted are unfinished, and keys of the protocol "
+                f"such as sample.solver or all of sample.{near}"
+            )
 
 
 def _differing(protocols: Sequence[Mapping]) -> Iterator[tuple[str, list[str]]]:

@@ -76,10 +76,10 @@ class Comparison:
 def compare(
     paths: str | os.PathLike | Iterable[str | os.PathLike],
     *,
-    columns: Sequence[str] = (),
+    columns: str | Sequence[str] = (),
     reference: str = "",
-    rows: Sequence[str] = (),
-    allow: Sequence[str] = (),
+    rows: str | Sequence[str] = (),
+    allow: str | Sequence[str] = (),
 ) -> Comparison:
     """Compares finished runs: mean and standard deviation over seeds and orders.
 
@@ -95,6 +95,11 @@ def compare(
     column that does not exist. Nothing in the folders is executed, and no link in them is followed.
     """
     listed = [paths] if isinstance(paths, str | os.PathLike) else list(paths)
+    if not listed:
+        raise ValueError("no run is named: give folders of runs, or patterns such as runs/digits/*")
+    columns, rows, allow = (
+        [each] if isinstance(each, str) else list(each) for each in (columns, rows, allow)
+    )
     runs, notes = stored.read_all(stored.find(listed), allow)
     chosen = _chosen(groups.make(runs), rows, reference)
     runs = [run for group in chosen for run in group.runs.values()]

@@ -29,6 +29,7 @@ from absl import flags
 from flcl import cli
 from flcl.settings.ids import separated
 from flcl.shown import shown
+from flcl.storage import paths
 
 CONFIG, PROCESSES, WORDS = False, False, True
 
@@ -69,6 +70,8 @@ def main(arguments: cli.Arguments) -> None:
         raise ValueError("--against: a picture is needed, such as --out=points.png")
     if given.by and not given.against:
         raise ValueError(f"--by={given.by}: is read only with --against")
+    if given.into and not paths.local(given.into.partition("#")[0], "--into").is_file():
+        raise ValueError(f"--into={given.into}: there is no such file")
     compared = comparison.compare(
         arguments.words,
         columns=separated(given.columns),

@@ -113,6 +113,8 @@ def _plan(arguments: cli.Arguments) -> cells.Plan:
         if key in grid and key in names:
             raise ValueError(f"{key}: given with --grid and with --config.{key}")
     rows = [row(spec, name) for name in separated(given.methods)]
+    if not rows:
+        raise ValueError("--methods is empty: give rows, or leave it out for the config as it is")
     lists = (separated(given.orders), separated(given.seeds))
     return cells.Plan(rows, grid, *lists, given.paired, words)
 

@@ -184,8 +184,10 @@ class Experiment:
             elif task.index in stored:
                 earlier.mend(memory, task)
                 self.record.update(memory, task)
-        # Something is left only if a process was killed right after it stored the last task.
-        self.checkpoints.drop_running()
+        # Something is left only if a process was killed right after it stored the last task. With
+        # `until` it may be the state of a later task, which begins there.
+        if len(self.record.rows) == len(self.data.stream.tasks):
+            self.checkpoints.drop_running()
         results = self.record.results()
         self.reporter.finished(results)
         self._check_workdir()

@@ -58,4 +58,5 @@ def _objection(entry: os.DirEntry, root: str) -> str:
 
 def _written_in_place(name: str) -> bool:
     """Whether a file is not replaced by a new one but changed: the lock, metrics, what is new."""
-    return name in (".lock", "metrics.jsonl") or (name.startswith(".") and name.endswith(".tmp"))
+    named = name in (".lock", "metrics.jsonl", "sweep.log")
+    return named or (name.startswith(".") and name.endswith(".tmp"))

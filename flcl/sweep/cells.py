@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from flcl import files, hints, settings
 from flcl.runs import results
-from flcl.runs.planned.stored import planned_keys, with_lengths
+from flcl.runs.planned.stored import lengths, with_lengths
 from flcl.runs.saved.differences import decisive, differing_keys
 from flcl.settings import bridge, formats
 from flcl.settings.generator.factors import FOUND_LAYERS
@@ -18,7 +18,7 @@ from flcl.sweep.rows import Row
 # Values of keys that a run replaces by what it finds, such as the SHA-256 of its weights.
 _OPEN = (None, "", "weights")
 # What `flcl.data.sequence.orders` accepts without knowing the classes.
-_CLASS_ORDER = re.compile(r"natural|seed:\d+|\s*\d+\s*(,\s*\d+\s*)*", re.ASCII)
+_CLASS_ORDER = re.compile(r"natural|seed:\d+|\s*\d+\s*(,\s*\d+\s*)+", re.ASCII)
 _LONGEST = 60  # characters of a part of a name
 _STATES = ("new", "begun", "finished")
 _SHOWN = 4  # differing keys in an error
@@ -134,9 +134,13 @@ def order_key(run: settings.Run) -> str:
 
 
 def _check_order(key: str, order: str) -> None:
-    if key == "stream.class_order" and not _CLASS_ORDER.fullmatch(order):
+    ids = [text.strip() for text in order.split(",")]
+    if key == "stream.class_order" and (
+        not _CLASS_ORDER.fullmatch(order) or len(set(ids)) < len(ids)
+    ):
         raise ValueError(
-            f"{key}={hints.quoted(order)}: accepted are natural, seed:N and a list of class ids"
+            f"{key}={hints.quoted(order)}: accepted are natural, seed:N and a list of class ids, "
+            'each once; a list needs quotes of its own: \'--orders="0,1,2","2,1,0"\''
         )
 
 
@@ -162,8 +166,8 @@ def _repeats(plan: Plan) -> list[tuple[str | None, str | None]]:
         return list(itertools.product(orders, seeds))
     if len(orders) != len(seeds):
         raise ValueError(
-            f"--paired: {len(seeds)} seeds and {len(orders)} orders are no pairs; give as many "
-            "seeds as orders"
+            f"--paired: --seeds has {len(plan.seeds)} values and --orders {len(plan.orders)}; give "
+            "as many seeds as orders"
         )
     return list(zip(orders, seeds, strict=True))
 
@@ -178,7 +182,8 @@ def _slug(text: str) -> str:
 
 
 def _identity(run: Settings) -> str:
-    parts = [decisive(bridge.as_dict(part)) for _, part in _parts(run)]
+    # Other minutes give other lengths, although they are no key of a result.
+    parts = [[decisive(bridge.as_dict(part)), part.runtime.minutes] for _, part in _parts(run)]
     return files.as_json(parts).decode()
 
 
@@ -186,15 +191,18 @@ def _state(place: Path) -> str:
     """The state of the run in a folder: one of `_STATES`."""
     try:
         stored = files.read_json(place / results.NAME)
-        if stored is not None and results.from_json(stored).complete:
+        # Without its settings nobody knows whose results these are: the run says what to do.
+        if stored is not None and results.from_json(stored).complete and formats.read(place):
             return "finished"
     except ValueError:  # damaged: the run makes it again or says what to do
         pass
-    return "begun" if (place / formats.NAME).exists() else "new"
+    return "begun" if any((place / n).exists() for n in (formats.NAME, results.NAME)) else "new"
 
 
 def _check_folder(name: str, place: Path, run: settings.Run) -> None:
-    """Raises `ValueError` for a folder with a run of other settings."""
+    """Raises `ValueError` for a folder with a run of other settings, or a file in its place."""
+    if place.exists() and not place.is_dir():
+        raise ValueError(f"cell {name}: {place} is a file, and a folder is needed")
     try:
         stored = formats.read(place)
     except formats.NewerError:
@@ -205,7 +213,10 @@ def _check_folder(name: str, place: Path, run: settings.Run) -> None:
         return
     # A planned run has other lengths than those that were asked for.
     if run.runtime.minutes and stored["method"] == run.method:
-        run = with_lengths(run, planned_keys(bridge.from_dict(stored)))
+        try:
+            run = with_lengths(run, lengths(place, run, begun=True) or {})
+        except ValueError as error:
+            raise ValueError(f"cell {name}: {error}") from None
     given = decisive(bridge.as_dict(run))
     lines = differing_keys(_without_open(decisive(stored), given), _without_open(given, given))
     # If the method differs, nearly every key differs.

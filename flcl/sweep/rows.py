@@ -50,7 +50,8 @@ def row(spec: str, name: str) -> Row:
         return Row(name, tried)
     if name in settings.RUNS:
         return Row(name, spec, (f"--config.method={name}",))
-    raise ValueError(f"--methods={hints.quoted(name)}: {refused}")
+    near = hints.did_you_mean(name, [DEFAULT])
+    raise ValueError(f"--methods={hints.quoted(name)}: {refused}{near}")
 
 
 def _readings(name: str) -> itertools.product:

@@ -14,6 +14,7 @@ from typing import BinaryIO, NamedTuple
 import flcl
 from flcl import called, hints, stopping
 from flcl.shown import shown
+from flcl.storage import foreign
 from flcl.sweep.cells import Cell
 
 LOG = "sweep.log"
@@ -48,9 +49,13 @@ def run(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Failure]:
     if finished:
         say(f"{finished} of {len(cells)} cells are finished already")
     while waiting:
-        cell, log = _next(waiting, say)
+        cell, log, error = _next(waiting, say)
         waiting.remove(cell)
         place = f"[{len(cells) - len(waiting)}/{len(cells)}]"
+        if log is None:
+            failures.append(Failure(cell, error))
+            say(f"{place} {cell.name}: {error}")
+            continue
         with log:
             if cell.state() == "finished":
                 say(f"{place} {cell.name}: finished by another process")
@@ -67,13 +72,20 @@ def run(cells: Sequence[Cell], say: Callable[[str], None]) -> list[Failure]:
     return failures
 
 
-def _next(waiting: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, BinaryIO]:
-    """The first cell that no other process trains, and its log; waits if there is none."""
+def _next(waiting: Sequence[Cell], say: Callable[[str], None]) -> tuple[Cell, BinaryIO | None, str]:
+    """The first cell that no other process trains, and its log; waits if there is none.
+
+    Instead of the log there may be an error: the folder cannot be used.
+    """
     told = False
     while True:
         for cell in waiting:
-            if log := _locked_log(cell):
-                return cell, log
+            try:
+                log = _locked_log(cell)
+            except (OSError, ValueError) as error:
+                return cell, None, shown(f"error: {hints.brief(str(error), most=400)}")
+            if log:
+                return cell, log, ""
         if not told:
             say(f"waiting for another process, which trains {', '.join(c.name for c in waiting)}")
             told = True
@@ -85,7 +97,9 @@ def _locked_log(cell: Cell) -> BinaryIO | None:
     """The log of a cell, locked for this process and for the one that trains; None if in use.
 
     The process that trains inherits the lock. So a cell stays locked if the sweep alone is killed.
+    Raises `OSError` or `ValueError` for a folder that cannot be used.
     """
+    foreign.check_folder(cell.workdir)
     cell.workdir.mkdir(parents=True, exist_ok=True)
     log = (cell.workdir / LOG).open("ab")
     try:
@@ -138,7 +152,8 @@ def _error(log: Path, start: int, code: int) -> str:
     if told:
         return shown(hints.brief(told[-1], most=400))
     if code < 0:
-        return f"error: ended by {signal.Signals(-code).name}"
+        known = -code in set(signal.Signals)
+        return f"error: ended by {signal.Signals(-code).name if known else f'signal {-code}'}"
     last = next((line.strip() for line in reversed(lines) if line.strip()), "nothing was printed")
     return shown(hints.brief(f"error: exit code {code}: {last}", most=400))
 

@@ -209,6 +209,12 @@ def test_files_that_were_changed_or_lead_elsewhere_are_refused(copied, tmp_path)
         ({"columns": ["fid"]}, "no run has this number"),
         ({"columns": ["error.drift"]}, "gives the error of a last accuracy only"),
         ({"columns": ["difference.drift"]}, "a reference is needed"),
+        ({"columns": ["error.summary.last_accuracy"]}, "gives the error of a last accuracy only"),
+        ({"columns": ["error.error.last_accuracy"]}, "before the name of a number, once"),
+        ({"columns": ["difference.error.last_accuracy"]}, "before the name of a number, once"),
+        ({"columns": "lda.last"}, r"columns='lda.last': no run has this number"),
+        ({"rows": "fm-lora"}, "rows='fm-lora': there is no such row"),
+        ({"allow": ["heads"]}, "allow='heads': accepted are unfinished.* Did you mean 'head'"),
         ({"reference": "frosen"}, "there is no such row. Did you mean 'frozen'"),
         ({"rows": ["fm-lora"]}, "rows='fm-lora': there is no such row"),
         ({"rows": ["fmlora"], "reference": "frozen"}, "it is none of --rows"),
@@ -220,6 +226,8 @@ def test_names_that_do_not_exist(digits, options, message):
 
 
 def test_paths_that_hold_no_run(digits, tmp_path):
+    with pytest.raises(ValueError, match="no run is named"):
+        flcl.compare([])
     for path in (tmp_path, tmp_path / "none", tmp_path / "*"):
         with pytest.raises(ValueError, match="holds no run"):
             flcl.compare(path)

@@ -15,7 +15,9 @@ import numpy as np
 import pytest
 
 import flcl
+from flcl.runs.saved import workdir
 from flcl.settings import bridge, formats
+from flcl.storage.seals import Seals
 from flcl.training.loop import TaskTraining
 
 FROZEN = Path(__file__).parent / "frozen"
@@ -103,3 +105,13 @@ def test_a_frozen_classifier_classifies_and_continues(number, tmp_path, capsys):
         np.testing.assert_array_equal(again, scores)
         now = opened.classify(expected["pixels"], head=head).scores
         assert np.isfinite(now if to_the_end else now[:, :4]).all()
+
+
+def test_a_run_of_another_method_is_named(tmp_path):
+    """Also a method without the groups of keys that the stored one has."""
+    (tmp_path / "checkpoints" / "tasks" / "1").mkdir(parents=True)
+    stored = formats.to_store(flcl.load_config("fmlora_digits"))
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    for name in ("fmlora_digits:baseline=frozen", "funlora_digits"):
+        with pytest.raises(ValueError, match=r"another config \(method: 'fmlora' -> "):
+            workdir.check_config(tmp_path, flcl.load_config(name), Seals(tmp_path, writes=False))

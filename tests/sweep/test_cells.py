@@ -52,8 +52,25 @@ def test_pairs_of_seeds_and_orders(tmp_path):
     options = {"orders": ["natural", "seed:1"], "seeds": ["0", "1"], "paired": True}
     names = [cell.name for cell in planned(tmp_path, **options)]
     assert names == ["default-natural-s0", "default-seed-1-s1"]
-    with pytest.raises(ValueError, match="1 seeds and 2 orders are no pairs"):
+    with pytest.raises(ValueError, match="--seeds has 1 values and --orders 2"):
         planned(tmp_path, **options | {"seeds": ["0"]})
+
+
+def test_other_minutes_are_another_cell(tmp_path):
+    made = planned(tmp_path, rows=("default", "minutes=5", "minutes=10"))
+    assert [cell.run.runtime.minutes for cell in made] == [0, 5, 10]
+
+
+@pytest.mark.parametrize("order", ["0", "0,1,1", "foo"])
+def test_an_order_of_classes_is_a_list_without_repetitions(order, tmp_path):
+    with pytest.raises(ValueError, match="a list needs quotes of its own"):
+        planned(tmp_path, orders=[order])
+
+
+def test_no_row_is_not_every_row(sweep, tmp_path):
+    for words in ((), ("--dry_run",), ("--slurm",)):
+        argv = ["--config=fmlora_digits", f"--out={tmp_path}", "--methods=", *words]
+        assert "--methods is empty" in sweep(*argv, code=2)[1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from flcl import programs
+import flcl
+from flcl import files, programs
+from flcl.settings import formats
 from flcl.sweep import running
 
 # It does what its folder is called, and writes its words into `calls`.
@@ -30,8 +32,15 @@ case "$folder" in
   *s4) trap 'echo saved > "$folder/saved"; exit 75' TERM; sleep 60 & touch {here}/waits
        wait $! ;;
 esac
+cp {here}/config-${{folder##*s}}.json "$folder/config.json"
 cp {here}/results.json "$folder/results.json"
 """
+
+
+def store(path: Path, seed: int) -> None:
+    """Writes the `config.json` of a cell."""
+    run = flcl.load_config("fmlora_digits", {"seed": seed})
+    files.write_json(path, formats.to_store(run))
 
 
 @pytest.fixture
@@ -40,6 +49,8 @@ def sweep(tmp_path, monkeypatch, capsys, root):
     stored = gzip.decompress((root / "tests/runs/frozen/results_fmlora.json.gz").read_bytes())
     results = json.loads(stored) | {"complete": True}
     (tmp_path / "results.json").write_text(json.dumps(results))
+    for seed in range(6):
+        store(tmp_path / f"config-{seed}.json", seed)
     stand_in = tmp_path / "python"
     stand_in.write_text(STAND_IN.format(here=tmp_path))
     stand_in.chmod(0o755)
@@ -84,6 +95,32 @@ def test_a_crash_of_a_cell_does_not_end_the_others(sweep, tmp_path):
     assert code == 0 and f"flcl compare {tmp_path}/out/*" in out
 
 
+def test_a_folder_that_cannot_be_used_does_not_end_the_others(sweep, tmp_path):
+    out = tmp_path / "out"
+    for seed in (0, 1, 2):
+        (out / f"default-natural-s{seed}").mkdir(parents=True)
+    (out / "default-natural-s0" / running.LOG).mkdir()
+    elsewhere = tmp_path / "elsewhere"
+    (out / "default-natural-s1" / running.LOG).symlink_to(elsewhere)
+    (out / "default-natural-s2" / running.LOG).symlink_to("/dev/full")
+    code, _, err = sweep("0,1,2,5")
+    assert code == 1 and seeds_of(tmp_path / "calls") == ["5"] and not elsewhere.exists()
+    assert "3 of 4 cells failed" in err and "cell default-natural-s0: error: " in err
+    assert err.count("symbolic link that leads out of the workdir") == 2
+
+
+def test_results_without_their_settings_are_not_finished(sweep, tmp_path):
+    folder = tmp_path / "out" / "default-natural-s5"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "results.json", folder)
+    assert sweep("5")[0] == 0 and seeds_of(tmp_path / "calls") == ["5"]
+    (tmp_path / "file").touch()
+    shutil.rmtree(folder)
+    folder.touch()
+    code, _, err = sweep("5")
+    assert code == 2 and "default-natural-s5 is a file, and a folder is needed" in err
+
+
 def test_two_sweeps_share_the_cells_of_a_folder(sweep, tmp_path, monkeypatch):
     """The other one trains s1, and finishes it while this one waits; it is killed inside s5."""
     kept = []
@@ -101,7 +138,8 @@ def test_two_sweeps_share_the_cells_of_a_folder(sweep, tmp_path, monkeypatch):
     def end():
         while len(tried) < 5:  # all three, and then the two that are locked
             time.sleep(0.02)
-        shutil.copy(tmp_path / "results.json", tmp_path / "out" / "default-natural-s1")
+        shutil.copy(tmp_path / "config-1.json", tmp_path / "out/default-natural-s1/config.json")
+        shutil.copy(tmp_path / "results.json", tmp_path / "out/default-natural-s1")
         for process in kept:
             process.kill()
             process.wait()

@@ -84,7 +84,7 @@ def _straight_paths(setup: Setup, seconds: Measured) -> float:
     if not setup.method.straightens:
         return 0.0
     assert isinstance(run, settings.FunLoRARun)
-    step = seconds.phases.get(2, seconds.phases[1])
+    step = seconds.phases[2 if 2 in seconds.phases else 1]
     longer = evaluations(run.straighten.teacher) / (evaluations(run.sample) or 1)
     chunks = _chunks(run, run.straighten.pairs) * sum(len(task.labels) for task in tasks)
     drawing = max(1.0, longer) * chunks * seconds.chunk.each

@@ -4,6 +4,7 @@ The choice is stored once, in `plan.json` and in the `config.json` of the run. S
 a function of the stored settings: the same command, also on another machine, goes on with them.
 """
 
+import contextlib
 import dataclasses
 import time
 from pathlib import Path
@@ -33,21 +34,22 @@ def planned(setup: Setup, workdir: Path, began: float, progress: Progress) -> Se
     minutes, run = setup.run.runtime.minutes, setup.run
     if not minutes:
         return setup
-    chosen = hosts.read_by_main(
-        lambda: stored.lengths(workdir, run, begun=workdirs.has_saves(workdir))
-    )
-    if chosen is None:
-        return _measured(setup, workdir, began, progress)
+    with contextlib.ExitStack() as held:
+        # In use, or not writable: before minutes are spent. And nobody else chooses meanwhile.
+        with hosts.together():
+            if hosts.is_main():
+                held.enter_context(workdirs.locked(workdir))
+        chosen = hosts.read_by_main(
+            lambda: stored.lengths(workdir, run, begun=workdirs.has_saves(workdir))
+        )
+        if chosen is None:
+            return _measured(setup, workdir, began, progress)
     return _with_lengths(setup, stored.with_lengths(run, chosen), "the lengths of its first call")
 
 
 def _measured(setup: Setup, workdir: Path, began: float, progress: Progress) -> Setup:
     run, minutes = setup.run, setup.run.runtime.minutes
     hosts.connect(setup.mesh)
-    with hosts.together():
-        if hosts.is_main():
-            with workdirs.locked(workdir):  # in use, or not writable: before minutes are spent
-                pass
     with jax.set_mesh(setup.mesh):
         show = progress(f"measuring for a run of {minutes:g} minutes", count_of(setup))
         seconds = measure(setup, show)

@@ -127,7 +127,8 @@ def check_config(workdir: Path, run: settings.Run, seals: Seals) -> str:
             )
         return ""
     wanted = bridge.as_dict(run)
-    if stored.get("drift", {}).get("sha256") == "":  # before format 6 a run did not store it
+    # Before format 6 a run did not store it.
+    if stored.get("drift", {}).get("sha256") == "" and "drift" in wanted:
         wanted["drift"]["sha256"] = ""
     lines = differing_keys(decisive(stored), decisive(wanted))
     # If the method differs, nearly every key differs.

@@ -36,7 +36,14 @@ def whole(begun, data, tmp_path_factory) -> Path:
     """The same run with all tasks, one after the other."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
     shutil.copytree(begun, workdir)
-    flcl.train(tiny.settings_of(data, **FIRST), workdir)
+    run = tiny.settings_of(data, **FIRST)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(moments.Killed):
+        moments.end_inside_a_task(patch)
+        flcl.train(run, workdir)
+    flcl.train(run, workdir, until=1)  # the state inside task 2 stays
+    with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.running()[1]["task"] == 2
+    flcl.train(run, workdir)
     return workdir
 
 

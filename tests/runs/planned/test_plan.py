@@ -50,6 +50,7 @@ def planned(run, workdir):
 
 def keep(workdir, run, trained=True):
     """What a first process leaves: its settings, and perhaps a save."""
+    workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "config.json").write_text(json.dumps(formats.to_store(run)))
     if trained:
         (workdir / "checkpoints" / "running" / "4").mkdir(parents=True)
@@ -77,6 +78,9 @@ def test_straight_paths_have_steps_and_pairs_of_their_own(data):
     drawing = (6 / 2) * 6 * 3 * 2.0
     assert longer.fixed - plain.fixed == pytest.approx(7.0 + 5.0 + 3 * 10 * 0.25 + drawing)
     assert dataclasses.replace(longer, fixed=plain.fixed) == plain
+    # With a trunk from a file there is no phase 1.
+    later = FAST._replace(phases={2: FAST.phases[2]})
+    assert needs._straight_paths(prepare(run)[0], later) > 0
 
 
 def test_replay_draws_old_classes_again(data):
@@ -187,6 +191,34 @@ def test_a_sweep_goes_on_with_a_planned_cell(data, tmp_path):
     cells._check_folder("a", tmp_path, run)
     with pytest.raises(ValueError, match="seed: 0 -> 1"):
         cells._check_folder("a", tmp_path, dataclasses.replace(run, seed=1))
+
+
+def test_a_sweep_does_not_take_a_run_of_other_lengths_for_a_planned_cell(data, tmp_path):
+    run = asked(data)
+    fixed = dataclasses.replace(run, runtime=dataclasses.replace(run.runtime, minutes=0.0))
+    keep(tmp_path / "fixed", fixed)
+    with pytest.raises(ValueError, match="cell a: runtime.minutes=.* began without it"):
+        cells._check_folder("a", tmp_path / "fixed", run)
+    keep(tmp_path / "planned", run)
+    lengths = stored.planned_keys(run)
+    plan_of_run = stored.Plan(minutes=1.0, settings="", asked=lengths, chosen=lengths)
+    stored.write(tmp_path / "planned", plan_of_run)
+    cells._check_folder("a", tmp_path / "planned", run)
+    longer = stored.with_lengths(run, {"phase1.steps": 31.0})
+    with pytest.raises(ValueError, match="cell a: .* holds a run of another config .phase1.steps"):
+        cells._check_folder("a", tmp_path / "planned", longer)
+
+
+def test_nobody_else_chooses_while_a_run_is_measured(data, tmp_path, measured, monkeypatch):
+    def measure(setup, show):
+        with pytest.raises(ValueError, match="in use"):
+            planned(asked(data), tmp_path / "run")
+        return real(setup, show)
+
+    real = plan.measure
+    monkeypatch.setattr(plan, "measure", measure)
+    planned(asked(data), tmp_path / "run")
+    assert stored.read(tmp_path / "run") is not None
 
 
 def test_seconds_are_those_of_many_calls():
