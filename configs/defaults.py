@@ -1,7 +1,7 @@
 """Only the defaults of a method: the commands in `report.html` start from this config.
 
     flcl train --config=defaults:funlora --config.data.source=digits \
-        --workdir=runs/again
+        '--config.model.attention=()' --workdir=runs/again
 
 The argument is the method, such as funlora or fmlora.
 """

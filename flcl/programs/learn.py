@@ -37,7 +37,7 @@ def define(values: flags.FlagValues) -> None:
     flags.DEFINE_list("distinct", [], text, **add)
     text = "number of a planned task: train it alone, and write its classes to files"
     flags.DEFINE_integer("only", None, text, **add)
-    flags.DEFINE_string("out", None, "only: folder to write; default: WORKDIR/only/TASK", **add)
+    flags.DEFINE_string("out", None, "only: folder to write; default: WORKDIR/only/task_NN", **add)
 
 
 def main(arguments: cli.Arguments) -> None:
