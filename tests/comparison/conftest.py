@@ -1,4 +1,4 @@
-"""Stored runs: the cells of two tables of `configs/RESULTS.md`, without networks."""
+"""Stored runs: the cells of the tables of `configs/RESULTS.md`, without networks."""
 
 import shutil
 import tarfile
@@ -25,6 +25,18 @@ def digits(tmp_path_factory) -> Path:
 def generators(tmp_path_factory) -> Path:
     """The cells of the generators on the digits."""
     return unpacked("generators", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def pacs50(tmp_path_factory) -> Path:
+    """The cells of the classifiers on PACS, 50 images per class and domain."""
+    return unpacked("pacs50", tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def cifar50(tmp_path_factory) -> Path:
+    """The cells of the classifiers on CIFAR-10 (JPEG), 50 images per class."""
+    return unpacked("cifar50", tmp_path_factory)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ def table(digits):
     return flcl.compare(names, reference="frozen", allow=["head"])
 
 
-@pytest.mark.parametrize("name", ["digits", "generators"])
+@pytest.mark.parametrize("name", ["digits", "generators", "pacs50", "cifar50"])
 def test_a_table_is_made_by_the_command_above_it(name, request, root, tmp_path, monkeypatch):
     """`configs/RESULTS.md` has what the command above its table makes of the stored runs."""
     text = (root / "configs/RESULTS.md").read_text()
