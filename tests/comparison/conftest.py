@@ -1,4 +1,4 @@
-"""Stored runs: the cells of the tables of `configs/RESULTS.md`, without networks."""
+"""Stored runs: the cells of the tables in `configs/RESULTS*.md`, without networks."""
 
 import shutil
 import tarfile
