@@ -25,6 +25,8 @@ def init_rows(
     key: jax.Array, layers: Layers, family: str, labels: jax.Array, p: int, sigma: float
 ) -> Bank:
     """New factors of `labels` [G]; they depend only on (key, label, layer)."""
+    if not layers:
+        return {}
     # All layers as long as the longest: entry i of a random vector does not depend on its length.
     # One program for all is several times shorter to compile than one for each layer.
     widest = [max(length) for length in zip(*layers.values(), strict=True)]

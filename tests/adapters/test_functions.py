@@ -174,3 +174,7 @@ def test_importance_is_zero_exactly_where_classes_agree():
     scores = functional.importance(rows, "cosine_learnable")
     assert scores["x"][0] == 1.0 and scores["y"][0] == 0.0
     assert scores["y"][1] > 0.05
+
+
+def test_no_layer_has_no_factors():
+    assert functional.init_rows(jax.random.key(0), {}, "cosine_learnable", ids(0, 1), P, 0.3) == {}
