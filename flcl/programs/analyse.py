@@ -59,9 +59,7 @@ def main(arguments: cli.Arguments) -> None:
     """Makes the analyses one after the other, and prints a table of each."""
     given = arguments.flags
     workdir = cli.require(given.workdir, "workdir", "runs/NAME")
-    out = paths.local(given.out, "--out") if given.out else None
-    if out is not None and out.exists() and not out.is_dir():
-        raise ValueError(f"--out={given.out}: is a file, and a folder is needed")
+    out = paths.folder(given.out, "--out") if given.out else None
     numbers = {
         "seeds": _numbers(given, "seeds", int),
         "factors": _numbers(given, "factors", float),

@@ -71,9 +71,7 @@ def define(values: flags.FlagValues) -> None:
 def main(arguments: cli.Arguments) -> int:
     """Trains the cells, or lists them; 1 if a cell failed."""
     given = arguments.flags
-    out = paths.local(cli.require(given.out, "out", "runs/NAME"), "--out")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"--out={given.out}: is a file, and a folder is needed")
+    out = paths.folder(cli.require(given.out, "out", "runs/NAME"), "--out")
     every = cells.make(_plan(arguments), out, cli.settings_of)
     chosen = _chosen(every, given.only)
     if given.slurm:

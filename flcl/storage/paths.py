@@ -41,3 +41,14 @@ def local(text: str | os.PathLike, name: str) -> Path:
         raise ValueError(
             f"{name}={text!r}: there is no such home folder; write the whole path"
         ) from None
+
+
+def folder(text: str | os.PathLike, name: str) -> Path:
+    """The path of a folder that exists or is made later; raises `ValueError` as `local`, too.
+
+    It raises it also for a path at which there is something else.
+    """
+    path = local(text, name)
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{name}={text}: is a file, and a folder is needed")
+    return path

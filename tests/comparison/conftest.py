@@ -7,36 +7,23 @@ from pathlib import Path
 import pytest
 
 
-def unpacked(name: str, tmp_path_factory) -> Path:
-    """The folder of all cells of a table; nobody writes into it."""
-    folder = tmp_path_factory.mktemp(name)
-    with tarfile.open(Path(__file__).parent / f"{name}.tar.xz") as archive:
-        archive.extractall(folder, filter="data")
-    return folder
+def cells(name: str):
+    """A fixture: the folder of all cells of the table `name`; nobody writes into it."""
+
+    @pytest.fixture(scope="session", name=name)
+    def unpacked(tmp_path_factory) -> Path:
+        folder = tmp_path_factory.mktemp(name)
+        with tarfile.open(Path(__file__).parent / f"{name}.tar.xz") as archive:
+            archive.extractall(folder, filter="data")
+        return folder
+
+    return unpacked
 
 
-@pytest.fixture(scope="session")
-def digits(tmp_path_factory) -> Path:
-    """The cells of the classifiers on the digits."""
-    return unpacked("digits", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def generators(tmp_path_factory) -> Path:
-    """The cells of the generators on the digits."""
-    return unpacked("generators", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def pacs50(tmp_path_factory) -> Path:
-    """The cells of the classifiers on PACS, 50 images per class and domain."""
-    return unpacked("pacs50", tmp_path_factory)
-
-
-@pytest.fixture(scope="session")
-def cifar50(tmp_path_factory) -> Path:
-    """The cells of the classifiers on CIFAR-10 (JPEG), 50 images per class."""
-    return unpacked("cifar50", tmp_path_factory)
+digits = cells("digits")  # classifiers on the digits
+generators = cells("generators")  # generators on the digits
+pacs50 = cells("pacs50")  # classifiers on PACS, 50 images per class and domain
+cifar50 = cells("cifar50")  # classifiers on CIFAR-10 (JPEG), 50 images per class
 
 
 @pytest.fixture

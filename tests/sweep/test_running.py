@@ -114,7 +114,6 @@ def test_results_without_their_settings_are_not_finished(sweep, tmp_path):
     folder.mkdir(parents=True)
     shutil.copy(tmp_path / "results.json", folder)
     assert sweep("5")[0] == 0 and seeds_of(tmp_path / "calls") == ["5"]
-    (tmp_path / "file").touch()
     shutil.rmtree(folder)
     folder.touch()
     code, _, err = sweep("5")
